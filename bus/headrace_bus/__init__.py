@@ -1,0 +1,101 @@
+"""Headrace's bus: everything two of its processes share through Redis.
+
+It is an index over objects that can be rebuilt from them, not a record. `Bus` is the door, `records`
+tells the states, `order` the order and its bounds, `errors` what is raised, `lua/` the transitions.
+
+Keys of a model begin with `headrace:{ns/name}:`, one hash tag per model, so that in a Redis Cluster
+they share a slot. Times are the server's. What ends with its entries is owned by the operator, which removes entries
+whose object is gone and purges deleted models. Scripts get that prefix as KEYS[1] and derive every other key from it.
+
+| key after the prefix | type   | holds                                            | ends                             |
+|----------------------|--------|--------------------------------------------------|----------------------------------|
+| `index`              | hash   | uid → attempt, every entry                       | with its entries                 |
+| `entry:<uid>`        | hash   | attempt, state, place, lease, how it returned    | complete, remove, purge          |
+| `envelope:<uid>`     | string | the envelope, JSON                               | with the entry, or when returned |
+| `queue:<class>:<ns>` | zset   | `<sequence>:<uid>` → score (order.py)            | with its entries                 |
+| `ring:<class>`       | zset   | namespace → virtual start time of its head       | with its queues                  |
+| `finish:<class>`     | zset   | namespace → next start, while idle and ahead     | when nothing is queued           |
+| `clock`              | hash   | virtual time per class; Calls delivered in a row | with the last entry              |
+| `seq`                | string | counter that orders equal scores                 | with the last entry              |
+| `weights`            | hash   | namespace → weight, 1 where absent; reserved     | purge (operator)                 |
+| `queued`             | zset   | uid → ms at which it was queued                  | with its entries                 |
+| `delayed`            | zset   | uid → ms at which it is due                      | with its entries                 |
+| `leases`             | zset   | uid → ms at which the lease ends                 | with its entries                 |
+| `returned`           | zset   | uid → ms at which it came back                   | remove, a later attempt          |
+| `wake`               | list   | one token while work is queued                   | with the queue                   |
+| `result:<uid>`       | hash   | attempt, result JSON, of a completed entry       | TTL of `complete` (10 min)       |
+| `results`            | zset   | uid → ms at which its result ends                | TTL of the longest result        |
+| `report:<worker>`    | string | a runner's report, JSON                          | TTL of `report`                  |
+| `workers`            | zset   | worker → ms at which its report ends             | TTL of the longest report        |
+| `requests:<n>`       | hash   | request id → reply, of 30 s                      | TTL 60 s                         |
+
+Outside of every model: `headrace:models`, a set of `ns/name` written by the operator alone; and the
+channels `headrace:wake:<ns>/<name>`, which carry empty messages to the operator.
+"""
+
+from headrace_bus.acl import FACADE_ACL, OPERATOR_ACL, acl_rules
+from headrace_bus.bus import REPORT_MAX_BYTES, RESULT_MAX_BYTES, Bus
+from headrace_bus.envelope import ENVELOPE_MAX_BYTES, ENVELOPE_VERSION, Envelope, WorkClass
+from headrace_bus.errors import (
+    BusDenied,
+    BusError,
+    BusMisconfigured,
+    BusOutOfMemory,
+    BusUnavailable,
+    EnvelopeInvalid,
+    EnvelopeTooNew,
+    PayloadTooLarge,
+)
+from headrace_bus.keys import ModelKey
+from headrace_bus.order import CALLS_PER_TASK, PRIORITY_AGE_MS, STARVATION_BOUND_MS
+from headrace_bus.records import (
+    Delivery,
+    EnqueueOutcome,
+    Entry,
+    EntryState,
+    Failure,
+    LeaseToken,
+    Returned,
+    ReturnReason,
+    ServerState,
+    Stats,
+    UidPage,
+)
+from headrace_bus.settings import BusSettings
+
+__all__ = [
+    "CALLS_PER_TASK",
+    "ENVELOPE_MAX_BYTES",
+    "ENVELOPE_VERSION",
+    "FACADE_ACL",
+    "OPERATOR_ACL",
+    "PRIORITY_AGE_MS",
+    "REPORT_MAX_BYTES",
+    "RESULT_MAX_BYTES",
+    "STARVATION_BOUND_MS",
+    "Bus",
+    "BusDenied",
+    "BusError",
+    "BusMisconfigured",
+    "BusOutOfMemory",
+    "BusSettings",
+    "BusUnavailable",
+    "Delivery",
+    "EnqueueOutcome",
+    "Entry",
+    "EntryState",
+    "Envelope",
+    "EnvelopeInvalid",
+    "EnvelopeTooNew",
+    "Failure",
+    "LeaseToken",
+    "ModelKey",
+    "PayloadTooLarge",
+    "ReturnReason",
+    "Returned",
+    "ServerState",
+    "Stats",
+    "UidPage",
+    "WorkClass",
+    "acl_rules",
+]

@@ -1,0 +1,71 @@
+"""Redis ACL rules per component: what each may touch, and nothing else.
+
+Rules are meant for `ACL SETUSER name reset on >… <rules>`. Redis checks keys and channels inside
+scripts too, so a runner cannot reach another model's keys by writing a script of its own. What ACLs
+do not prevent: a hostile runner can fill memory through its own keys, or keep the server busy with a
+script that does not end.
+"""
+
+import re
+from typing import Final
+
+from headrace_bus.keys import CHANNEL_PREFIX, REGISTRY_KEY, ModelKey, key_prefix, wake_channel
+
+# AUTH and HELLO need no rule. SELECT is for URLs that name a database; key patterns hold in each.
+_CONNECT: Final = ("+ping", "+select")
+_SCRIPTS: Final = ("+evalsha", "+eval", "+script|load")
+
+# What the transitions call, by data type; `tests/unit/bus/test_acl.py` compares this with the Lua files.
+_TRANSITIONS: Final = (
+    "+time +publish +exists +del +unlink +pexpire +pttl",
+    "+get +set +incr",
+    "+hget +hset +hmget +hdel +hlen +hincrby",
+    "+zadd +zrem +zcard +zscore +zrank +zrange +zrangebyscore +zremrangebyscore",
+    "+rpush",
+)
+_OPERATOR_ONLY: Final = "+hrandfield +hscan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info"
+_OPERATOR_GRANTS: Final = "+acl|setuser +acl|deluser"
+
+_USER: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:/-]{0,252})", re.ASCII)
+
+
+def _commands(*groups: str) -> list[str]:
+    return ["-@all", *(rule for group in groups for rule in group.split())]
+
+
+def acl_rules(model: ModelKey) -> list[str]:
+    """A runner of this model: its keys, its channel, its transitions' commands. Raises ValueError."""
+    return [
+        "resetkeys",
+        f"~{key_prefix(model)}*",
+        "resetchannels",
+        f"&{wake_channel(model)}",
+        *_commands(*_CONNECT, *_SCRIPTS, *_TRANSITIONS, "+blpop"),
+    ]
+
+
+FACADE_ACL: Final[tuple[str, ...]] = (
+    "resetkeys",
+    "~headrace:{*}:*",
+    f"%R~{REGISTRY_KEY}",
+    "resetchannels",
+    f"&{CHANNEL_PREFIX}*",
+    *_commands(*_CONNECT, *_SCRIPTS, *_TRANSITIONS, "+sscan +info +blpop"),
+)
+"""Every model's queue, but no user, no registration and no purge."""
+
+OPERATOR_ACL: Final[tuple[str, ...]] = (
+    "resetkeys",
+    "~headrace:*",
+    "resetchannels",
+    f"&{CHANNEL_PREFIX}*",
+    *_commands(*_CONNECT, *_SCRIPTS, *_TRANSITIONS, _OPERATOR_ONLY, _OPERATOR_GRANTS, "+blpop"),
+)
+"""Everything of Headrace, and the runners' users."""
+
+
+def user_name(name: str) -> str:
+    """`name` when it may name a runner's user; never Redis' own `default`. Raises ValueError."""
+    if name == "default" or not _USER.fullmatch(name):
+        raise ValueError(f"{name!r} cannot name a runner's user")
+    return name

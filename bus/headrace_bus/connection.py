@@ -1,0 +1,138 @@
+"""The only module that speaks redis-py: pools, one-shot commands, scripts, and the errors' conversion.
+
+redis-py's own retries are off: by default it runs a script again up to ten times when a reply is
+late. What may be repeated is decided here, by the caller's word, once.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Final
+
+from redis import exceptions as vendor
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from headrace_bus.errors import BusDenied, BusError, BusOutOfMemory, BusUnavailable
+from headrace_bus.scripts import ScriptName, script
+from headrace_bus.settings import BusSettings
+
+TRIES: Final = 2
+"""How often a command is sent. A mutation's second run finds the first one's reply by its request id."""
+
+_UNAVAILABLE: Final = frozenset(
+    {"BUSY", "LOADING", "MISCONF", "READONLY", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED"}
+)
+
+Reply = Any
+"""What Redis answers: bytes, int, None or lists of these; each caller knows its script's shape."""
+
+
+def convert(error: Exception) -> BusError:
+    """The bus's error for one of redis-py's."""
+    text = str(error)
+    match error:
+        case vendor.AuthenticationError() | vendor.AuthorizationError() | vendor.NoPermissionError():
+            return BusDenied(text)
+        case vendor.OutOfMemoryError():
+            return BusOutOfMemory(text)
+        case vendor.ConnectionError() | vendor.TimeoutError() | vendor.ReadOnlyError() | OSError():
+            return BusUnavailable(text)
+    code = text.split(" ", 1)[0]
+    if code in ("NOAUTH", "WRONGPASS", "NOPERM") or "NOPERM" in text or "ACL failure" in text:
+        return BusDenied(text)
+    if code == "OOM":
+        return BusOutOfMemory(text)
+    if code in _UNAVAILABLE:
+        return BusUnavailable(text)
+    return BusError(text)
+
+
+@contextlib.contextmanager
+def converted() -> Iterator[None]:
+    """Lets no error of redis-py out."""
+    try:
+        yield
+    except (vendor.RedisError, OSError) as error:
+        raise convert(error) from error
+
+
+class Connection:
+    """Two pools to one server: one for replies that come at once, one whose connections each wait for something."""
+
+    def __init__(self, settings: BusSettings) -> None:
+        self._settings = settings
+        self._commands = self._pool(settings.max_connections, settings.socket_timeout_s)
+        # No socket time-out: every blocking read sets its own, above the time it blocks.
+        self._waiters = self._pool(settings.max_waiters, None)
+        self._redis = Redis(connection_pool=self._commands)
+        self._blocking = Redis(connection_pool=self._waiters)
+        # Untyped in redis-py.
+        self._execute: Callable[..., Awaitable[Reply]] = self._redis.execute_command
+        self._execute_blocking: Callable[..., Awaitable[Reply]] = self._blocking.execute_command
+
+    def _pool(self, size: int, socket_timeout_s: float | None) -> BlockingConnectionPool:
+        credentials = {"username": self._settings.username, "password": self._settings.password}
+        options: dict[str, Any] = {key: value for key, value in credentials.items() if value is not None}
+        timeout_s = self._settings.connect_timeout_s
+        if not self._settings.url.startswith("unix:"):
+            options["socket_connect_timeout"] = timeout_s
+        return BlockingConnectionPool.from_url(
+            self._settings.url,
+            max_connections=size,
+            timeout=self._settings.socket_timeout_s,
+            socket_timeout=socket_timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            driver_info=None,
+            decode_responses=False,
+            **options,
+        )
+
+    async def command(self, *args: bytes | str | int) -> Reply:
+        """One command whose repetition does no harm: sent once more when the connection breaks before the reply."""
+        for left in reversed(range(TRIES)):
+            try:
+                with converted():
+                    return await self._execute(*args)
+            except BusUnavailable as error:
+                if left == 0 or not isinstance(error.__cause__, vendor.ConnectionError | vendor.TimeoutError | OSError):
+                    raise
+        raise AssertionError("unreachable")
+
+    async def run(self, name: ScriptName, prefix: str, *args: bytes | str | int) -> Reply:
+        """A script on the model whose keys begin with `prefix`. Sent twice at most: a script knows what it has done."""
+        wanted = script(name)
+        try:
+            return await self.command("EVALSHA", wanted.sha, 1, prefix, *args)
+        except BusError as error:
+            if not isinstance(error.__cause__, vendor.NoScriptError):
+                raise
+        return await self.command("EVAL", wanted.source, 1, prefix, *args)
+
+    async def pop(self, key: str, timeout_s: float) -> bool:
+        """Blocks for an element of a list, at most so long; whether one came. Raises BusUnavailable."""
+        reply_within_s = timeout_s + self._settings.connect_timeout_s + self._settings.socket_timeout_s
+        try:
+            async with asyncio.timeout(reply_within_s):
+                with converted():
+                    return await self._execute_blocking("BLPOP", key, f"{timeout_s:.3f}") is not None
+        except TimeoutError as error:
+            raise BusUnavailable(f"no reply to BLPOP within {reply_within_s:.1f} s") from error
+
+    @contextlib.asynccontextmanager
+    async def subscription(self, pattern: str) -> AsyncIterator[PubSub]:
+        """A pattern subscription on a connection of its own; errors inside come out converted."""
+        with converted():
+            async with self._blocking.pubsub() as pubsub:
+                await pubsub.psubscribe(pattern)
+                yield pubsub
+
+    async def aclose(self) -> None:
+        """Closes every connection; a blocked read ends with BusUnavailable."""
+        for redis, pool in ((self._redis, self._commands), (self._blocking, self._waiters)):
+            with contextlib.suppress(vendor.RedisError, OSError):
+                await redis.aclose()
+                await pool.disconnect(inuse_connections=True)

@@ -1,0 +1,106 @@
+"""The envelope: what travels through the queue, as versioned JSON.
+
+A reader takes its own version and the one before; fields it does not know are ignored, so that a
+rollout may mix versions. The payload is opaque here.
+"""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from headrace_bus.errors import EnvelopeInvalid, EnvelopeTooNew, PayloadTooLarge
+from headrace_bus.keys import key_part
+from headrace_bus.order import COST_TOKENS_MAX, PRIORITY_MAX, PRIORITY_MIN
+
+ENVELOPE_VERSION: Final = 1
+ENVELOPE_MAX_BYTES: Final = 1024 * 1024
+
+
+class WorkClass(StrEnum):
+    """A Call is answered to a waiting client and has no object; a Task is an LLMTask."""
+
+    CALL = "Call"
+    TASK = "Task"
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """One piece of work, complete: who claims it reads no object. Raises ValueError on a field out of range."""
+
+    uid: str
+    kind: WorkClass
+    namespace: str
+    """Of the LLMTask, or the tenant of the Call: what fairness is about."""
+    name: str
+    attempt: int
+    created_ms: int
+    """The object's creation time, so that a rebuilt queue keeps its order."""
+    priority: int
+    cost_tokens: int
+    """Estimate of prompt and completion together; what fairness between namespaces counts."""
+    payload: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        key_part(self.uid)
+        key_part(self.namespace)
+        if not 0 < len(self.name) <= 253:
+            raise ValueError("name has 1 to 253 characters")
+        if self.attempt < 1:
+            raise ValueError("attempt starts at 1")
+        if not 0 <= self.created_ms < 2**52:
+            raise ValueError("created_ms is milliseconds since 1970")
+        if not PRIORITY_MIN <= self.priority <= PRIORITY_MAX:
+            raise ValueError(f"priority lies in {PRIORITY_MIN}…{PRIORITY_MAX}")
+        if not 0 <= self.cost_tokens <= COST_TOKENS_MAX:
+            raise ValueError(f"cost_tokens lies in 0…{COST_TOKENS_MAX}")
+
+
+def encode(envelope: Envelope) -> bytes:
+    """UTF-8 JSON of the current version. Raises PayloadTooLarge above 1 MiB."""
+    document = {
+        "version": ENVELOPE_VERSION,
+        "uid": envelope.uid,
+        "kind": envelope.kind.value,
+        "namespace": envelope.namespace,
+        "name": envelope.name,
+        "attempt": envelope.attempt,
+        "createdMs": envelope.created_ms,
+        "priority": envelope.priority,
+        "costTokens": envelope.cost_tokens,
+        "payload": envelope.payload,
+    }
+    return bounded_json("envelope", document, ENVELOPE_MAX_BYTES)
+
+
+def decode(data: bytes | str) -> Envelope:
+    """Reads version N and N-1. Raises EnvelopeTooNew or EnvelopeInvalid."""
+    try:
+        document = json.loads(data)
+        version = int(document["version"])
+        if version > ENVELOPE_VERSION:
+            raise EnvelopeTooNew(version, ENVELOPE_VERSION)
+        payload = document["payload"]
+        if not isinstance(payload, dict):
+            raise EnvelopeInvalid("the payload is not an object")
+        return Envelope(
+            uid=str(document["uid"]),
+            kind=WorkClass(document["kind"]),
+            namespace=str(document["namespace"]),
+            name=str(document["name"]),
+            attempt=int(document["attempt"]),
+            created_ms=int(document["createdMs"]),
+            priority=int(document["priority"]),
+            cost_tokens=int(document["costTokens"]),
+            payload=payload,
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise EnvelopeInvalid(f"not an envelope: {error!r}") from error
+
+
+def bounded_json(what: str, document: dict[str, Any], limit_bytes: int) -> bytes:
+    """Compact UTF-8 JSON. Raises PayloadTooLarge, naming `what`."""
+    data = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    if len(data) > limit_bytes:
+        raise PayloadTooLarge(what, len(data), limit_bytes)
+    return data

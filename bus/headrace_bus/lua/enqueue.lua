@@ -1,0 +1,38 @@
+#!lua
+-- include: keys requests ring wake entries
+-- ARGV: request, uid, attempt, class, namespace, name, score, cost, not_before_ms, version, envelope
+-- Reply: the outcome. Without allow-oom: at maxmemory it is refused before its first command.
+local request, uid, attempt = ARGV[1], ARGV[2], ARGV[3]
+local class, namespace, name, score = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local now = now_ms()
+local reply = recall(request, now)
+if reply then return reply end
+
+local present = tonumber(redis.call('HGET', entry_key(uid), 'attempt') or 0)
+-- A result that still waits to be read says that its attempt is over: a caller that looked before does not run it again.
+local completed = tonumber(redis.call('HGET', result_key(uid), 'attempt') or 0)
+local offered = tonumber(attempt)
+if present == offered then return 'Duplicate' end
+if present > offered or completed >= offered then return 'Stale' end
+
+if present > 0 then
+  detach(uid)
+  redis.call('DEL', entry_key(uid))
+end
+redis.call('SET', envelope_key(uid), ARGV[11])
+redis.call('HSET', P .. 'index', uid, attempt)
+redis.call('HSET', entry_key(uid), 'attempt', attempt, 'class', class, 'namespace', namespace, 'name', name,
+  'score', score, 'cost', ARGV[8], 'version', ARGV[10])
+if tonumber(ARGV[9]) > now then
+  redis.call('HSET', entry_key(uid), 'state', 'Delayed', 'since', now)
+  redis.call('ZADD', P .. 'delayed', ARGV[9], uid)
+  wake_workers()
+  -- Let one waiter look again at the time until which it may sleep.
+  if redis.call('ZRANGE', P .. 'delayed', 0, 0)[1] == uid and redis.call('EXISTS', P .. 'wake') == 0 then
+    redis.call('RPUSH', P .. 'wake', '1')
+  end
+else
+  push(uid, class, namespace, score, now)
+  wake_workers()
+end
+return remember(request, now, present > 0 and 'Superseded' or 'Enqueued')

@@ -1,0 +1,13 @@
+#!lua flags=no-writes
+-- include: keys
+-- Reply: {1 when work is queued, milliseconds until a lease or delay is due or -1}
+local now = now_ms()
+local due = -1
+for _, key in ipairs({'delayed', 'leases'}) do
+  local at = redis.call('ZRANGE', P .. key, 0, 0, 'WITHSCORES')[2]
+  if at then
+    local left = math.max(0, tonumber(at) - now)
+    if due < 0 or left < due then due = left end
+  end
+end
+return {redis.call('EXISTS', P .. 'queued'), due}

@@ -1,0 +1,43 @@
+#!lua flags=no-writes
+-- include: keys
+-- ARGV: uid, calls_per_task, limit of namespaces looked at
+-- Reply: how many are ahead, or nil when the entry is not queued. An estimate: it takes every other
+-- entry to cost what this one does, and nothing to arrive.
+local entry = redis.call('HMGET', entry_key(ARGV[1]), 'state', 'class', 'namespace', 'member', 'cost')
+if entry[1] ~= 'Queued' then return false end
+local class, namespace = entry[2], entry[3]
+local rank = redis.call('ZRANK', queue_key(class, namespace), entry[4])
+if not rank then return false end
+
+local cost = math.max(1, tonumber(entry[5]))
+local function step(of)
+  local weight = tonumber(redis.call('HGET', P .. 'weights', of) or 1)
+  if not weight or weight <= 0 then weight = 1 end
+  return cost / weight
+end
+local start = tonumber(redis.call('ZSCORE', ring_key(class), namespace)) + rank * step(namespace)
+local ahead = rank
+local ring = redis.call('ZRANGE', ring_key(class), 0, tonumber(ARGV[3]) - 1, 'WITHSCORES')
+for i = 1, #ring, 2 do
+  local other, other_start = ring[i], tonumber(ring[i + 1])
+  if other ~= namespace and other_start <= start then
+    local served = (start - other_start) / step(other)
+    -- Of equal starts the name decides, as in the ring.
+    local turns = other < namespace and math.floor(served) + 1 or math.ceil(served)
+    ahead = ahead + math.min(turns, redis.call('ZCARD', queue_key(class, other)))
+  end
+end
+
+local function waiting(of)
+  local count = 0
+  for _, each in ipairs(redis.call('ZRANGE', ring_key(of), 0, tonumber(ARGV[3]) - 1)) do
+    count = count + redis.call('ZCARD', queue_key(of, each))
+  end
+  return count
+end
+local calls_per_task = tonumber(ARGV[2])
+local in_a_row = tonumber(redis.call('HGET', P .. 'clock', 'calls') or 0)
+if class == 'Task' then
+  return ahead + math.min(waiting('Call'), math.max(0, calls_per_task * (ahead + 1) - in_a_row))
+end
+return ahead + math.min(waiting('Task'), math.floor((ahead + in_a_row) / calls_per_task))

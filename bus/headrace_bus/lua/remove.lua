@@ -1,0 +1,15 @@
+#!lua flags=allow-oom
+-- include: keys requests ring wake entries
+-- ARGV: request, uid
+-- Reply: '1' when there was an entry or a result, else '0'
+local uid = ARGV[2]
+local now = now_ms()
+local reply = recall(ARGV[1], now)
+if reply then return reply end
+if redis.call('EXISTS', entry_key(uid), result_key(uid)) == 0 then return '0' end
+detach(uid)
+forget(uid)
+redis.call('UNLINK', result_key(uid))
+redis.call('ZREM', P .. 'results', uid)
+wake_workers()
+return remember(ARGV[1], now, '1')

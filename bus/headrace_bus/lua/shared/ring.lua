@@ -1,0 +1,84 @@
+-- The order: per class a ring of namespaces (zset: namespace -> virtual start time of its head), per
+-- class and namespace a queue (zset: "<sequence>:<uid>" -> score). Formulas and bounds: order.py.
+
+local function virtual_time(class)
+  return tonumber(redis.call('HGET', P .. 'clock', 'vtime:' .. class) or 0)
+end
+
+-- A namespace without queued work keeps its next start only while that lies ahead of virtual time;
+-- a class without queued work starts again at 0.
+local function leave_ring(class, namespace, start)
+  redis.call('ZREM', ring_key(class), namespace)
+  if redis.call('EXISTS', ring_key(class)) == 0 then
+    redis.call('HDEL', P .. 'clock', 'vtime:' .. class)
+    redis.call('DEL', finish_key(class))
+  elseif start > virtual_time(class) then
+    redis.call('ZADD', finish_key(class), start, namespace)
+  end
+end
+
+local function push(uid, class, namespace, score, now)
+  local queue = queue_key(class, namespace)
+  -- The sequence, fixed in width, makes equal scores first in, first out.
+  local member = string.format('%016d:', redis.call('INCR', P .. 'seq')) .. uid
+  redis.call('ZADD', queue, score, member)
+  if redis.call('ZCARD', queue) == 1 then
+    local start = tonumber(redis.call('ZSCORE', finish_key(class), namespace) or 0)
+    redis.call('ZADD', ring_key(class), math.max(virtual_time(class), start), namespace)
+    redis.call('ZREM', finish_key(class), namespace)
+  end
+  redis.call('ZADD', P .. 'queued', now, uid)
+  redis.call('HSET', entry_key(uid), 'state', 'Queued', 'since', now, 'member', member)
+end
+
+local function unqueue(uid, class, namespace, member)
+  redis.call('ZREM', P .. 'queued', uid)
+  redis.call('ZREM', queue_key(class, namespace), member)
+  if redis.call('EXISTS', queue_key(class, namespace)) == 0 then
+    leave_ring(class, namespace, tonumber(redis.call('ZSCORE', ring_key(class), namespace) or 0))
+  end
+end
+
+local function next_class(calls_per_task)
+  local calls = redis.call('EXISTS', ring_key('Call')) == 1
+  local tasks = redis.call('EXISTS', ring_key('Task')) == 1
+  if calls and tasks then
+    if tonumber(redis.call('HGET', P .. 'clock', 'calls') or 0) >= calls_per_task then return 'Task' end
+    return 'Call'
+  end
+  return (calls and 'Call') or (tasks and 'Task') or nil
+end
+
+-- Counts only while both classes wait: otherwise there is nothing to share.
+local function count_class(class)
+  if class == 'Task' then
+    redis.call('HDEL', P .. 'clock', 'calls')
+  elseif redis.call('EXISTS', ring_key('Task')) == 1 then
+    redis.call('HINCRBY', P .. 'clock', 'calls', 1)
+  end
+end
+
+local function head(class)
+  local slot = redis.call('ZRANGE', ring_key(class), 0, 0, 'WITHSCORES')
+  local namespace, start = slot[1], tonumber(slot[2])
+  local member = redis.call('ZRANGE', queue_key(class, namespace), 0, 0)[1]
+  return member and string.sub(member, 18), member, namespace, start
+end
+
+local function take_head(class, uid, member, namespace, start)
+  local queue = queue_key(class, namespace)
+  local cost = math.max(1, tonumber(redis.call('HGET', entry_key(uid), 'cost') or 1))
+  local weight = tonumber(redis.call('HGET', P .. 'weights', namespace) or 1)
+  if not weight or weight <= 0 then weight = 1 end
+  local finish = start + cost / weight
+  count_class(class)
+  redis.call('ZREM', queue, member)
+  redis.call('ZREM', P .. 'queued', uid)
+  redis.call('HSET', P .. 'clock', 'vtime:' .. class, string.format('%.17g', start))
+  if redis.call('EXISTS', queue) == 1 then
+    redis.call('ZADD', ring_key(class), finish, namespace)
+  else
+    leave_ring(class, namespace, finish)
+  end
+  redis.call('ZREMRANGEBYSCORE', finish_key(class), '-inf', string.format('%.17g', start))
+end

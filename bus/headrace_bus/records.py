@@ -1,0 +1,135 @@
+"""What the bus tells about its entries: values without behaviour.
+
+    enqueue ──► QUEUED ──claim──► LEASED ──complete──► gone (a result under a TTL)
+       │          ▲                  │
+       └► DELAYED ┘ due              ├─ fail ────────► RETURNED(FAILED)
+                                     ├─ release ─────► RETURNED(RELEASED)
+                                     └─ lease ran out ► RETURNED(LEASE_EXPIRED)
+
+A RETURNED entry waits for the operator, who reads the object and enqueues a later attempt or removes it.
+`remove` leads from every state to gone.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from headrace_bus.envelope import Envelope
+
+
+class EnqueueOutcome(StrEnum):
+    """What `enqueue` found."""
+
+    ENQUEUED = "Enqueued"
+    DUPLICATE = "Duplicate"
+    """The same attempt is there already, in whatever state: nothing was done."""
+    SUPERSEDED = "Superseded"
+    """The copy of an earlier attempt was replaced; a lease on it is lost."""
+    STALE = "Stale"
+    """A later attempt is there, or this one was completed a short while ago: nothing was done."""
+
+
+class EntryState(StrEnum):
+    """Where an entry stands."""
+
+    QUEUED = "Queued"
+    DELAYED = "Delayed"
+    LEASED = "Leased"
+    RETURNED = "Returned"
+
+
+class ReturnReason(StrEnum):
+    """Why a delivery came back without a result."""
+
+    LEASE_EXPIRED = "LeaseExpired"
+    FAILED = "Failed"
+    RELEASED = "Released"
+
+
+@dataclass(frozen=True)
+class LeaseToken:
+    """Proof of one delivery: a later attempt, a later claim, an expiry or a removal makes it worthless."""
+
+    uid: str
+    attempt: int
+    nonce: str
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One claimed envelope; times are the server's."""
+
+    envelope: Envelope
+    token: LeaseToken
+    claimed_ms: int
+    enqueued_ms: int
+    lease_until_ms: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt failed: `reason` is a PascalCase word people can act on."""
+
+    reason: str
+    message: str
+    retryable: bool = True
+
+
+@dataclass(frozen=True)
+class Returned:
+    """A delivery that came back. `failure` is the runner's word: for RELEASED its reason with an empty message."""
+
+    uid: str
+    attempt: int
+    namespace: str
+    name: str
+    reason: ReturnReason
+    worker: str
+    claimed_ms: int
+    returned_ms: int
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the bus holds under a uid; `worker` only while LEASED, `returned` only while RETURNED."""
+
+    uid: str
+    attempt: int
+    state: EntryState
+    namespace: str
+    name: str
+    since_ms: int
+    worker: str | None
+    returned: Returned | None
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts of a model's entries. `by_namespace` counts the queued ones of the first 1,000 namespaces."""
+
+    queued: int
+    delayed: int
+    leased: int
+    returned: int
+    oldest_queued_ms: int | None
+    """Server time at which the entry that is queued for the longest was queued."""
+    by_namespace: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UidPage:
+    """A part of all entries: uid → attempt. `cursor` 0 says that the scan is complete; an entry may come twice."""
+
+    cursor: int
+    attempts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """`run_id` changes when the server restarts: grants are lost then, and so is whatever was not on disk."""
+
+    run_id: str
+    version: str
+    maxmemory_policy: str
+    maxmemory_bytes: int
+    used_memory_bytes: int
