@@ -1,0 +1,161 @@
+"""The engine child: verifies, loads, serves. Started by the supervisor, which watches it and reads its reports.
+
+Crash-only: whatever it cannot handle ends the process, and the supervisor starts another.
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from headrace_runner.engine.failures import REFUSED_EXIT, REPORT_FD_VARIABLE, EngineRefusal, Reporter
+from headrace_runner.engine.rendering import TemplateRenderer
+from headrace_runner.engine.settings import EngineSettings
+from headrace_runner.engine.state import EngineModel, Stage
+from headrace_runner.engine.verification import VerifiedFile, verify
+
+if TYPE_CHECKING:
+    from headrace_runner.engine.loop import DecodeLoop
+    from headrace_runner.engine.model import LoadedModel
+
+_PR_SET_PDEATHSIG: Final = 1
+_CRASH_EXIT: Final = 70
+
+
+def main() -> int:
+    """Run the child until it is told to stop."""
+    _die_with_parent()
+    reporter = Reporter(int(os.environ.pop(REPORT_FD_VARIABLE)))
+    settings = EngineSettings.from_environment(os.environ)
+    try:
+        model, file, renderer = _load(settings, reporter)
+    except EngineRefusal as refusal:
+        reporter.refusal(refusal)
+        return REFUSED_EXIT
+    asyncio.run(_serve(settings, reporter, model, file, renderer))
+    renderer.close()
+    sys.stderr.flush()
+    # Straight out: llama.cpp's destructors have nothing to save and GPU libraries are slow and crash-prone at exit.
+    os._exit(0)
+
+
+def _load(settings: EngineSettings, reporter: Reporter) -> tuple["LoadedModel", VerifiedFile, TemplateRenderer]:
+    # The native libraries take longer to import than a small model to load; hashing leaves them a core.
+    importing = threading.Thread(target=_import_native, name="import")
+    importing.start()
+    reporter.stage(Stage.VERIFYING)
+    file = verify(
+        settings.model_path,
+        settings.models_dir,
+        settings.model_sha256,
+        lambda percent: reporter.stage(Stage.VERIFYING, percent),
+    )
+    importing.join()
+    reporter.stage(Stage.LOADING)
+    from headrace_runner.engine.model import LoadedModel
+
+    model = LoadedModel(file.load_path, settings, lambda percent: reporter.stage(Stage.LOADING, percent))
+    renderer = TemplateRenderer(file.header.chat_template, bos_token=model.bos_text, eos_token=model.eos_text)
+    renderer.start()
+    return model, file, renderer
+
+
+async def _serve(
+    settings: EngineSettings,
+    reporter: Reporter,
+    model: "LoadedModel",
+    file: VerifiedFile,
+    renderer: TemplateRenderer,
+) -> None:
+    from headrace_runner.engine.loop import DecodeLoop
+    from headrace_runner.engine.preparation import Preparation
+    from headrace_runner.engine.server import EngineServer
+
+    decode_loop = DecodeLoop(model)
+    decode_loop.warm_up()
+    preparation = Preparation(model, renderer)
+    engine = _describe(model, file, renderer)
+    executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="prepare")
+    server = EngineServer(engine, decode_loop, preparation.prepare, executor)
+    thread = threading.Thread(target=_decode, args=(decode_loop,), name="decode")
+    thread.start()
+    stops = _install_stops(server.drain)
+    await server.listen(settings.socket_path)
+    reporter.serving(engine)
+    executor.submit(preparation.warm_up)
+    await asyncio.wait(
+        [asyncio.create_task(server.drained.wait()), asyncio.create_task(stops.wait())],
+        return_when=asyncio.FIRST_COMPLETED,
+    )
+    decode_loop.stop()
+    await asyncio.to_thread(thread.join)
+    # What the decode thread emitted last is still to be written.
+    await asyncio.sleep(0)
+    executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _describe(model: "LoadedModel", file: VerifiedFile, renderer: TemplateRenderer) -> EngineModel:
+    notes = []
+    if renderer.is_fallback:
+        notes.append("The GGUF has no chat template: messages are formatted as ChatML, prompts are completed raw.")
+    trained = file.header.context_length
+    if trained and model.context_tokens > trained:
+        notes.append(f"contextTokens {model.context_tokens} exceeds the {trained} the model was trained for.")
+    return EngineModel(
+        architecture=file.header.architecture,
+        context_tokens=model.context_tokens,
+        parallelism=model.parallelism,
+        quantization=file.header.quantization,
+        parameters=model.parameters,
+        size_bytes=file.size_bytes,
+        sha256=file.sha256,
+        gpu_layers=model.gpu_layers,
+        notes=tuple(notes),
+    )
+
+
+def _install_stops(drain: object) -> asyncio.Event:
+    """Drain at the first SIGTERM or SIGINT, stop at the second."""
+    stop = asyncio.Event()
+    asked = False
+
+    def ask() -> None:
+        nonlocal asked
+        if asked:
+            stop.set()
+        elif callable(drain):
+            asked = True
+            drain()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ask)
+    return stop
+
+
+def _decode(decode_loop: "DecodeLoop") -> None:
+    try:
+        decode_loop.run()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        # The other threads would go on accepting work that nobody does.
+        os._exit(_CRASH_EXIT)
+
+
+def _import_native() -> None:
+    import headrace_runner.engine.loop
+    import headrace_runner.engine.preparation  # noqa: F401
+
+
+def _die_with_parent() -> None:
+    # PID 1's death ends a container; under `headrace run` a killed parent must not leave a model in memory.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Why an engine does not serve: the reasons of the state file, and their way from the child to the supervisor."""
+
+import json
+import os
+from dataclasses import asdict
+from typing import Any, Final
+
+from headrace_runner.engine.state import EngineModel, Stage
+
+# What the child exits with after it said why; anything else is a crash.
+REFUSED_EXIT: Final = 3
+REPORT_FD_VARIABLE: Final = "HEADRACE_ENGINE_REPORT_FD"
+MAX_REPORT_BYTES: Final = 64 * 1024
+
+
+class EngineRefusal(Exception):  # noqa: N818  named after what happened
+    """The engine refuses to serve this configuration. ``reason`` is a PascalCase word for the model's condition:
+
+    ModelFileNotFound, ChecksumMismatch, InvalidModelFile, ModelLoadFailed, GPUUnavailable, ContextTooLarge,
+    InvalidSettings, SandboxUnavailable.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+
+
+class Reporter:
+    """The child's end of the report pipe: one JSON line per step."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def stage(self, stage: Stage, percent: int | None = None) -> None:
+        """Say where the child is; ``percent`` of that stage."""
+        self._write({"stage": stage, "percent": percent})
+
+    def serving(self, engine: EngineModel) -> None:
+        """Say that the socket accepts connections."""
+        self._write({"stage": Stage.SERVING, "engine": asdict(engine)})
+
+    def refusal(self, refusal: EngineRefusal) -> None:
+        """Say why the child is about to exit with REFUSED_EXIT."""
+        self._write({"refusal": {"reason": refusal.reason[:64], "message": refusal.message[:4000]}})
+
+    def _write(self, report: dict[str, Any]) -> None:
+        os.write(self._descriptor, json.dumps(report).encode() + b"\n")

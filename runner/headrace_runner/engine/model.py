@@ -1,0 +1,191 @@
+"""A loaded model: llama.cpp's model, context and vocabulary behind typed calls.
+
+The only module beside ``sampling`` and ``loop`` that calls llama.cpp. Every pointer lives as long as the process.
+"""
+
+import ctypes
+import re
+import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import llama_cpp.llama_cpp as llama
+import llguidance
+
+from headrace_runner.engine.constraint import TokenMasks
+from headrace_runner.engine.failures import EngineRefusal
+from headrace_runner.engine.settings import EngineSettings
+
+BATCH_TOKENS: Final = 512
+_PIECE_BYTES: Final = 64 * 1024
+_LOAD_MODE_MMAP: Final = 1
+_OFFLOADED: Final = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+_ERROR_LEVEL: Final = 3
+# llama_token_attr: what tokenizing with parse_special=False leaves alone.
+_CONTROL_ATTRIBUTES: Final = 1 << 3 | 1 << 0
+
+
+class NativeLog:
+    """Receives llama.cpp's log: errors are kept for messages, and the number of offloaded layers is only told there."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.offloaded_layers = 0
+        # ctypes keeps no reference to a callback that C holds.
+        self._callback = llama.llama_log_callback(self._receive)
+        llama.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    def last_error(self) -> str:
+        """Give llama.cpp's last words on a failure."""
+        return "; ".join(self.errors[-3:])[:1000] or "llama.cpp gave no reason"
+
+    def _receive(self, level: int, text: bytes, _user_data: object) -> None:
+        line = text.decode("utf-8", "replace").strip()
+        if found := _OFFLOADED.search(line):
+            self.offloaded_layers = int(found[1])
+        if level >= _ERROR_LEVEL and level != 5 and line:  # 5 continues a line of any level
+            del self.errors[:-20]
+            self.errors.append(line[:500])
+            sys.stderr.write(f"llama.cpp: {line}\n")
+
+
+class LoadedModel:
+    """A model with one context of ``parallelism`` sequences, each with its own KV of ``context_tokens``."""
+
+    def __init__(self, path: str, settings: EngineSettings, on_progress: Callable[[int], None]) -> None:
+        """Load from ``path``. Raises EngineRefusal: GPUUnavailable, ModelLoadFailed, ContextTooLarge."""
+        self._log = NativeLog()
+        llama.llama_backend_init()
+        wanted = settings.gpu_layers
+        if wanted is not None and not llama.llama_supports_gpu_offload():
+            raise EngineRefusal("GPUUnavailable", "a GPU was asked for, but no usable GPU is visible to llama.cpp")
+        self._model = self._load(path, wanted, on_progress)
+        self.gpu_layers = self._log.offloaded_layers
+        self._check_offload(wanted)
+        self._context = self._create_context(settings)
+        self.context_tokens = settings.context_tokens
+        self.parallelism = settings.parallelism
+        self._vocab = llama.llama_model_get_vocab(self._model)
+        self.vocab_size = int(llama.llama_vocab_n_tokens(self._vocab))
+        self.eog_tokens = frozenset(
+            token for token in range(self.vocab_size) if llama.llama_vocab_is_eog(self._vocab, token)
+        )
+        self.parameters = int(llama.llama_model_n_params(self._model))
+        self.bos_text = self._token_text(llama.llama_vocab_bos(self._vocab))
+        self.eos_text = self._token_text(llama.llama_vocab_eos(self._vocab))
+        self._adds_bos = bool(llama.llama_vocab_get_add_bos(self._vocab))
+        self.piece = lru_cache(maxsize=65_536)(self._piece)
+
+    @property
+    def context(self) -> Any:
+        """llama.cpp's context, for the decode thread alone."""
+        return self._context
+
+    def control_texts(self) -> tuple[str, ...]:
+        """Give the texts of all control tokens, such as ``<|im_end|>``: what users must not be able to say."""
+        found = []
+        for token in range(self.vocab_size):
+            if llama.llama_vocab_get_attr(self._vocab, token) & _CONTROL_ATTRIBUTES:
+                text = self._token_text(token)
+                if len(text) > 1:
+                    found.append(text)
+        return tuple(found)
+
+    def tokenize(self, segments: Sequence[str]) -> list[int]:
+        """Tokenize a rendered prompt; control tokens are recognised inside a segment, never across two."""
+        tokens: list[int] = []
+        for index, segment in enumerate(segments):
+            # A template that writes its own BOS must not get a second one.
+            add_special = index == 0 and not (self._adds_bos and self.bos_text and segment.startswith(self.bos_text))
+            tokens.extend(self._tokenize(segment.encode("utf-8", "replace"), add_special))
+        return tokens
+
+    def token_masks(self) -> TokenMasks:
+        """Build llguidance's view of the vocabulary, with every end-of-generation token as an end."""
+        tokens = []
+        for token in range(self.vocab_size):
+            piece = self._piece(token, special=True)
+            attributes = llama.llama_vocab_get_attr(self._vocab, token)
+            user_defined = attributes & (1 << 4) and piece.startswith(b"<") and piece.endswith(b">")
+            # The prefix is llguidance's mark of a special token (llguidance/llamacpp.py): text cannot produce it.
+            tokens.append(b"\xff" + piece if attributes & (1 << 3) or user_defined else piece)
+        tokenizer = llguidance.LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]  # absent from its stub
+            tokens=tokens,
+            vocab_ptr=self._vocab,
+            tokenize_fptr=ctypes.cast(llama._lib.llama_tokenize, ctypes.c_void_p).value,
+            eos_token=sorted(self.eog_tokens),
+            slices=None,
+        )
+        return TokenMasks(tokenizer, self.vocab_size)
+
+    def _load(self, path: str, wanted: str | int | None, on_progress: Callable[[int], None]) -> Any:
+        parameters = llama.llama_model_default_params()
+        parameters.load_mode = _LOAD_MODE_MMAP
+        # 0 and not the default: a GPU that was not asked for belongs to somebody else.
+        parameters.n_gpu_layers = 0 if wanted is None else -1 if wanted == "All" else int(wanted)
+        told = -1
+
+        def progress(fraction: float, _user_data: object) -> bool:
+            nonlocal told
+            if int(fraction * 20) > told:
+                told = int(fraction * 20)
+                on_progress(told * 5)
+            return True
+
+        callback = llama.llama_progress_callback(progress)
+        parameters.progress_callback = callback
+        model = llama.llama_model_load_from_file(path.encode(), parameters)
+        if not model:
+            raise EngineRefusal("ModelLoadFailed", f"llama.cpp cannot load the model: {self._log.last_error()}")
+        if not llama.llama_model_has_decoder(model) or llama.llama_model_has_encoder(model):
+            raise EngineRefusal("ModelLoadFailed", "the model is not a decoder-only text model")
+        return model
+
+    def _check_offload(self, wanted: str | int | None) -> None:
+        if wanted is None:
+            return
+        layers = int(llama.llama_model_n_layer(self._model)) + 1  # the output layer counts
+        expected = layers if wanted == "All" else min(int(wanted), layers)
+        if self.gpu_layers < expected:
+            message = f"{expected} layers were to be on the GPU, llama.cpp put {self.gpu_layers} there"
+            raise EngineRefusal("GPUUnavailable", message)
+
+    def _create_context(self, settings: EngineSettings) -> Any:
+        parameters = llama.llama_context_default_params()
+        parameters.n_ctx = settings.context_tokens * settings.parallelism
+        parameters.n_batch = BATCH_TOKENS
+        parameters.n_ubatch = BATCH_TOKENS
+        parameters.n_seq_max = settings.parallelism
+        # Each sequence has its own KV: one long request cannot take the room of the others.
+        parameters.kv_unified = False
+        parameters.n_threads = settings.threads
+        parameters.n_threads_batch = settings.threads
+        context = llama.llama_init_from_model(self._model, parameters)
+        if not context:
+            message = (
+                f"no memory for {settings.parallelism} sequences of {settings.context_tokens} tokens: "
+                f"{self._log.last_error()}"
+            )
+            raise EngineRefusal("ContextTooLarge", message)
+        return context
+
+    def _tokenize(self, raw: bytes, add_special: bool) -> list[int]:
+        # A token is at least one byte, except for BOS and the like.
+        room = len(raw) + 8
+        buffer = (llama.llama_token * room)()
+        count = llama.llama_tokenize(self._vocab, raw, len(raw), buffer, room, add_special, True)
+        if count < 0:
+            raise ValueError("llama_tokenize needs more room than a token per byte")
+        return list(buffer[:count])
+
+    def _piece(self, token: int, *, special: bool = False) -> bytes:
+        buffer = ctypes.create_string_buffer(256)
+        count = llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        if count < 0:
+            buffer = ctypes.create_string_buffer(min(-count, _PIECE_BYTES))
+            count = llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        return buffer.raw[: max(count, 0)]
+
+    def _token_text(self, token: int) -> str:
+        return "" if token < 0 else self._piece(token, special=True).decode("utf-8", "replace")

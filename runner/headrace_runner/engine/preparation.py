@@ -1,0 +1,71 @@
+"""From a request to a job: conversation → rendered prompt → tokens, schema → grammar."""
+
+import threading
+from collections.abc import Callable
+
+from headrace_runner.engine.constraint import TokenMasks
+from headrace_runner.engine.model import LoadedModel
+from headrace_runner.engine.protocol import Generate, Message, Reason, Refusal
+from headrace_runner.engine.rendering import TemplateRenderer, guard, segments
+from headrace_runner.engine.sequence import Job
+from headrace_runner.engine.server import Connection
+
+
+class Preparation:
+    """Prepares requests for one model; thread-safe and blocking: run it in an executor."""
+
+    def __init__(self, model: LoadedModel, renderer: TemplateRenderer) -> None:
+        self._model = model
+        self._renderer = renderer
+        self._controls = model.control_texts()
+        self._masks = _Once(model.token_masks)
+
+    def warm_up(self) -> None:
+        """Build the token masks ahead of the first request that needs them."""
+        self._masks.get()
+
+    def prepare(self, connection: Connection, request: Generate) -> Job:
+        """Make the job. Raises Refusal: ChatTemplateFailed, ContextLengthExceeded, InvalidSchema, UnsupportedSchema."""
+        tokens = self._model.tokenize(self._prompt(request))
+        limit = self._model.context_tokens
+        if not tokens:
+            raise Refusal(Reason.INVALID_PARAMETERS, "the prompt is empty")
+        if len(tokens) + 1 > limit:
+            message = f"the prompt has {len(tokens)} tokens and needs room for one more; contextTokens is {limit}"
+            raise Refusal(Reason.CONTEXT_LENGTH_EXCEEDED, message)
+        schema = request.json_schema
+        return Job(
+            key=(connection.number, request.id),
+            id=request.id,
+            tokens=tokens,
+            parameters=request.parameters,
+            constraint=None if schema is None else self._masks.get().compile(schema),
+            emit=connection.emit_from_thread,
+        )
+
+    def _prompt(self, request: Generate) -> list[str]:
+        if request.prompt is None:
+            messages = request.messages
+        elif self._renderer.is_fallback:
+            return segments(guard(request.prompt, self._controls))
+        else:
+            messages = (Message("user", request.prompt),)
+        guarded = [
+            Message(guard(message.role, self._controls), guard(message.content, self._controls)) for message in messages
+        ]
+        return segments(self._renderer.render(guarded))
+
+
+class _Once:
+    """A value that is built by the first thread to need it, while the others wait."""
+
+    def __init__(self, build: Callable[[], TokenMasks]) -> None:
+        self._build = build
+        self._lock = threading.Lock()
+        self._value: TokenMasks | None = None
+
+    def get(self) -> TokenMasks:
+        with self._lock:
+            if self._value is None:
+                self._value = self._build()
+            return self._value

@@ -1,0 +1,261 @@
+"""What runner and engine say to each other: requests, events, and the reasons of a refusal.
+
+======== ============ =========================================================================================
+sent by  ``type``     fields
+======== ============ =========================================================================================
+runner   ``generate`` ``id``, one of ``prompt`` | ``messages``, ``parameters``, ``json_schema`` (JSON *text*)
+runner   ``abort``    ``id``
+engine   ``hello``    ``state`` (always ``Serving``), ``engine`` (EngineModel); first frame of a connection
+engine   ``progress`` ``id``, ``completion_tokens``; at most every 500 ms a generation
+engine   ``done``     ``id``, ``text``, ``finish_reason``, ``usage``, ``timings``, ``enforcement``
+engine   ``error``    ``id`` (empty: about the connection, which then ends), ``reason``, ``message``, ``retryable``
+======== ============ =========================================================================================
+
+Requests are read strictly: an unknown field is refused, never passed on (CVE-2026-21869 was an unknown field). Events
+are read leniently, so that a newer engine can say more. Ids are unique per connection among running generations.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final, Literal
+
+from headrace_runner.engine.frames import ProtocolError
+from headrace_runner.engine.state import EngineModel
+
+
+class Reason(enum.StrEnum):
+    """Why the engine refused or ended a generation. The comment says whether trying again elsewhere can help."""
+
+    CONTEXT_LENGTH_EXCEEDED = "ContextLengthExceeded"  # no: the message has the numbers
+    INVALID_SCHEMA = "InvalidSchema"  # no: not JSON, not an object, too large
+    UNSUPPORTED_SCHEMA = "UnsupportedSchema"  # no: llguidance cannot enforce it; the message is its own
+    INVALID_PARAMETERS = "InvalidParameters"  # no
+    CHAT_TEMPLATE_FAILED = "ChatTemplateFailed"  # no: the model's template refused or broke its bounds
+    ABORTED = "Aborted"  # no: the runner asked for it
+    ENGINE_OVERLOADED = "EngineOverloaded"  # yes: more requests than sequences and waiting places
+    DECODE_FAILED = "DecodeFailed"  # yes: llama.cpp refused a batch
+    ENGINE_STOPPING = "EngineStopping"  # yes
+    PROTOCOL_ERROR = "ProtocolError"  # no: a broken frame; the connection ends
+
+
+class Refusal(Exception):  # noqa: N818  named after what happened
+    """A request that ends without a text. ``reason`` is a Reason; ``retryable`` tells whether another try can help."""
+
+    def __init__(self, reason: Reason, message: str, *, retryable: bool = False) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+        self.retryable = retryable
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation; ``role`` is handed to the chat template as it is."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Sampling parameters; None means the engine's default.
+
+    ``temperature`` 0 is greedy (default 0.8). ``top_k`` 0 switches it off (default 40), ``top_p`` 0.95, ``min_p`` 0.05.
+    ``max_tokens`` None is the room left in the context. ``seed`` None is a random one. The penalties look at the last
+    64 *generated* tokens, never at the prompt.
+    """
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repeat_penalty: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Ask for one completion.
+
+    Exactly one of ``prompt`` and ``messages``. A prompt is *one user message* wherever the model has a chat template,
+    because people who send a prompt to an instruct model expect an answer; only a model without one completes it raw.
+    ``json_schema`` is JSON text, so that the order of its properties survives; with it, ``stop`` has no effect: the
+    grammar alone decides where the document ends.
+    """
+
+    id: str
+    prompt: str | None = None
+    messages: tuple[Message, ...] = ()
+    parameters: Parameters = field(default_factory=Parameters)
+    json_schema: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the frame's body."""
+        body: dict[str, Any] = {"type": "generate", "id": self.id, "json_schema": self.json_schema}
+        if self.prompt is not None:
+            body["prompt"] = self.prompt
+        else:
+            body["messages"] = [asdict(message) for message in self.messages]
+        given = asdict(self.parameters)
+        body["parameters"] = {
+            wire: given[name] for wire, name in PARAMETER_NAMES.items() if given[name] not in (None, ())
+        }
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """End the generation ``id``; unknown ids are ignored, since it may have ended on its own meanwhile."""
+
+    id: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the frame's body."""
+        return {"type": "abort", "id": self.id}
+
+
+FinishReason = Literal["Stop", "Length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one generation; ``cached_tokens`` of the prompt were not computed again."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds: waiting for a free sequence; from there to the first token; from there to the end."""
+
+    queued_ms: int
+    first_token_ms: int
+    generation_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First frame of a connection."""
+
+    engine: EngineModel
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the frame's body."""
+        return {"type": "hello", "state": "Serving", "engine": asdict(self.engine)}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a generation is."""
+
+    id: str
+    completion_tokens: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the frame's body."""
+        return {"type": "progress", **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResult:
+    """A finished generation.
+
+    ``finish_reason`` is ``Length`` where ``max_tokens`` or the context ended it: with ``enforcement`` ``Grammar`` the
+    text is then a document cut off, while with ``Stop`` it is a complete one.
+    """
+
+    id: str
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    enforcement: Literal["Grammar"] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the frame's body."""
+        return {"type": "done", **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A generation, or with an empty ``id`` the connection, that ended without a text.
+
+    ``reason`` is a word of Reason; a plain string here, so that a newer engine's word reaches the task's status.
+    """
+
+    id: str
+    reason: str
+    message: str
+    retryable: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the frame's body."""
+        return {"type": "error", **asdict(self)}
+
+
+Request = Generate | Abort
+Event = Hello | Progress | GenerationResult | Failure
+
+PARAMETER_NAMES: Final[Mapping[str, str]] = {
+    "temperature": "temperature",
+    "maxTokens": "max_tokens",
+    "topP": "top_p",
+    "topK": "top_k",
+    "minP": "min_p",
+    "seed": "seed",
+    "stop": "stop",
+    "presencePenalty": "presence_penalty",
+    "frequencyPenalty": "frequency_penalty",
+    "repeatPenalty": "repeat_penalty",
+}
+
+
+def decode_event(body: Mapping[str, Any]) -> Event | None:
+    """Read an event; None for a kind this side does not know. Raises ProtocolError where a field is wrong."""
+    try:
+        match body.get("type"):
+            case "hello":
+                return Hello(EngineModel.from_json(body.get("engine")))
+            case "progress":
+                return Progress(_str(body["id"]), _count(body["completion_tokens"]))
+            case "done":
+                return _read_result(body)
+            case "error":
+                retryable = body["retryable"] is True
+                return Failure(_str(body["id"]), _str(body["reason"]), _str(body["message"]), retryable)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ProtocolError(f"a broken {body.get('type')} event: {error!r}") from error
+    return None
+
+
+def _read_result(body: Mapping[str, Any]) -> GenerationResult:
+    finish_reason, enforcement = body["finish_reason"], body.get("enforcement")
+    if finish_reason not in ("Stop", "Length") or enforcement not in (None, "Grammar"):
+        raise ValueError("unknown finish_reason or enforcement")
+    return GenerationResult(
+        id=_str(body["id"]),
+        text=_str(body["text"]),
+        finish_reason=finish_reason,
+        usage=Usage(**{item.name: _count(body["usage"][item.name]) for item in fields(Usage)}),
+        timings=Timings(**{item.name: _count(body["timings"][item.name]) for item in fields(Timings)}),
+        enforcement=enforcement,
+    )
+
+
+def _str(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected a string")
+    return value
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError("expected a non-negative integer")
+    return value

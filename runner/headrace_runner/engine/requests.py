@@ -1,0 +1,140 @@
+"""The engine's strict reading of requests: types, bounds, unknown fields, before anything reaches a sampler.
+
+The runner never needs this module; it writes requests with ``protocol.Generate.to_json``.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from headrace_runner.engine.frames import ProtocolError
+from headrace_runner.engine.protocol import (
+    PARAMETER_NAMES,
+    Abort,
+    Generate,
+    Message,
+    Parameters,
+    Reason,
+    Refusal,
+    Request,
+)
+
+MAX_ID_CHARS: Final = 256
+MAX_STOPS: Final = 16
+MAX_STOP_CHARS: Final = 256
+MAX_MESSAGES: Final = 4096
+MAX_SCHEMA_BYTES: Final = 64 * 1024
+_REAL_BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
+    "temperature": (0.0, 10.0),
+    "topP": (0.0, 1.0),
+    "minP": (0.0, 1.0),
+    "presencePenalty": (-2.0, 2.0),
+    "frequencyPenalty": (-2.0, 2.0),
+    "repeatPenalty": (0.01, 10.0),
+}
+_INTEGER_BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
+    "maxTokens": (1, 2**31 - 1),
+    "topK": (0, 2**31 - 1),
+    "seed": (-(2**63), 2**63 - 1),
+}
+
+
+def decode_request(body: Mapping[str, Any]) -> Request:
+    """Read a request.
+
+    Raises ProtocolError where kind or id cannot be told, so that nobody could be answered, and Refusal
+    (InvalidParameters, InvalidSchema) where the sender of ``id`` can.
+    """
+    kind, request_id = body.get("type"), body.get("id")
+    if not isinstance(request_id, str) or not 0 < len(request_id) <= MAX_ID_CHARS:
+        raise ProtocolError(f"a request needs an id of 1 to {MAX_ID_CHARS} characters")
+    match kind:
+        case "abort":
+            return Abort(request_id)
+        case "generate":
+            _refuse_unknown(body, {"type", "id", "prompt", "messages", "parameters", "json_schema"})
+            return _read_generate(request_id, body)
+    raise ProtocolError(f"unknown request type {str(kind)[:64]!r}")
+
+
+def _read_generate(request_id: str, body: Mapping[str, Any]) -> Generate:
+    prompt, messages = body.get("prompt"), body.get("messages")
+    if (prompt is None) == (messages is None):
+        raise _invalid("exactly one of prompt and messages is needed")
+    if prompt is not None and not isinstance(prompt, str):
+        raise _invalid("prompt: expected a string")
+    schema = body.get("json_schema")
+    if schema is not None and not isinstance(schema, str):
+        raise Refusal(Reason.INVALID_SCHEMA, "json_schema: expected JSON text")
+    if schema is not None and len(schema.encode("utf-8", "surrogatepass")) > MAX_SCHEMA_BYTES:
+        raise Refusal(Reason.INVALID_SCHEMA, f"json_schema: larger than {MAX_SCHEMA_BYTES} bytes")
+    return Generate(
+        id=request_id,
+        prompt=None if prompt is None else _clean(prompt),
+        messages=() if messages is None else _read_messages(messages),
+        parameters=_read_parameters(body.get("parameters")),
+        json_schema=schema,
+    )
+
+
+def _read_messages(value: object) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_MESSAGES:
+        raise _invalid(f"messages: expected 1 to {MAX_MESSAGES} messages")
+    read = []
+    for index, item in enumerate(value):
+        if not isinstance(item, dict) or set(item) != {"role", "content"}:
+            raise _invalid(f"messages[{index}]: expected role and content and nothing else")
+        role, content = item["role"], item["content"]
+        if not isinstance(role, str) or not isinstance(content, str) or not 0 < len(role) <= 64:
+            raise _invalid(f"messages[{index}]: role and content are strings, role of 1 to 64 characters")
+        read.append(Message(_clean(role), _clean(content)))
+    return tuple(read)
+
+
+def _read_parameters(value: object) -> Parameters:
+    if value is None:
+        return Parameters()
+    if not isinstance(value, dict):
+        raise _invalid("parameters: expected an object")
+    _refuse_unknown(value, PARAMETER_NAMES.keys())
+    read: dict[str, Any] = {}
+    for wire, given in value.items():
+        if given is None:
+            continue
+        if wire == "stop":
+            read["stop"] = _read_stops(given)
+        elif wire in _INTEGER_BOUNDS:
+            read[PARAMETER_NAMES[wire]] = _bounded(wire, given, int, *_INTEGER_BOUNDS[wire])
+        else:
+            read[PARAMETER_NAMES[wire]] = float(_bounded(wire, given, (int, float), *_REAL_BOUNDS[wire]))
+    return Parameters(**read)
+
+
+def _read_stops(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_STOPS:
+        raise _invalid(f"parameters.stop: expected at most {MAX_STOPS} strings")
+    if not all(isinstance(stop, str) and 0 < len(stop) <= MAX_STOP_CHARS for stop in value):
+        raise _invalid(f"parameters.stop: strings of 1 to {MAX_STOP_CHARS} characters")
+    return tuple(value)
+
+
+def _bounded(name: str, value: object, kind: Any, low: float, high: float) -> Any:
+    # bool is an int to isinstance, never a number to a user.
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        word = "an integer" if kind is int else "a number"
+        raise _invalid(f"parameters.{name}: expected {word} between {low} and {high}")
+    return value
+
+
+def _clean(text: str) -> str:
+    # JSON can carry lone surrogates ("\ud800"), which no tokenizer can read.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _refuse_unknown(value: Mapping[str, Any], known: Any) -> None:
+    unknown = sorted(set(value) - set(known))
+    if unknown:
+        raise _invalid(f"unknown fields: {', '.join(name[:64] for name in unknown[:8])}")
+
+
+def _invalid(message: str) -> Refusal:
+    return Refusal(Reason.INVALID_PARAMETERS, message)

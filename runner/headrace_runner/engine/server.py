@@ -1,0 +1,179 @@
+"""The child's Unix socket: reads requests, prepares them off the event loop, writes what the decode loop emits."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Final
+
+from headrace_runner.engine.frames import MAX_FRAME_BYTES, ProtocolError, encode_frame, read_frame
+from headrace_runner.engine.loop import DecodeLoop
+from headrace_runner.engine.protocol import Abort, Event, Failure, Generate, Hello, Progress, Reason, Refusal
+from headrace_runner.engine.requests import decode_request
+from headrace_runner.engine.sequence import Job
+from headrace_runner.engine.state import EngineModel
+
+MAX_CONNECTIONS: Final = 64
+_UNREAD_PROGRESS_BYTES: Final = 1024 * 1024
+_UNREAD_BYTES: Final = 8 * MAX_FRAME_BYTES
+_NUMBERS: Final = itertools.count(1)
+
+# Turns a request into a job; blocks, so it runs in the executor. Raises Refusal.
+Prepare = Callable[["Connection", Generate], Job]
+
+
+class EngineServer:
+    """Serves one decode loop. ``drained`` is set when ``drain`` was called and no connection is left."""
+
+    def __init__(self, engine: EngineModel, loop: DecodeLoop, prepare: Prepare, executor: Executor) -> None:
+        self.drained = asyncio.Event()
+        self.engine = engine
+        self.decode_loop = loop
+        self.prepare = prepare
+        self.executor = executor
+        # Requests of all connections that have no event yet that ends them.
+        self.unfinished = 0
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+        self._path: Path | None = None
+        self._draining = False
+
+    async def listen(self, path: Path) -> None:
+        """Accept connections at ``path``, mode 0660; an old socket there is replaced."""
+        path.unlink(missing_ok=True)  # noqa: ASYNC240  on a memory-backed volume
+        # By umask and not chmod: the socket is never open to more, not even for a moment.
+        before = os.umask(0o117)
+        try:
+            self._server = await asyncio.start_unix_server(self._accept, path=str(path))
+        finally:
+            os.umask(before)
+        self._path = path
+
+    def drain(self) -> None:
+        """Accept no further connection; those that are open go on until their runner closes them."""
+        if self._server is not None:
+            self._server.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+        self._draining = True
+        self._note_drained()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(self, reader, writer)
+        if len(self._connections) >= MAX_CONNECTIONS:
+            connection.send(Failure("", Reason.ENGINE_OVERLOADED, "too many connections", retryable=True))
+            writer.close()
+            return
+        self._connections.add(connection)
+        try:
+            await connection.serve()
+        finally:
+            self._connections.discard(connection)
+            self._note_drained()
+
+    def _note_drained(self) -> None:
+        if self._draining and not self._connections:
+            self.drained.set()
+
+
+class Connection:
+    """One runner's connection: its generations end with it. ``number`` is never used twice."""
+
+    def __init__(self, server: EngineServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.number = next(_NUMBERS)
+        self._server = server
+        self._reader = reader
+        self._writer = writer
+        self._event_loop = asyncio.get_running_loop()
+        self._unfinished: set[str] = set()
+        self._aborted: set[str] = set()
+        self._preparing: set[asyncio.Task[None]] = set()
+
+    async def serve(self) -> None:
+        """Greet, then work on requests until the other side ends or breaks the protocol."""
+        self.send(Hello(self._server.engine))
+        try:
+            while (body := await read_frame(self._reader)) is not None:
+                try:
+                    request = decode_request(body)
+                except Refusal as refusal:
+                    self.send(Failure(str(body["id"]), refusal.reason, refusal.message, refusal.retryable))
+                    continue
+                if isinstance(request, Abort):
+                    self._abort(request.id)
+                else:
+                    self._begin(request)
+        except ProtocolError as error:
+            self.send(Failure("", Reason.PROTOCOL_ERROR, str(error)))
+        except OSError:
+            pass  # the runner died; its generations end below
+        finally:
+            for request_id in tuple(self._unfinished):
+                self._abort(request_id)
+            self._writer.close()
+            with contextlib.suppress(OSError):
+                await self._writer.wait_closed()
+
+    def emit_from_thread(self, event: Event) -> None:
+        """Deliver an event from the decode thread."""
+        with contextlib.suppress(RuntimeError):  # the event loop ended: nobody is left to tell
+            self._event_loop.call_soon_threadsafe(self._deliver, event)
+
+    def send(self, event: Event) -> None:
+        """Queue an event for the socket; a peer that does not read loses progress first, then the connection."""
+        if self._writer.is_closing():
+            return
+        unread = self._writer.transport.get_write_buffer_size()
+        if unread > _UNREAD_PROGRESS_BYTES and isinstance(event, Progress):
+            return
+        if unread > _UNREAD_BYTES:
+            self._writer.transport.abort()
+            return
+        self._writer.write(encode_frame(event.to_json()))
+
+    def _begin(self, request: Generate) -> None:
+        if request.id in self._unfinished:
+            raise ProtocolError(f"the id {request.id!r} is in use on this connection")
+        limit = self._server.decode_loop.max_waiting * 2
+        if self._server.unfinished >= limit:
+            message = f"{limit} generations are unfinished already"
+            self.send(Failure(request.id, Reason.ENGINE_OVERLOADED, message, retryable=True))
+            return
+        self._unfinished.add(request.id)
+        self._server.unfinished += 1
+        task = asyncio.create_task(self._prepare(request))
+        self._preparing.add(task)
+        task.add_done_callback(self._preparing.discard)
+
+    async def _prepare(self, request: Generate) -> None:
+        server = self._server
+        try:
+            job = await self._event_loop.run_in_executor(server.executor, server.prepare, self, request)
+            if request.id in self._aborted:
+                raise Refusal(Reason.ABORTED, "aborted")
+            server.decode_loop.submit(job)
+        except Refusal as refusal:
+            self._deliver(Failure(request.id, refusal.reason, refusal.message, refusal.retryable))
+
+    def _abort(self, request_id: str) -> None:
+        if request_id in self._unfinished:
+            # Whether it is still prepared or decoded already: the one that does not apply is ignored.
+            self._aborted.add(request_id)
+            self._server.decode_loop.abort((self.number, request_id))
+
+    def _deliver(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self.send(event)
+        else:
+            self._finish(event)
+
+    def _finish(self, event: Event) -> None:
+        request_id = "" if isinstance(event, Hello) else event.id
+        if request_id in self._unfinished:
+            self._unfinished.discard(request_id)
+            self._aborted.discard(request_id)
+            self._server.unfinished -= 1
+        self.send(event)

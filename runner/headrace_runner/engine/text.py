@@ -1,0 +1,42 @@
+"""Assembles a completion's text from token bytes: whole characters only, ended by stop strings."""
+
+import codecs
+from collections.abc import Sequence
+
+
+class CompletionText:
+    """The text of one completion.
+
+    Tokens carry bytes: a character may span tokens, and a stop string may begin in one and end in another. Bytes of an
+    unfinished character at the end never become text; bytes that can be no UTF-8 become U+FFFD.
+    """
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._stops = tuple(stops)
+        self._reach = max((len(stop) for stop in self._stops), default=0)
+        self._parts: list[str] = []
+        # The end of the text in which a stop string could still begin or have begun; the rest is in _parts.
+        self._tail = ""
+
+    def push(self, piece: bytes) -> bool:
+        """Add one token's bytes; True where a stop string is complete. Nothing may be pushed after that."""
+        added = self._decoder.decode(piece)
+        if not added:
+            return False
+        if not self._stops:
+            self._parts.append(added)
+            return False
+        tail = self._tail + added
+        found = [at for stop in self._stops if (at := tail.find(stop)) >= 0]
+        if found:
+            self._parts.append(tail[: min(found)])
+            self._tail = ""
+            return True
+        kept = min(len(tail), self._reach - 1)
+        self._parts.append(tail[: len(tail) - kept])
+        self._tail = tail[len(tail) - kept :]
+        return False
+
+    def __str__(self) -> str:
+        return "".join(self._parts) + self._tail
