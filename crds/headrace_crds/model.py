@@ -1,0 +1,163 @@
+"""``LLMModel``: a model that tasks can name, and where its runners get it from."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from headrace_crds.base import DECIMAL, SHA256, ApiModel, Conditions, ObjectMeta, Rule, Timestamp, exactly_one_of
+
+PATH = r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
+RESOURCE_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+
+
+class ClaimSource(ApiModel):
+    """A GGUF file on a PersistentVolumeClaim of the model's namespace."""
+
+    claim_name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+    """Name of the PersistentVolumeClaim. It is mounted read-only."""
+    path: Annotated[str, Field(min_length=1, max_length=1024, pattern=PATH)]
+    """The GGUF file's path inside the volume: relative, without hidden or parent segments."""
+
+
+class Source(ApiModel):
+    """Where the weights come from."""
+
+    rules: ClassVar = (
+        exactly_one_of(
+            "persistentVolumeClaim", message="source needs persistentVolumeClaim: {claimName, path} with the GGUF file"
+        ),
+    )
+
+    persistent_volume_claim: ClaimSource | None = None
+    """A GGUF file on a PersistentVolumeClaim."""
+    sha256: Annotated[str, Field(max_length=64, pattern=SHA256)] | None = None
+    """Digest of the file, 64 lower-case hex digits; checked before every load when given."""
+
+
+class Gpu(ApiModel):
+    """GPUs that each runner pod holds exclusively. Leave it out to run on the CPU."""
+
+    count: Annotated[int, Field(ge=1, le=16)] = 1
+    """Number of GPUs per runner pod."""
+    resource_name: Annotated[str, Field(max_length=253, pattern=RESOURCE_NAME)] = "nvidia.com/gpu"
+    """Extended resource to ask for."""
+    layers: Annotated[str, Field(max_length=4, pattern=r"^(All|[0-9]{1,4})$")] = "All"
+    """Layers to offload: "All" or a number as a string."""
+
+
+class Local(ApiModel):
+    """A GGUF model that runs in pods of this cluster with llama.cpp."""
+
+    source: Source
+    """Where the weights come from."""
+    context_tokens: Annotated[int, Field(ge=128, le=1048576)] = 4096
+    """Context of one sequence in tokens: prompt and result together."""
+    parallelism: Annotated[int, Field(ge=1, le=64)] = 1
+    """Sequences that one runner pod generates at the same time; each has its own context."""
+    gpu: Gpu | None = None
+    """GPUs per runner pod; absent runs on the CPU."""
+
+
+class Defaults(ApiModel):
+    """Sampling parameters for tasks that leave them out."""
+
+    rules: ClassVar = (
+        Rule(
+            "!has(self.temperature) || double(self.temperature) <= 2.0",
+            'temperature must be between 0 and 2, as a string such as "0.7"',
+            ".temperature",
+        ),
+    )
+
+    temperature: Annotated[str, Field(max_length=16, pattern=DECIMAL)] | None = None
+    """Randomness from "0" to "2", a decimal as a string."""
+    max_tokens: Annotated[int, Field(ge=1, le=131072)] = 512
+    """Upper bound of generated tokens."""
+    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=8)] | None = None
+    """Texts that end the generation."""
+
+
+class LLMModelSpec(ApiModel):
+    """Where a model comes from and how it is served."""
+
+    rules: ClassVar = (exactly_one_of("local", message="spec needs local: {source: …}"),)
+
+    local: Local | None = None
+    """A GGUF model that runs in pods of this cluster."""
+    defaults: Defaults | None = None
+    """Sampling parameters for tasks that leave them out."""
+    replicas: Annotated[int, Field(ge=0, le=64)] = 1
+    """Runner pods; kubectl scale, HPA and KEDA write it through /scale. At 0 the tasks stay queued."""
+
+
+class ModelPhase(StrEnum):
+    STARTING = "Starting"
+    LOADING = "Loading"
+    WAITING_FOR_GPU = "WaitingForGPU"
+    SERVING = "Serving"
+    SCALED_TO_ZERO = "ScaledToZero"
+    FAILED = "Failed"
+
+
+class EngineInfo(ApiModel):
+    """What the engine found in the weights."""
+
+    architecture: Annotated[str, Field(max_length=64)]
+    """Architecture as named in the GGUF, such as llama or qwen3."""
+    context_tokens: Annotated[int, Field(ge=0)]
+    """Context of one sequence as loaded."""
+    quantization: Annotated[str, Field(max_length=64)] | None = None
+    """Quantization of the weights, such as Q4_1."""
+    parameters: Annotated[int, Field(ge=0)] | None = None
+    """Number of parameters."""
+    size_bytes: Annotated[int, Field(ge=0)]
+    """Size of the weights."""
+    sha256: Annotated[str, Field(max_length=64)] | None = None
+    """Digest of the file as verified; absent when the spec gives none."""
+
+
+class Load(ApiModel):
+    """Progress of getting ready to serve."""
+
+    stage: Annotated[str, Field(max_length=32)]
+    """Scheduling, Starting, Verifying, Loading or Serving."""
+    since: Timestamp | None = None
+    """When this stage was entered."""
+
+
+class LLMModelStatus(ApiModel):
+    """What the operator sees of the model's runners."""
+
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """metadata.generation that this status was derived from."""
+    conditions: Conditions = Field(default_factory=list)
+    """Ready: would serve on demand, also while scaled to zero. Available: a replica serves at this moment. Placed=False
+    tells a shortage of GPUs. Stalled: will not go on by itself."""
+    phase: ModelPhase | None = None
+    """Summary in one word, derived from the conditions."""
+    replicas: Annotated[int, Field(ge=0)] | None = None
+    """Runner pods that exist."""
+    ready_replicas: Annotated[int, Field(ge=0)] | None = None
+    """Runner pods that serve."""
+    selector: Annotated[str, Field(max_length=1024)] | None = None
+    """Label selector of the runner pods, for /scale."""
+    load: Load | None = None
+    """Progress of getting ready to serve; absent when there is none."""
+    engine: EngineInfo | None = None
+    """What the engine found in the weights of this generation."""
+
+
+class LLMModel(ApiModel):
+    """A model that tasks of the namespace can name."""
+
+    rules: ClassVar = (
+        Rule(
+            "self.metadata.name.size() <= 40 && !self.metadata.name.contains('.')",
+            "metadata.name must be at most 40 characters without dots: runner objects are named after it",
+        ),
+    )
+
+    metadata: ObjectMeta = Field(default_factory=ObjectMeta)
+    spec: LLMModelSpec
+    status: LLMModelStatus | None = None

@@ -1,0 +1,37 @@
+"""Names that several parts have to agree on: labels, field managers, runner objects."""
+
+from typing import Final
+
+from headrace_crds.base import GROUP
+
+LABEL_MODEL: Final = f"{GROUP}/model"
+"""On every runner object: the name of its LLMModel."""
+LABEL_COMPONENT: Final = "app.kubernetes.io/component"
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+LABEL_PART_OF: Final = "app.kubernetes.io/part-of"
+
+FIELD_MANAGER_OPERATOR: Final = "headrace-operator"
+FIELD_MANAGER_RUNNER: Final = "headrace-runner"
+
+RUNNER_CLUSTER_ROLE: Final = "headrace-runner"
+"""ClusterRole of the chart that a model's RoleBinding refers to."""
+
+
+def runner_name(model: str) -> str:
+    """Name of a model's Deployment, ServiceAccount, RoleBinding, Secret and NetworkPolicy."""
+    return f"headrace-{model}"
+
+
+def runner_service_account(namespace: str, model: str) -> str:
+    """``status.runner.serviceAccount`` of the tasks assigned to a model."""
+    return f"{namespace}/{runner_name(model)}"
+
+
+def runner_labels(model: str) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "headrace-runner",
+        LABEL_COMPONENT: "runner",
+        LABEL_MANAGED_BY: "headrace",
+        LABEL_PART_OF: "headrace",
+        LABEL_MODEL: model,
+    }

@@ -1,0 +1,48 @@
+"""``Work``: a task resolved against its model, as the operator hands it to a runner.
+
+It is the payload of the bus envelope and what ``headrace run`` executes, so both
+run the same thing. It holds prompts: it is never logged.
+"""
+
+from pydantic import Field
+
+from headrace_crds.base import ApiModel
+from headrace_crds.model import Defaults, LLMModel
+from headrace_crds.task import LLMTask, Message, Parameters, Role
+
+
+class Work(ApiModel):
+    """Everything a runner needs to execute one attempt and to commit its outcome."""
+
+    model: str
+    """The LLMModel as namespace/name."""
+    generation: int
+    """metadata.generation of the task, for observedGeneration."""
+    messages: list[Message]
+    """The conversation; a prompt is one user message."""
+    parameters: Parameters
+    """Sampling parameters with the model's defaults filled in; maxTokens is always set."""
+    json_schema: str | None = None
+    """output.jsonSchema, byte for byte."""
+    started: bool = False
+    """status.startTime was set by an earlier attempt."""
+    attempts: list[dict[str, object]] = Field(default_factory=list)
+    """Records of earlier attempts that the commit keeps, at most nine."""
+
+
+def resolve(task: LLMTask, model: LLMModel) -> Work:
+    """Fill the model's defaults into the task's parameters."""
+    defaults = model.spec.defaults or Defaults()
+    given = (task.spec.parameters or Parameters()).model_dump(exclude_none=True)
+    filled = {"temperature": defaults.temperature, "max_tokens": defaults.max_tokens, "stop": defaults.stop, **given}
+    messages = task.spec.messages or [Message(role=Role.USER, content=task.spec.prompt or "")]
+    status = task.status
+    return Work(
+        model=f"{model.metadata.namespace}/{model.metadata.name}",
+        generation=task.metadata.generation,
+        messages=messages,
+        parameters=Parameters.model_validate(filled),
+        json_schema=task.spec.output.json_schema if task.spec.output else None,
+        started=bool(status and status.start_time),
+        attempts=[record.dump() for record in (status.attempts if status and status.attempts else [])[-9:]],
+    )
