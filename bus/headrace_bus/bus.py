@@ -115,7 +115,8 @@ class Bus:
     async def claim(self, model: ModelKey, *, worker: str, count: int, lease_ms: int) -> list[Delivery]:
         """Takes up to `count` envelopes in the queue's order, each with a lease and a token of its own.
 
-        Raises EnvelopeTooNew when the next envelope is of a later version: it stays queued, for a later runner.
+        Raises EnvelopeTooNew when the next envelope is of a later version: it stays queued, for a later runner. A claim
+        that is cancelled may have taken leases nobody holds: shield it.
         """
         if count < 1:
             return []

@@ -26,6 +26,9 @@ _UNAVAILABLE: Final = frozenset(
     {"BUSY", "LOADING", "MISCONF", "READONLY", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED"}
 )
 
+_DENIED: Final = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
+_DENIED_IN_SCRIPT: Final = "The user executing the script can't"
+
 Reply = Any
 """What Redis answers: bytes, int, None or lists of these; each caller knows its script's shape."""
 
@@ -41,7 +44,7 @@ def convert(error: Exception) -> BusError:
         case vendor.ConnectionError() | vendor.TimeoutError() | vendor.ReadOnlyError() | OSError():
             return BusUnavailable(text)
     code = text.split(" ", 1)[0]
-    if code in ("NOAUTH", "WRONGPASS", "NOPERM") or "NOPERM" in text or "ACL failure" in text:
+    if code in _DENIED or text.startswith(_DENIED_IN_SCRIPT):
         return BusDenied(text)
     if code == "OOM":
         return BusOutOfMemory(text)

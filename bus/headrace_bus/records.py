@@ -21,7 +21,7 @@ class EnqueueOutcome(StrEnum):
 
     ENQUEUED = "Enqueued"
     DUPLICATE = "Duplicate"
-    """The same attempt is there already, in whatever state: nothing was done."""
+    """The same attempt is there already, in whatever state; while it waits it takes over a changed priority."""
     SUPERSEDED = "Superseded"
     """The copy of an earlier attempt was replaced; a lease on it is lost."""
     STALE = "Stale"

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- include: keys requests ring wake leases sweep
+-- include: keys requests weights ring wake leases sweep
 -- ARGV: request (becomes the nonce), worker, count, lease_ms, highest envelope version read, calls_per_task, sweep_limit
 -- Reply: {version that is too new or 0, {uid, attempt, claimed_ms, enqueued_ms, lease_until_ms, envelope} …}
 -- allow-oom: claiming is the way to completing, which frees memory.

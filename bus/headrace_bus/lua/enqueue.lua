@@ -1,7 +1,17 @@
 #!lua
--- include: keys requests ring wake entries
+-- include: keys requests weights ring wake entries
 -- ARGV: request, uid, attempt, class, namespace, name, score, cost, not_before_ms, version, envelope
 -- Reply: the outcome. Without allow-oom: at maxmemory it is refused before its first command.
+
+-- A task's priority may be edited while it waits: the waiting copy takes the new place.
+local function reorder(uid, class, namespace, score, envelope)
+  local entry = redis.call('HMGET', entry_key(uid), 'state', 'score', 'member')
+  if entry[2] == score or (entry[1] ~= 'Queued' and entry[1] ~= 'Delayed') then return end
+  redis.call('HSET', entry_key(uid), 'score', score)
+  redis.call('SET', envelope_key(uid), envelope)
+  if entry[1] == 'Queued' then redis.call('ZADD', queue_key(class, namespace), 'XX', score, entry[3]) end
+end
+
 local request, uid, attempt = ARGV[1], ARGV[2], ARGV[3]
 local class, namespace, name, score = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local now = now_ms()
@@ -12,7 +22,10 @@ local present = tonumber(redis.call('HGET', entry_key(uid), 'attempt') or 0)
 -- A result that still waits to be read says that its attempt is over: a caller that looked before does not run it again.
 local completed = tonumber(redis.call('HGET', result_key(uid), 'attempt') or 0)
 local offered = tonumber(attempt)
-if present == offered then return 'Duplicate' end
+if present == offered then
+  reorder(uid, class, namespace, score, ARGV[11])
+  return 'Duplicate'
+end
 if present > offered or completed >= offered then return 'Stale' end
 
 if present > 0 then

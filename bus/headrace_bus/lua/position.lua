@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- include: keys
+-- include: keys weights
 -- ARGV: uid, calls_per_task, limit of namespaces looked at
 -- Reply: how many are ahead, or nil when the entry is not queued. An estimate: it takes every other
 -- entry to cost what this one does, and nothing to arrive.
@@ -10,11 +10,7 @@ local rank = redis.call('ZRANK', queue_key(class, namespace), entry[4])
 if not rank then return false end
 
 local cost = math.max(1, tonumber(entry[5]))
-local function step(of)
-  local weight = tonumber(redis.call('HGET', P .. 'weights', of) or 1)
-  if not weight or weight <= 0 then weight = 1 end
-  return cost / weight
-end
+local function step(of) return cost / weight_of(of) end
 local start = tonumber(redis.call('ZSCORE', ring_key(class), namespace)) + rank * step(namespace)
 local ahead = rank
 local ring = redis.call('ZRANGE', ring_key(class), 0, tonumber(ARGV[3]) - 1, 'WITHSCORES')

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- include: keys requests ring wake entries
+-- include: keys requests weights ring wake entries
 -- ARGV: request, uid
 -- Reply: '1' when there was an entry or a result, else '0'
 local uid = ARGV[2]

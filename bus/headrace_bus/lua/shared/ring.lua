@@ -68,9 +68,7 @@ end
 local function take_head(class, uid, member, namespace, start)
   local queue = queue_key(class, namespace)
   local cost = math.max(1, tonumber(redis.call('HGET', entry_key(uid), 'cost') or 1))
-  local weight = tonumber(redis.call('HGET', P .. 'weights', namespace) or 1)
-  if not weight or weight <= 0 then weight = 1 end
-  local finish = start + cost / weight
+  local finish = start + cost / weight_of(namespace)
   count_class(class)
   redis.call('ZREM', queue, member)
   redis.call('ZREM', P .. 'queued', uid)

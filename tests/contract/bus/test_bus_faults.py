@@ -1,0 +1,270 @@
+"""Lost replies, a full, frozen or restarted server: one effect, no half effect, no vendor error."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import pytest
+from redis.asyncio import Redis
+from redis_server import RedisServer, redis_server
+from reply_thief import ReplyThief, reply_thief
+
+from headrace_bus import (
+    Bus,
+    BusMisconfigured,
+    BusOutOfMemory,
+    BusUnavailable,
+    EnqueueOutcome,
+    EntryState,
+    Failure,
+    ModelKey,
+    Stats,
+)
+from headrace_bus.connection import Connection
+from headrace_bus.keys import key_prefix
+from headrace_bus.settings import BusSettings
+
+pytestmark = pytest.mark.contract
+
+LEASE_MS = 60_000
+FAILURE = Failure("EngineError", "no")
+
+
+@pytest.fixture
+async def thief(shared_server: RedisServer, redis: Redis) -> AsyncIterator[ReplyThief]:
+    async with reply_thief(shared_server.port) as thief:
+        yield thief
+
+
+@pytest.fixture
+async def robbed(thief: ReplyThief) -> AsyncIterator[Bus]:
+    """A bus whose replies `thief` may steal."""
+    async with Bus.connect(thief.url) as bus:
+        yield bus
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+async def warm(robbed: Bus, bus: Bus, envelopes) -> None:
+    """Every script is loaded and a connection stands, so that a stolen reply is a transition's."""
+    warm_up = ModelKey("warm", "up")
+    for _ in range(3):
+        await bus.enqueue(warm_up, envelopes())
+    one, two, three = await bus.claim(warm_up, worker="w", count=3, lease_ms=LEASE_MS)
+    await bus.complete(warm_up, one.token)
+    await bus.fail(warm_up, two.token, FAILURE)
+    await bus.release(warm_up, three.token, "Drain")
+    await bus.reap(warm_up)
+    await bus.remove(warm_up, one.envelope.uid)
+    await bus.purge(warm_up)
+    await robbed.server_time_ms()
+
+
+async def test_a_repeated_enqueue_has_one_effect(bus, robbed: Bus, thief: ReplyThief, model, envelopes) -> None:
+    await warm(robbed, bus, envelopes)
+    envelope = envelopes()
+    thief.steal(1)
+    # Not Duplicate: the caller learns what its request did.
+    assert await robbed.enqueue(model, envelope) is EnqueueOutcome.ENQUEUED
+    assert thief.stolen == 1
+    thief.steal(1)
+    assert await robbed.enqueue(model, replace(envelope, attempt=2)) is EnqueueOutcome.SUPERSEDED
+    assert thief.stolen == 1
+    assert (await bus.stats(model)).queued == 1
+
+
+async def test_a_repeated_claim_takes_nothing_more(bus, robbed: Bus, thief: ReplyThief, model, envelopes) -> None:
+    await warm(robbed, bus, envelopes)
+    made = [envelopes() for _ in range(5)]
+    for envelope in made:
+        await bus.enqueue(model, envelope)
+    thief.steal(1)
+    deliveries = await robbed.claim(model, worker="w", count=2, lease_ms=LEASE_MS)
+    assert thief.stolen == 1
+    assert [delivery.envelope for delivery in deliveries] == made[:2]
+    stats = await bus.stats(model)
+    assert (stats.leased, stats.queued) == (2, 3)
+    assert await bus.renew(model, [delivery.token for delivery in deliveries], lease_ms=LEASE_MS) == [True, True]
+
+
+@pytest.mark.parametrize("transition", ["complete", "fail", "release", "remove", "renew"])
+async def test_a_repeated_transition_has_one_effect_and_one_answer(
+    bus, robbed: Bus, thief: ReplyThief, model, envelopes, transition: str
+) -> None:
+    await warm(robbed, bus, envelopes)
+    await bus.enqueue(model, envelopes())
+    (delivery,) = await bus.claim(model, worker="w", count=1, lease_ms=LEASE_MS)
+    thief.steal(1)
+    match transition:
+        case "complete":
+            assert await robbed.complete(model, delivery.token, result={"n": 1}) is True
+        case "fail":
+            assert await robbed.fail(model, delivery.token, FAILURE) is True
+        case "release":
+            assert await robbed.release(model, delivery.token, "Drain") is True
+        case "remove":
+            assert await robbed.remove(model, delivery.envelope.uid) is True
+        case "renew":
+            assert await robbed.renew(model, [delivery.token], lease_ms=LEASE_MS) == [True]
+    assert thief.stolen == 1
+    stats = await bus.stats(model)
+    assert stats.returned == (1 if transition in ("fail", "release") else 0)
+    assert stats.leased == (1 if transition == "renew" else 0)
+
+
+async def test_a_repeated_reap_answers_what_the_first_did(bus, robbed: Bus, thief, model, redis, envelopes) -> None:
+    await warm(robbed, bus, envelopes)
+    await bus.enqueue(model, envelopes(uid="u"))
+    await bus.claim(model, worker="w", count=1, lease_ms=LEASE_MS)
+    await redis.zadd(f"{key_prefix(model)}leases", {"u": 1})
+    thief.steal(1)
+    assert await robbed.reap(model) == 1
+    assert thief.stolen == 1
+
+
+async def test_after_two_lost_replies_the_caller_is_told(bus, robbed: Bus, thief, model, envelopes) -> None:
+    await warm(robbed, bus, envelopes)
+    thief.steal(2)
+    with pytest.raises(BusUnavailable):
+        await robbed.enqueue(model, envelopes())
+    assert thief.stolen == 2
+    assert (await bus.stats(model)).queued == 1
+
+
+async def test_a_repetition_is_known_by_its_request_alone(
+    shared_server, redis: Redis, bus: Bus, model, envelopes
+) -> None:
+    """Below the door: another request for the same thing is another request."""
+    await bus.enqueue(model, envelopes(uid="u"))
+    (delivery,) = await bus.claim(model, worker="w", count=1, lease_ms=LEASE_MS)
+    connection = Connection(BusSettings(shared_server.url))
+    parts = (delivery.token.uid, delivery.token.attempt, delivery.token.nonce, b"", 1_000)
+    prefix = key_prefix(model)
+    assert [await connection.run("complete", prefix, request, *parts) for request in ("r1", "r1", "r2")] == [
+        b"1",
+        b"1",
+        b"0",
+    ]
+    await connection.aclose()
+
+
+async def test_a_late_server_runs_a_claim_once(own_server: RedisServer, model: ModelKey, envelopes) -> None:
+    async with Bus.connect(own_server.url) as patient:
+        for _ in range(3):
+            await patient.enqueue(model, envelopes())
+        await patient.claim(model, worker="w", count=1, lease_ms=LEASE_MS)
+        async with Bus.connect(own_server.url, socket_timeout_s=0.2, connect_timeout_s=0.2) as hasty:
+            await hasty.server_time_ms()
+            with own_server.frozen(), pytest.raises(BusUnavailable):
+                await hasty.claim(model, worker="w", count=1, lease_ms=LEASE_MS)
+        # The server has read what was sent to it before it answers this.
+        assert (await patient.stats(model)).leased <= 2
+
+
+async def test_a_restarted_server_is_another_and_empty(own_server: RedisServer, model: ModelKey, envelopes) -> None:
+    async with Bus.connect(own_server.url) as bus:
+        first = await bus.check()
+        await bus.enqueue(model, envelopes())
+        own_server.stop()
+        with pytest.raises(BusUnavailable):
+            await bus.stats(model)
+        own_server.start()
+        second = await bus.check()
+        assert first.run_id != second.run_id
+        assert await bus.stats(model) == Stats(0, 0, 0, 0, None, {})
+        # The scripts' cache is gone as well.
+        assert await bus.enqueue(model, envelopes()) is EnqueueOutcome.ENQUEUED
+
+
+async def test_a_cancelled_call_spoils_no_connection(own_server: RedisServer, model: ModelKey, envelopes) -> None:
+    async with Bus.connect(own_server.url, max_connections=1) as bus:
+        await bus.enqueue(model, envelopes())
+        with own_server.frozen():
+            call = asyncio.create_task(bus.stats(model))
+            await asyncio.wait({call}, timeout=0.1)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        # On a spoilt connection this would read the reply of stats.
+        assert await bus.position(model, "uid-1") == 0
+
+
+async def test_a_policy_that_evicts_is_refused() -> None:
+    with redis_server(maxmemory="64mb", maxmemory_policy="allkeys-lru") as server:
+        async with Bus.connect(server.url) as bus:
+            with pytest.raises(BusMisconfigured, match="allkeys-lru"):
+                await bus.check()
+
+
+async def test_nobody_there_is_unavailable() -> None:
+    async with Bus.connect("redis://127.0.0.1:1/0", connect_timeout_s=0.5) as bus:
+        with pytest.raises(BusUnavailable) as caught:
+            await bus.server_time_ms()
+        assert caught.value.retryable
+
+
+async def test_a_full_server_refuses_the_whole_enqueue_and_lets_work_drain(
+    own_server: RedisServer, model: ModelKey, envelopes
+) -> None:
+    async with Bus.connect(own_server.url) as bus, Redis.from_url(own_server.url) as redis:
+        made = [envelopes() for _ in range(6)]
+        for envelope in made:
+            await bus.enqueue(model, envelope)
+        delayed = envelopes()
+        await bus.enqueue(model, delayed, not_before_ms=await bus.server_time_ms() + 3_600_000)
+        await redis.config_set("maxmemory", 1)
+
+        before = await redis.dbsize()
+        with pytest.raises(BusOutOfMemory) as caught:
+            await bus.enqueue(model, envelopes())
+        assert caught.value.retryable
+        with pytest.raises(BusOutOfMemory):
+            await bus.enqueue(model, replace(made[0], attempt=2))
+        assert await redis.dbsize() == before
+        entry = await bus.inspect(model, made[0].uid)
+        assert entry is not None
+        assert (entry.state, entry.attempt) == (EntryState.QUEUED, 1)
+
+        deliveries = await bus.claim(model, worker="w", count=5, lease_ms=LEASE_MS)
+        tokens = [delivery.token for delivery in deliveries]
+        assert await bus.renew(model, tokens, lease_ms=LEASE_MS) == [True] * 5
+        assert await bus.complete(model, tokens[0], result={"text": "ok"})
+        assert await bus.fail(model, tokens[1], FAILURE)
+        assert await bus.release(model, tokens[2], "Drain")
+        assert await bus.remove(model, tokens[3].uid)
+        await bus.report(model, "w", {"free": 0}, ttl_ms=1_000)
+        assert await bus.reap(model) == 0
+        assert await bus.position(model, made[5].uid) == 0
+        stats = await bus.stats(model)
+        assert (stats.queued, stats.delayed, stats.leased, stats.returned) == (1, 1, 1, 2)
+        await bus.wait_for_work(model, timeout_s=0.01)
+        await bus.purge(model)
+
+        await redis.config_set("maxmemory", 0)
+        assert await bus.enqueue(model, made[0]) is EnqueueOutcome.ENQUEUED
+
+
+async def test_filling_up_leaves_every_entry_whole(model: ModelKey, envelopes) -> None:
+    with redis_server(maxmemory="6mb") as server:
+        async with Bus.connect(server.url) as bus:
+            accepted = []
+            with contextlib.suppress(BusOutOfMemory):
+                while len(accepted) < 1_000:
+                    envelope = envelopes(payload={"prompt": "x" * 100_000})
+                    await bus.enqueue(model, envelope)
+                    accepted.append(envelope.uid)
+            assert (await bus.stats(model)).queued == len(accepted)
+            assert 5 < len(accepted) < 1_000
+            assert set((await bus.uids(model)).attempts) == set(accepted)
+            claimed = []
+            while deliveries := await bus.claim(model, worker="w", count=4, lease_ms=LEASE_MS):
+                for delivery in deliveries:
+                    claimed.append(delivery.envelope.uid)
+                    assert await bus.complete(model, delivery.token, result={"text": "y"})
+            assert claimed == accepted
+            assert await bus.enqueue(model, envelopes()) is EnqueueOutcome.ENQUEUED

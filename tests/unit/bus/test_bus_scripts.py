@@ -1,0 +1,108 @@
+"""The Lua files as text: what they call, what flags they carry, that none is forgotten."""
+
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from redis import exceptions as vendor
+
+from headrace_bus import (
+    FACADE_ACL,
+    OPERATOR_ACL,
+    BusDenied,
+    BusError,
+    BusOutOfMemory,
+    BusUnavailable,
+    ModelKey,
+    acl_rules,
+)
+from headrace_bus.connection import convert
+from headrace_bus.scripts import ScriptName, script
+
+NAMES: tuple[ScriptName, ...] = get_args(ScriptName)
+OPERATOR_SCRIPTS = {"purge"}
+FOLDER = Path(str(files("headrace_bus") / "lua"))
+
+
+def commands(name: ScriptName) -> set[str]:
+    return {command.lower() for command in re.findall(r"redis\.call\('(\w+)'", script(name).source)}
+
+
+def allowed(rules: list[str] | tuple[str, ...]) -> set[str]:
+    return {rule[1:] for rule in rules if rule.startswith("+")}
+
+
+def test_every_lua_file_is_a_script_and_every_shared_one_is_included() -> None:
+    assert {path.stem for path in FOLDER.glob("*.lua")} == set(NAMES)
+    included = {part for name in NAMES for part in (FOLDER / f"{name}.lua").read_text().splitlines()[1].split()[2:]}
+    assert {path.stem for path in (FOLDER / "shared").glob("*.lua")} == included
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - OPERATOR_SCRIPTS))
+def test_runner_and_facade_may_call_what_the_transitions_call(name: ScriptName) -> None:
+    assert commands(name) <= allowed(acl_rules(ModelKey("ns", "m")))
+    assert commands(name) <= allowed(FACADE_ACL)
+
+
+def test_no_rule_is_broader_than_its_use() -> None:
+    every = set().union(*(commands(name) for name in NAMES))
+    connecting = {"ping", "select", "evalsha", "eval", "script|load"}
+    outside = {"blpop"}
+    own = set().union(*(commands(name) for name in set(NAMES) - OPERATOR_SCRIPTS))
+    assert allowed(acl_rules(ModelKey("ns", "m"))) <= own | connecting | outside
+    assert every <= allowed(OPERATOR_ACL)
+
+
+@pytest.mark.parametrize("rules", [acl_rules(ModelKey("ns", "m")), FACADE_ACL, OPERATOR_ACL])
+def test_rules_begin_from_nothing_and_admit_no_category(rules: list[str]) -> None:
+    assert "-@all" in rules
+    assert "resetkeys" in rules
+    assert "resetchannels" in rules
+    assert not [rule for rule in rules if rule.startswith("+@")]
+    assert not allowed(rules) & {"keys", "scan", "flushall", "flushdb", "config", "config|set", "debug", "monitor"}
+
+
+def test_only_what_makes_an_entry_is_refused_at_maxmemory() -> None:
+    refused = {name for name in NAMES if script(name).source.splitlines()[0] == "#!lua"}
+    assert refused == {"enqueue"}
+
+
+def test_scripts_take_their_time_from_the_server_alone() -> None:
+    for name in NAMES:
+        assert "os.time" not in script(name).source
+        assert "os.clock" not in script(name).source
+
+
+def test_no_unbounded_command() -> None:
+    forbidden = {"keys", "scan", "smembers", "hgetall", "hkeys", "hvals", "lrange"}
+    for name in NAMES:
+        assert not commands(name) & forbidden
+        # A range has an end of its own or a LIMIT.
+        assert not re.search(r"'ZRANGE'[^)]*, 0, -1", script(name).source)
+        for call in re.findall(r"'ZRANGEBYSCORE'[^)]*\)", script(name).source):
+            assert "'LIMIT'" in call or name == "reports"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (vendor.ConnectionError("refused"), BusUnavailable),
+        (vendor.TimeoutError("late"), BusUnavailable),
+        (vendor.BusyLoadingError("loading"), BusUnavailable),
+        (vendor.ReadOnlyError("replica"), BusUnavailable),
+        (vendor.ResponseError("MISCONF cannot save"), BusUnavailable),
+        (vendor.ResponseError("BUSY Redis is busy running a script"), BusUnavailable),
+        (vendor.AuthenticationError("WRONGPASS"), BusDenied),
+        (vendor.AuthorizationError("NOAUTH"), BusDenied),
+        (vendor.NoPermissionError("no"), BusDenied),
+        (vendor.ResponseError("NOAUTH Authentication required."), BusDenied),
+        (vendor.ResponseError("The user executing the script can't access at least one of the keys"), BusDenied),
+        (vendor.OutOfMemoryError("full"), BusOutOfMemory),
+        (vendor.ResponseError("WRONGTYPE"), BusError),
+        (ConnectionResetError("reset"), BusUnavailable),
+    ],
+)
+def test_vendor_errors_become_ours(error: Exception, kind: type[BusError]) -> None:
+    assert type(convert(error)) is kind
