@@ -259,14 +259,29 @@ class Timings(ApiModel):
     """From the claim to the last token."""
 
 
-_FINAL: Final = ("outcome", "result", "phase", "completionTime")
+_FINAL: Final = (
+    "outcome",
+    "result",
+    "phase",
+    "completionTime",
+    "reason",
+    "message",
+    "attempt",
+    "retries",
+    "attempts",
+    "usage",
+    "timings",
+)
 
 
 def _finality() -> Rule:
     same = " && ".join(
         f"has(self.{f}) == has(oldSelf.{f}) && (!has(self.{f}) || self.{f} == oldSelf.{f})" for f in _FINAL
     )
-    return Rule(f"!has(oldSelf.outcome) || ({same})", "finished: outcome, result, phase and completionTime are final")
+    return Rule(
+        f"!has(oldSelf.outcome) || ({same})",
+        "finished: outcome, result and all that was recorded with them are final",
+    )
 
 
 class LLMTaskStatus(ApiModel):

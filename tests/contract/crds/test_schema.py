@@ -1,0 +1,155 @@
+"""A real API server judges the types: samples, every CEL rule, bytes, scale, columns."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from headrace_crds.crd import KINDS, open_api_schema
+from tests.contract.conftest import ROOT, Apply, Kubectl
+
+pytestmark = pytest.mark.contract
+
+SAMPLES = sorted((ROOT / "config/samples").glob("*.yaml"))
+INVALID = sorted((ROOT / "config/samples/invalid").glob("*.yaml"))
+
+
+def expectation(sample: Path) -> str:
+    first = sample.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# expect: "), f"{sample.name} does not say which error it expects"
+    return first.removeprefix("# expect: ").strip()
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda p: p.stem)
+def test_a_valid_sample_is_accepted(apply: Apply, sample: Path) -> None:
+    done = apply(sample.read_text(encoding="utf-8"))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("sample", INVALID, ids=lambda p: p.stem)
+def test_an_invalid_sample_is_refused_with_the_field_and_the_remedy(apply: Apply, sample: Path) -> None:
+    done = apply(sample.read_text(encoding="utf-8"))
+    assert done.returncode != 0
+    assert expectation(sample) in done.stderr
+
+
+def rule_messages(node: object, path: str = "") -> dict[str, str]:
+    """Message of every CEL rule below a schema node, by message, with where it stands."""
+    found: dict[str, str] = {}
+    if isinstance(node, dict):
+        for rule in node.get("x-kubernetes-validations", []):
+            if "oldSelf" not in rule["rule"]:
+                found[rule["message"]] = path
+        for key, value in node.items():
+            if key != "x-kubernetes-validations":
+                found |= rule_messages(value, f"{path}/{key}")
+    elif isinstance(node, list):
+        for item in node:
+            found |= rule_messages(item, path)
+    return found
+
+
+def test_every_rule_has_a_sample_that_breaks_it() -> None:
+    messages: dict[str, str] = {}
+    for kind in KINDS:
+        schema = open_api_schema(kind)
+        schema["properties"].pop("status")  # test_finality breaks those
+        messages |= rule_messages(schema)
+    expected = [expectation(sample) for sample in INVALID]
+    missing = [m for m in messages if not any(e in m or m in e for e in expected)]
+    assert messages
+    assert missing == []
+
+
+SCHEMA_TEXT = (
+    '{"type":"object","properties":{"z":{"type":"number","maximum":1.0},"a":{"type":"string"}},"required":["z"]}'
+)
+
+
+def test_schema_and_result_text_survive_byte_for_byte(kubectl: Kubectl, namespace: str) -> None:
+    task = {
+        "apiVersion": "headrace.dev/v1alpha1",
+        "kind": "LLMTask",
+        "metadata": {"name": "bytes"},
+        "spec": {"modelRef": {"name": "m"}, "prompt": "p", "output": {"jsonSchema": SCHEMA_TEXT}},
+    }
+    kubectl.ok("create", "-n", namespace, "-f", "-", stdin=json.dumps(task))
+    text = '{ "z": 1.0,\n\t"a": "\u00fc\u2028\U0001f600 </b> \\u0041"}\r\n '
+    status = {
+        "attempt": 1,
+        "outcome": "Complete",
+        "completionTime": "2026-01-01T00:00:00Z",
+        "result": {"text": text, "finishReason": "Stop", "sizeBytes": len(text.encode()), "sha256": "0" * 64},
+    }
+    kubectl.ok(
+        "patch",
+        "llmtask",
+        "bytes",
+        "-n",
+        namespace,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        json.dumps({"status": status}),
+    )
+    stored = json.loads(kubectl.ok("get", "llmtask", "bytes", "-n", namespace, "-o", "json"))
+    assert stored["spec"]["output"]["jsonSchema"] == SCHEMA_TEXT
+    assert stored["status"]["result"]["text"] == text
+
+
+def test_each_spec_field_but_priority_is_immutable(kubectl: Kubectl, namespace: str) -> None:
+    task = {
+        "apiVersion": "headrace.dev/v1alpha1",
+        "kind": "LLMTask",
+        "metadata": {"name": "fixed"},
+        "spec": {"modelRef": {"name": "m"}, "prompt": "p", "parameters": {"topK": 1}},
+    }
+    kubectl.ok("create", "-n", namespace, "-f", "-", stdin=json.dumps(task))
+    changes: dict[str, object] = {
+        "modelRef": {"name": "other"},
+        "prompt": "other",
+        "parameters": {"topK": 2},
+        "output": {"jsonSchema": "{}"},
+        "backoffLimit": 9,
+    }
+    schema = yaml.safe_load((ROOT / "crds/llmtasks.headrace.dev.yaml").read_text(encoding="utf-8"))
+    version = schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    assert set(version["properties"]["spec"]["properties"]) == {*changes, "messages", "priority"}
+    for field, value in changes.items():
+        done = kubectl.run(
+            "patch", "llmtask", "fixed", "-n", namespace, "--type=merge", "-p", json.dumps({"spec": {field: value}})
+        )
+        assert done.returncode != 0, field
+        assert f"{field} is immutable: create another LLMTask" in done.stderr
+    messages = json.dumps({"spec": {"prompt": None, "messages": [{"role": "user", "content": "x"}]}})
+    done = kubectl.run("patch", "llmtask", "fixed", "-n", namespace, "--type=merge", "-p", messages)
+    assert "messages is immutable" in done.stderr
+    kubectl.ok("patch", "llmtask", "fixed", "-n", namespace, "--type=merge", "-p", '{"spec":{"priority":50}}')
+
+
+def test_a_model_scales_and_shows_up_under_short_name_and_category(kubectl: Kubectl, namespace: str) -> None:
+    model = (ROOT / "config/samples/llmmodel.yaml").read_text(encoding="utf-8")
+    name = yaml.safe_load(model)["metadata"]["name"]
+    kubectl.ok("apply", "-n", namespace, "-f", "-", stdin=model)
+    kubectl.ok("scale", f"llmm/{name}", "-n", namespace, "--replicas=0")
+    assert kubectl.ok("get", "llmm", name, "-n", namespace, "-o", "jsonpath={.spec.replicas}") == "0"
+    assert name in kubectl.ok("get", "headrace", "-n", namespace)
+    header = kubectl.ok("get", "llmm", "-n", namespace).splitlines()[0].split()
+    assert header == ["NAME", "PHASE", "READY", "REASON", "REPLICAS", "AGE"]
+
+
+def test_every_field_is_explained(kubectl: Kubectl) -> None:
+    for kind in ("llmtask", "llmmodel"):
+        explained = kubectl.ok("explain", kind, "--recursive")
+        assert "status" in explained
+        assert "<no description>" not in kubectl.ok("explain", f"{kind}.spec")
+
+
+def test_an_unknown_field_is_named(apply: Apply) -> None:
+    manifest = (ROOT / "config/samples/llmtask.yaml").read_text(encoding="utf-8")
+    task = yaml.safe_load(manifest)
+    task["spec"]["propmt"] = "x"
+    done = apply(yaml.safe_dump(task))
+    assert done.returncode != 0
+    assert "propmt" in done.stderr
