@@ -7,7 +7,7 @@ follow and who is told is decided by its callers.
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -35,7 +35,7 @@ from headrace_bus.wakeups import wakeups
 
 RESULT_MAX_BYTES: Final = 1024 * 1024
 REPORT_MAX_BYTES: Final = 64 * 1024
-CLAIM_LIMIT: Final = 256
+CLAIM_LIMIT: Final = 64
 _MESSAGE_MAX_CHARS: Final = 2_000
 _REASON_MAX_CHARS: Final = 128
 _SWEEP_LIMIT: Final = 100
@@ -248,7 +248,8 @@ class Bus:
 
     async def wait_for_work(self, model: ModelKey, *, timeout_s: float) -> None:
         """Returns when a claim is worth a try: at once when work is queued, else when some arrives, when a delay or
-        lease known at the start is due, or after `timeout_s` (60 s are the most). May return for nothing.
+        lease known at the start is due, or after `timeout_s` (60 s are the most). May return for nothing. Claim after
+        it: the wake-up went to this caller alone, and its claim wakes the next.
         """
         prefix = key_prefix(model)
         queued, due_ms = await self._connection.run("peek", prefix)
@@ -257,8 +258,8 @@ class Bus:
         if not queued and wait_s >= 0.001:
             await self._connection.pop(f"{prefix}wake", wait_s)
 
-    def operator_wakeups(self) -> AsyncIterator[ModelKey]:
-        """Models worth a look, endlessly: those told of, and every registered one after each (re)connection."""
+    def operator_wakeups(self) -> AsyncGenerator[ModelKey, None]:
+        """Models worth a look: those told of, and every registered one after each (re)connection. Ends with the bus."""
         return wakeups(self._connection, self.models)
 
     # Server

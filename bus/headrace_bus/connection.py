@@ -12,6 +12,7 @@ from typing import Any, Final
 from redis import exceptions as vendor
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -67,6 +68,7 @@ class Connection:
 
     def __init__(self, settings: BusSettings) -> None:
         self._settings = settings
+        self.closed = False
         self._commands = self._pool(settings.max_connections, settings.socket_timeout_s)
         # No socket time-out: every blocking read sets its own, above the time it blocks.
         self._waiters = self._pool(settings.max_waiters, None)
@@ -77,22 +79,23 @@ class Connection:
         self._execute_blocking: Callable[..., Awaitable[Reply]] = self._blocking.execute_command
 
     def _pool(self, size: int, socket_timeout_s: float | None) -> BlockingConnectionPool:
+        # from_url would let the URL's query decide over retries and time-outs.
+        options: dict[str, Any] = {
+            **parse_url(self._settings.url),
+            "max_connections": size,
+            "timeout": self._settings.socket_timeout_s,
+            "socket_timeout": socket_timeout_s,
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_timeout": False,
+            "protocol": 2,
+            "driver_info": None,
+            "decode_responses": False,
+        }
+        if "path" not in options:
+            options["socket_connect_timeout"] = self._settings.connect_timeout_s
         credentials = {"username": self._settings.username, "password": self._settings.password}
-        options: dict[str, Any] = {key: value for key, value in credentials.items() if value is not None}
-        timeout_s = self._settings.connect_timeout_s
-        if not self._settings.url.startswith("unix:"):
-            options["socket_connect_timeout"] = timeout_s
-        return BlockingConnectionPool.from_url(
-            self._settings.url,
-            max_connections=size,
-            timeout=self._settings.socket_timeout_s,
-            socket_timeout=socket_timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            driver_info=None,
-            decode_responses=False,
-            **options,
-        )
+        options.update({name: value for name, value in credentials.items() if value is not None})
+        return BlockingConnectionPool(**options)
 
     async def command(self, *args: bytes | str | int) -> Reply:
         """One command whose repetition does no harm: sent once more when the connection breaks before the reply."""
@@ -135,6 +138,7 @@ class Connection:
 
     async def aclose(self) -> None:
         """Closes every connection; a blocked read ends with BusUnavailable."""
+        self.closed = True
         for redis, pool in ((self._redis, self._commands), (self._blocking, self._waiters)):
             with contextlib.suppress(vendor.RedisError, OSError):
                 await redis.aclose()

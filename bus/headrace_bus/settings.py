@@ -1,15 +1,15 @@
 """How to reach Redis."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class BusSettings:
     """`url` is redis://, rediss:// or unix://; credentials given here win over those in it."""
 
-    url: str
+    url: str = field(repr=False)
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     connect_timeout_s: float = 3.0
     socket_timeout_s: float = 5.0
     """For one reply. A blocking read has this on top of the time it may block."""

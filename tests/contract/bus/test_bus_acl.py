@@ -181,7 +181,7 @@ async def test_the_operators_rules_suffice_for_the_operator(
         assert await own.models() == {model}
         wakeups = own.operator_wakeups()
         assert await anext(wakeups) == model
-        await wakeups.aclose()  # type: ignore[attr-defined]
+        await wakeups.aclose()
         await own.enqueue(model, envelopes(uid="u"))
         assert set((await own.uids(model)).attempts) == {"u"}
         await own.reap(model)
@@ -222,3 +222,14 @@ async def test_the_facades_rules_suffice_for_the_facade_and_no_more(
             await own.purge(model)
         with pytest.raises(exceptions.NoPermissionError):
             await client.execute_command("SET", "headrace:models", "1")
+
+
+async def test_credentials_given_beside_the_url_win_over_those_in_it(
+    shared_server: RedisServer, bus: Bus, model: ModelKey
+) -> None:
+    await bus.grant(model, "r", "secret")
+    url = shared_server.url.replace("//", "//nobody:wrong@") + "?socket_timeout=0.000001&retry_on_timeout=yes"
+    async with Bus.connect(url, username="r", password="secret") as own:
+        assert (await own.stats(model)).queued == 0
+    async with Bus.connect(shared_server.url.replace("//", "//r:secret@")) as own:
+        assert (await own.stats(model)).queued == 0

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 from redis.asyncio import Redis
@@ -146,7 +146,7 @@ async def test_closing_ends_a_wait(own_server: RedisServer, model: ModelKey) -> 
             await asyncio.wait_for(waiter, SOON_S)
 
 
-async def following(wakeups: AsyncIterator[ModelKey], wanted: ModelKey) -> None:
+async def following(wakeups: AsyncGenerator[ModelKey, None], wanted: ModelKey) -> None:
     """Until the model is named."""
     async with asyncio.timeout(10):
         async for model in wakeups:
@@ -180,7 +180,7 @@ async def test_the_operator_is_woken(bus: Bus, model: ModelKey, redis: Redis, en
             else:
                 await bus.claim(model, worker="w", count=1, lease_ms=60_000)
     await asyncio.wait_for(heard, SOON_S)
-    await wakeups.aclose()  # type: ignore[attr-defined]
+    await wakeups.aclose()
 
 
 async def test_the_same_report_again_wakes_nobody(bus: Bus, model: ModelKey, redis: Redis) -> None:
@@ -192,7 +192,7 @@ async def test_the_same_report_again_wakes_nobody(bus: Bus, model: ModelKey, red
     await bus.report(model, "w", {"free": 1}, ttl_ms=60_000)
     await bus.report(other, "w", {"free": 1}, ttl_ms=60_000)
     assert await asyncio.wait_for(first, SOON_S) == other
-    await wakeups.aclose()  # type: ignore[attr-defined]
+    await wakeups.aclose()
 
 
 async def test_a_listener_outlives_a_restart_and_then_looks_at_every_model(own_server: RedisServer) -> None:
@@ -207,7 +207,7 @@ async def test_a_listener_outlives_a_restart_and_then_looks_at_every_model(own_s
         own_server.start()
         await bus.register(two)
         await again
-        await wakeups.aclose()  # type: ignore[attr-defined]
+        await wakeups.aclose()
 
 
 async def test_nonsense_on_the_channel_ends_nothing(bus: Bus, model: ModelKey, redis: Redis) -> None:
@@ -217,4 +217,12 @@ async def test_nonsense_on_the_channel_ends_nothing(bus: Bus, model: ModelKey, r
     await redis.publish("headrace:wake:nonsense", "{}")
     await redis.publish(f"headrace:wake:{model}", "")
     assert await asyncio.wait_for(heard, SOON_S) == model
-    await wakeups.aclose()  # type: ignore[attr-defined]
+    await wakeups.aclose()
+
+
+async def test_listening_ends_with_the_bus(own_server: RedisServer) -> None:
+    async with Bus.connect(own_server.url) as bus, Redis.from_url(own_server.url) as redis:
+        heard = asyncio.ensure_future(anext(bus.operator_wakeups(), None))
+        await subscribed(redis)
+        await bus.aclose()
+        assert await asyncio.wait_for(heard, SOON_S) is None
