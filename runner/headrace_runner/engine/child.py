@@ -30,6 +30,8 @@ _CRASH_EXIT: Final = 70
 def main() -> int:
     """Run the child until it is told to stop."""
     _die_with_parent()
+    # The decode thread waits for the GIL after every step; 5 ms, the default, is as long as a step of a small model.
+    sys.setswitchinterval(0.0005)
     reporter = Reporter(int(os.environ.pop(REPORT_FD_VARIABLE)))
     settings = EngineSettings.from_environment(os.environ)
     try:

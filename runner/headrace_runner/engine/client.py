@@ -6,7 +6,9 @@ Imports no model code. Every way in which the engine can fail comes out as ``Eng
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -62,7 +64,8 @@ class EngineLost(EngineError):  # noqa: N818  named after what happened
 
 
 class _Running:
-    def __init__(self, on_progress: Callable[[int], None] | None) -> None:
+    def __init__(self, wire_id: str, on_progress: Callable[[int], None] | None) -> None:
+        self.wire_id = wire_id
         self.result: asyncio.Future[GenerationResult] = asyncio.get_running_loop().create_future()
         self.on_progress = on_progress
 
@@ -78,7 +81,10 @@ class EngineClient:
         self.closed = asyncio.Event()
         self._reader = reader
         self._writer = writer
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, _Running] = {}  # by the caller's id
+        # On the wire ids are never used twice: a caller may use its own again before an abort has arrived.
+        self._by_wire_id: dict[str, _Running] = {}
+        self._wire_ids = itertools.count(1)
         self._lost = EngineLost("the engine closed the connection")
         self._receiver = asyncio.create_task(self._receive(), name="engine-client")
 
@@ -116,25 +122,26 @@ class EngineClient:
         """
         if request.id in self._running:
             raise ValueError(f"generation {request.id!r} is running already")
-        frame = encode_frame(request.to_json())
+        running = _Running(str(next(self._wire_ids)), on_progress)
+        frame = encode_frame(replace(request, id=running.wire_id).to_json())
         if self.closed.is_set():
             raise self._lost
-        running = _Running(on_progress)
-        self._running[request.id] = running
+        self._running[request.id] = self._by_wire_id[running.wire_id] = running
         try:
             self._writer.write(frame)
             await self._drain()
-            return await running.result
+            return replace(await running.result, id=request.id)
         except asyncio.CancelledError:
-            self._post(Abort(request.id))
+            self._post(Abort(running.wire_id))
             raise
         finally:
-            del self._running[request.id]
+            del self._running[request.id], self._by_wire_id[running.wire_id]
 
     async def abort(self, generation_id: str) -> None:
         """Ask the engine to end a generation; its ``generate`` then raises EngineRefused with reason Aborted."""
-        self._post(Abort(generation_id))
-        await self._drain()
+        if running := self._running.get(generation_id):
+            self._post(Abort(running.wire_id))
+            await self._drain()
 
     async def aclose(self) -> None:
         """Close the connection; the engine aborts whatever still runs on it."""
@@ -177,7 +184,7 @@ class EngineClient:
     def _handle(self, event: Event) -> None:
         if isinstance(event, Failure) and not event.id:
             raise ProtocolError(f"{event.reason}: {event.message}")
-        running = None if isinstance(event, Hello) else self._running.get(event.id)
+        running = None if isinstance(event, Hello) else self._by_wire_id.get(event.id)
         if running is None or running.result.done():
             return  # a generation that was cancelled here meanwhile
         match event:

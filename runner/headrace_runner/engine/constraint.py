@@ -42,12 +42,15 @@ class TokenMasks:
             schema = json.loads(schema_text)
         except (ValueError, RecursionError) as error:
             raise Refusal(Reason.INVALID_SCHEMA, f"json_schema is not JSON: {error}") from error
+        if schema is False:
+            raise Refusal(Reason.UNSUPPORTED_SCHEMA, "the schema false admits no document")
         if not isinstance(schema, (dict, bool)):
             raise Refusal(Reason.INVALID_SCHEMA, "json_schema is neither an object nor a boolean")
         began = time.monotonic()
         try:
             # The text and not the parsed value: property order and long numbers survive.
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(schema_text, overrides=_OPTIONS)
+            text = "{}" if schema is True else schema_text  # llguidance takes no boolean schema
+            grammar = llguidance.LLMatcher.grammar_from_json_schema(text, overrides=_OPTIONS)
         except ValueError as error:
             raise Refusal(Reason.UNSUPPORTED_SCHEMA, _first_line(str(error))) from error
         matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS)

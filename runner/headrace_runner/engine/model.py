@@ -15,6 +15,7 @@ import llguidance
 
 from headrace_runner.engine.constraint import TokenMasks
 from headrace_runner.engine.failures import EngineRefusal
+from headrace_runner.engine.memory import available_bytes, kv_cache_bytes
 from headrace_runner.engine.settings import EngineSettings
 
 BATCH_TOKENS: Final = 512
@@ -63,6 +64,7 @@ class LoadedModel:
         self._model = self._load(path, wanted, on_progress)
         self.gpu_layers = self._log.offloaded_layers
         self._check_offload(wanted)
+        self._check_memory(settings)
         self._context = self._create_context(settings)
         self.context_tokens = settings.context_tokens
         self.parallelism = settings.parallelism
@@ -150,6 +152,25 @@ class LoadedModel:
         if self.gpu_layers < expected:
             message = f"{expected} layers were to be on the GPU, llama.cpp put {self.gpu_layers} there"
             raise EngineRefusal("GPUUnavailable", message)
+
+    def _check_memory(self, settings: EngineSettings) -> None:
+        # With layers on a GPU the KV lies there; recurrent states do not grow with the context.
+        if settings.gpu_layers is not None or llama.llama_model_is_recurrent(self._model):
+            return
+        needed = kv_cache_bytes(
+            layers=llama.llama_model_n_layer(self._model),
+            kv_heads=llama.llama_model_n_head_kv(self._model),
+            heads=llama.llama_model_n_head(self._model),
+            embedding=llama.llama_model_n_embd(self._model),
+            tokens=settings.context_tokens * settings.parallelism,
+        )
+        available = available_bytes()
+        if needed > available:
+            message = (
+                f"{settings.parallelism} sequences of {settings.context_tokens} tokens need {needed >> 20} MiB for "
+                f"their KV cache, {available >> 20} MiB are available"
+            )
+            raise EngineRefusal("ContextTooLarge", message)
 
     def _create_context(self, settings: EngineSettings) -> Any:
         parameters = llama.llama_context_default_params()

@@ -1,6 +1,7 @@
 """From a request to a job: conversation → rendered prompt → tokens, schema → grammar."""
 
 import threading
+import time
 from collections.abc import Callable
 
 from headrace_runner.engine.constraint import TokenMasks
@@ -26,6 +27,7 @@ class Preparation:
 
     def prepare(self, connection: Connection, request: Generate) -> Job:
         """Make the job. Raises Refusal: ChatTemplateFailed, ContextLengthExceeded, InvalidSchema, UnsupportedSchema."""
+        received = time.monotonic()
         tokens = self._model.tokenize(self._prompt(request))
         limit = self._model.context_tokens
         if not tokens:
@@ -41,6 +43,7 @@ class Preparation:
             parameters=request.parameters,
             constraint=None if schema is None else self._masks.get().compile(schema),
             emit=connection.emit_from_thread,
+            submitted=received,
         )
 
     def _prompt(self, request: Generate) -> list[str]:

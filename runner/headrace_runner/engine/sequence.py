@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final
 
 from headrace_runner.engine.constraint import Constraint
 from headrace_runner.engine.protocol import (
@@ -17,12 +18,15 @@ from headrace_runner.engine.protocol import (
 from headrace_runner.engine.sampling import SamplerChain
 from headrace_runner.engine.text import CompletionText
 
-PROGRESS_SECONDS = 0.5
+PROGRESS_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A prepared request. ``key`` identifies it to ``abort``; ``emit`` is called on the decode thread."""
+    """A prepared request. ``key`` identifies it to ``abort``; ``emit`` is called on the decode thread.
+
+    ``submitted`` is a reading of the monotonic clock.
+    """
 
     key: Hashable
     id: str
@@ -30,7 +34,7 @@ class Job:
     parameters: Parameters
     constraint: Constraint | None
     emit: Callable[[Event], None]
-    submitted: float = field(default_factory=time.monotonic)
+    submitted: float
 
 
 class Sequence:

