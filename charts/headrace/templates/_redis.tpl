@@ -1,0 +1,88 @@
+{{- define "headrace.redis.name" -}}
+{{- include "headrace.fullname" . }}-redis
+{{- end -}}
+
+{{- define "headrace.redis.address" -}}
+{{- with .Values.redis.external.address -}}
+{{- . -}}
+{{- else -}}
+redis://{{ include "headrace.redis.name" . }}.{{ .Release.Namespace }}.svc:6379/0
+{{- end -}}
+{{- end -}}
+
+{{- define "headrace.redis.secretName" -}}
+{{- if and .Values.redis.external.address (not .Values.redis.existingSecret) -}}
+{{- fail "redis.external.address needs redis.existingSecret: a Secret with the keys operator-url and runner-key (see values.yaml)" -}}
+{{- end -}}
+{{- default (include "headrace.redis.name" .) .Values.redis.existingSecret -}}
+{{- end -}}
+
+{{/*
+Passwords, made once: what the cluster already has is kept. Several templates ask, and they must hear the same, so the first
+answer is put aside in .Values.
+*/}}
+{{- define "headrace.redis.passwords" -}}
+{{- if not (hasKey .Values.redis "generated") -}}
+{{- $kept := dict -}}
+{{- with lookup "v1" "Secret" .Release.Namespace (include "headrace.redis.name" .) -}}
+{{- range $key, $value := .data -}}
+{{- $_ := set $kept $key ($value | b64dec) -}}
+{{- end -}}
+{{- end -}}
+{{- $generated := dict -}}
+{{- range $key := list "operator-password" "facade-password" "runner-key" -}}
+{{- $_ := set $generated $key (default (randAlphaNum 48) (get $kept $key)) -}}
+{{- end -}}
+{{- $_ := set .Values.redis "generated" $generated -}}
+{{- end -}}
+{{- .Values.redis.generated | toJson -}}
+{{- end -}}
+
+{{/*
+Users of the chart's Redis. The rules of operator and facade are those of headrace_bus.acl; tests/unit/chart compares them.
+Runners' users are made by the operator. `health` may only PING, for the probes.
+*/}}
+{{- define "headrace.redis.users" -}}
+{{- $passwords := include "headrace.redis.passwords" . | fromJson -}}
+user default off resetpass resetkeys resetchannels -@all
+user health on nopass resetkeys resetchannels -@all +ping
+user operator on #{{ get $passwords "operator-password" | sha256sum }} {{ include "headrace.redis.operatorRules" . }}
+user facade on #{{ get $passwords "facade-password" | sha256sum }} {{ include "headrace.redis.facadeRules" . }}
+{{ end -}}
+
+{{- define "headrace.redis.transitions" -}}
+-@all +ping +select +evalsha +eval +script|load +time +publish +exists +del +unlink +pexpire +pttl +get +set +incr +hget +hset +hmget +hdel +hlen +hincrby +zadd +zrem +zcard +zscore +zrank +zrange +zrangebyscore +zremrangebyscore +rpush
+{{- end -}}
+
+{{- define "headrace.redis.operatorRules" -}}
+resetkeys ~headrace:* resetchannels &headrace:wake:* {{ include "headrace.redis.transitions" . }} +hrandfield +hscan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info +acl|setuser +acl|deluser +blpop
+{{- end -}}
+
+{{- define "headrace.redis.facadeRules" -}}
+resetkeys ~headrace:{*}:* %R~headrace:models resetchannels &headrace:wake:* {{ include "headrace.redis.transitions" . }} +sscan +info +blpop
+{{- end -}}
+
+{{- define "headrace.redis.config" -}}
+# Who connects is told by users.acl; the network policy says from where.
+port 6379
+bind * -::*
+protected-mode no
+aclfile /etc/redis/users.acl
+dir /data
+databases 1
+appendonly yes
+appendfsync everysec
+save ""
+maxmemory {{ .Values.redis.maxMemory }}
+maxmemory-policy noeviction
+tcp-keepalive 60
+{{ end -}}
+
+{{/* Rolls the pods when users or configuration change: Redis reads both only when it starts. */}}
+{{- define "headrace.redis.checksum" -}}
+{{- if .Values.redis.existingSecret -}}
+{{- include "headrace.redis.config" . | sha256sum -}}
+{{- else -}}
+{{- printf "%s%s" (include "headrace.redis.config" .) (include "headrace.redis.users" .) | sha256sum -}}
+{{- end -}}
+{{- end -}}
