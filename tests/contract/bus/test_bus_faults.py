@@ -153,6 +153,35 @@ async def test_a_repetition_is_known_by_its_request_alone(
     await connection.aclose()
 
 
+async def test_a_reply_is_kept_for_thirty_seconds_at_least(
+    shared_server, redis: Redis, bus: Bus, model, envelopes
+) -> None:
+    connection = Connection(BusSettings(shared_server.url))
+    prefix = key_prefix(model)
+    await bus.enqueue(model, envelopes(uid="u"))
+    assert await connection.run("remove", prefix, "r1", "u") == b"1"
+    # As if the bucket's 30 s had just gone by.
+    (bucket,) = await redis.keys(f"{prefix}requests:*")
+    await redis.rename(bucket, f"{prefix}requests:{int(bucket.rpartition(':')[2]) - 1}")
+    assert await connection.run("remove", prefix, "r1", "u") == b"1"
+    await connection.aclose()
+
+
+async def test_a_repeated_claim_hands_out_no_lease_that_was_lost(shared_server, bus: Bus, model, envelopes) -> None:
+    connection = Connection(BusSettings(shared_server.url))
+    request = ("r1", "w", 3, LEASE_MS, 1, 4, 100)
+    made = [envelopes() for _ in range(3)]
+    for envelope in made:
+        await bus.enqueue(model, envelope)
+    _, rows = await connection.run("claim", key_prefix(model), *request)
+    assert len(rows) == 3
+    await bus.remove(model, made[0].uid)
+    await bus.enqueue(model, replace(made[1], attempt=2))
+    _, rows = await connection.run("claim", key_prefix(model), *request)
+    assert [row[0].decode() for row in rows] == [made[2].uid]
+    await connection.aclose()
+
+
 async def test_a_late_server_runs_a_claim_once(own_server: RedisServer, model: ModelKey, envelopes) -> None:
     async with Bus.connect(own_server.url) as patient:
         for _ in range(3):

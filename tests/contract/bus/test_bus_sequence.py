@@ -134,6 +134,27 @@ async def test_removing_the_rest_resets_no_debt(bus: Bus, model: ModelKey, envel
     assert order == ["steady"] * 8
 
 
+async def test_a_debt_is_forgotten_once_time_caught_up_or_nobody_waits(
+    bus: Bus, model: ModelKey, redis: Redis, envelopes
+) -> None:
+    finish = f"headrace:{{{model}}}:finish:Task"
+    await fill(bus, model, [envelopes(namespace="heavy", cost_tokens=250)])
+    await fill(bus, model, [envelopes(namespace="light", cost_tokens=100) for _ in range(6)])
+    debt_after = []
+    for _ in range(7):
+        await drain(bus, model, limit=1)
+        debt_after.append(await redis.zscore(finish, "heavy"))
+    # Light's starts are 0, 100, 200, 300 …: the third catches up.
+    assert debt_after == [250, 250, 250, 250, None, None, None]
+
+    await fill(bus, model, [envelopes(namespace="heavy", cost_tokens=250)])
+    await fill(bus, model, [envelopes(namespace="light")])
+    await drain(bus, model)
+    assert not await redis.exists(finish)
+    await fill(bus, model, [envelopes(namespace="light"), envelopes(namespace="heavy")])
+    assert [envelope.namespace for envelope in await drain(bus, model)] == ["heavy", "light"]
+
+
 async def test_the_share_is_counted_in_tokens_and_weighed(bus: Bus, model: ModelKey, redis: Redis, envelopes) -> None:
     for namespace, cost in (("long", 300), ("short", 100)):
         await fill(bus, model, [envelopes(namespace=namespace, cost_tokens=cost) for _ in range(80)])

@@ -341,7 +341,7 @@ async def test_stats_count_states_and_namespaces(bus: Bus, model: ModelKey, enve
     assert {one.envelope.namespace, two.envelope.namespace} == {"a", "b"}
 
 
-async def test_a_report_lives_as_long_as_its_ttl(bus: Bus, model: ModelKey) -> None:
+async def test_a_report_lives_as_long_as_its_ttl(bus: Bus, model: ModelKey, redis: Redis) -> None:
     await bus.report(model, "pod-1", {"free": 3}, ttl_ms=60_000)
     await bus.report(model, "pod-2", {"free": 0}, ttl_ms=40)
     gone_ms = await bus.server_time_ms() + 40
@@ -349,6 +349,8 @@ async def test_a_report_lives_as_long_as_its_ttl(bus: Bus, model: ModelKey) -> N
     while await bus.server_time_ms() <= gone_ms:
         pass
     assert await bus.reports(model) == {"pod-1": {"free": 4}}
+    await bus.report(model, "pod-1", {"free": 4}, ttl_ms=60_000)
+    assert await redis.zrange(f"headrace:{{{model}}}:workers", 0, -1) == ["pod-1"]
 
 
 async def test_what_is_too_large_is_not_sent(bus: Bus, model: ModelKey, redis: Redis, envelopes) -> None:

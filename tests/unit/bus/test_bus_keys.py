@@ -1,6 +1,6 @@
 import pytest
 
-from headrace_bus import ModelKey, acl_rules
+from headrace_bus import BusSettings, ModelKey, acl_rules
 from headrace_bus.acl import user_name
 from headrace_bus.keys import key_part, key_prefix, wake_channel
 
@@ -38,3 +38,9 @@ def test_a_grant_names_no_special_user(name: str) -> None:
 def test_what_has_no_slash_is_no_model() -> None:
     with pytest.raises(ValueError):
         ModelKey.parse("qwen")
+
+
+def test_settings_show_no_secret() -> None:
+    shown = repr(BusSettings("redis://user:from-url@host:6379/0", username="runner", password="beside-it"))
+    assert "from-url" not in shown
+    assert "beside-it" not in shown
