@@ -1,0 +1,97 @@
+"""Claims work: as many tasks as there are free sequences, only while the engine serves.
+
+It must not execute anything; every delivery becomes a flight, and the flights are kept here until they have landed.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import structlog
+
+from headrace_bus import BusError, EnvelopeTooNew
+from headrace_runner.flight import Abort, Deck, Flight
+from headrace_runner.logs import error_keys
+
+_LOOK_AT_LEAST_EVERY_SECONDS: Final = 5.0
+_FIRST_BACKOFF_SECONDS: Final = 0.25
+_LAST_BACKOFF_SECONDS: Final = 5.0
+
+_log = structlog.get_logger()
+
+
+class Claims:
+    """Run ``run`` as a task; it ends after ``stop``."""
+
+    def __init__(self, deck: Deck, *, lease_ms: int) -> None:
+        self._deck = deck
+        self._lease_ms = lease_ms
+        self._flights: dict[asyncio.Task[None], Flight] = {}
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        backoff_seconds = _FIRST_BACKOFF_SECONDS
+        while not self._stop.is_set():
+            try:
+                await self._claim()
+                backoff_seconds = _FIRST_BACKOFF_SECONDS
+            except BusError as error:
+                keys = {"found": error.version} if isinstance(error, EnvelopeTooNew) else {}
+                _log.warning("nothing claimed", reason=error.reason, again_in_seconds=backoff_seconds, **keys)
+                await self._unless_stopped(asyncio.sleep(backoff_seconds))
+                backoff_seconds = min(2 * backoff_seconds, _LAST_BACKOFF_SECONDS)
+
+    async def _claim(self) -> None:
+        deck = self._deck
+        await self._unless_stopped(deck.engine.serving.wait())
+        await self._unless_stopped(deck.slots.wait_free())
+        if self._stop.is_set() or not deck.engine.serving.is_set():
+            return
+        # Not interrupted by a stop: a claim that is cancelled may have taken leases that nobody holds.
+        deliveries = await deck.bus.claim(deck.model, worker=deck.pod, count=deck.slots.free, lease_ms=self._lease_ms)
+        for delivery in deliveries:
+            self._take_off(Flight(delivery, deck))
+        if not deliveries:
+            await self._unless_stopped(deck.bus.wait_for_work(deck.model, timeout_s=_LOOK_AT_LEAST_EVERY_SECONDS))
+
+    def _take_off(self, flight: Flight) -> None:
+        if self._stop.is_set():
+            flight.prepare_to_stop()
+        task = asyncio.create_task(flight.run(), name="flight")
+        self._flights[task] = flight
+        task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        del self._flights[task]
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("flight broke", **error_keys(error))
+
+    async def stop(self, *, finish_seconds: float, commit_seconds: float) -> None:
+        """Claim nothing more. What runs has a moment to finish and is released then; commits have a longer one."""
+        self._stop.set()
+        for flight in self._flights.values():
+            flight.prepare_to_stop()
+        await self._landing(finish_seconds)
+        for flight in self._flights.values():
+            if not flight.committing:
+                flight.abort(Abort.STOPPING)
+        await self._landing(commit_seconds)
+        for flight in self._flights.values():
+            flight.abort(Abort.STOPPING)
+        await self._landing(commit_seconds / 4)
+
+    async def _landing(self, within_seconds: float) -> None:
+        if self._flights:
+            await asyncio.wait(set(self._flights), timeout=within_seconds)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Wait for ``work`` or for a stop, whichever comes first. Raises what work raises."""
+        working, stopped = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                await working
+        finally:
+            for task in (working, stopped):
+                task.cancel()
+            await asyncio.gather(working, stopped, return_exceptions=True)

@@ -1,0 +1,95 @@
+"""The runner's composition root: builds every part from the settings, runs them, ends them in order."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Final
+
+import structlog
+
+from headrace_bus import Bus
+from headrace_runner.claim import Claims
+from headrace_runner.commit import Committer
+from headrace_runner.engine_link import EngineFiles, EngineLink
+from headrace_runner.flight import Deck
+from headrace_runner.health import HealthServer
+from headrace_runner.kube import KubeTaskStatus
+from headrace_runner.lease import LeaseKeeper
+from headrace_runner.logs import error_keys
+from headrace_runner.metrics import Metrics
+from headrace_runner.report import Reporter
+from headrace_runner.settings import RunnerSettings
+from headrace_runner.slots import Slots
+from headrace_runner.validate import Validator
+
+# Together less than the 25 s that the pod's termination grace period leaves.
+FINISH_SECONDS: Final = 5.0
+COMMIT_SECONDS: Final = 12.0
+
+_log = structlog.get_logger()
+
+
+async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
+    """Run until ``stop`` is set, then give back what is in flight. Raises what breaks a part that must not break."""
+    metrics, slots = Metrics(), Slots(settings.parallelism)
+    engine = EngineLink(EngineFiles(settings.engine_socket, settings.engine_state))
+    async with contextlib.AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(Bus.connect(settings.redis_url()))
+        tasks = await KubeTaskStatus.connect(settings.kubeconfig)
+        stack.push_async_callback(tasks.aclose)
+        validator = await stack.enter_async_context(Validator())
+        leases = _lease_keeper(settings)
+        leases.start()
+        stack.push_async_callback(leases.aclose)
+        reporter = Reporter(bus, settings.model, settings.pod, engine.state, slots, settings.generation)
+        health = HealthServer(settings.http_port, metrics, slots, reporter.not_ready)
+        stack.push_async_callback(health.aclose)
+        await health.start()
+        deck = Deck(
+            bus=bus,
+            model=settings.model,
+            pod=settings.pod,
+            tasks=tasks,
+            committer=Committer(tasks),
+            leases=leases,
+            engine=engine,
+            validator=validator,
+            slots=slots,
+            metrics=metrics,
+        )
+        claims = Claims(deck, lease_ms=settings.lease_ms)
+        _log.info("runner started", model=str(settings.model), slots=slots.sequences)
+        async with _running(engine.keep(), reporter.run(), claims.run()) as broken:
+            stopped = asyncio.create_task(stop.wait())
+            await asyncio.wait({stopped, *broken}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            _log.info("runner stops", in_flight=slots.generating, committing=slots.parked)
+            await claims.stop(finish_seconds=FINISH_SECONDS, commit_seconds=COMMIT_SECONDS)
+    _log.info("runner stopped")
+
+
+def _lease_keeper(settings: RunnerSettings) -> LeaseKeeper:
+    url, every_seconds = settings.redis_url(), settings.renew_every_seconds
+
+    def connect() -> Bus:
+        # A renewal that hangs has to be over before the next is due.
+        limit = every_seconds / 2
+        return Bus.connect(url, connect_timeout_s=limit, socket_timeout_s=limit, max_connections=2)
+
+    return LeaseKeeper(connect, settings.model, lease_ms=settings.lease_ms, every_seconds=every_seconds)
+
+
+@contextlib.asynccontextmanager
+async def _running(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[set[asyncio.Task[None]]]:
+    """Run the parts as tasks; a part that breaks is logged and raised at the end, so that the pod starts again."""
+    tasks = {asyncio.create_task(part) for part in parts}
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    for error in ended:
+        if isinstance(error, Exception):
+            _log.error("runner broke", **error_keys(error))
+            raise error

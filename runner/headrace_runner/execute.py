@@ -1,0 +1,114 @@
+"""One attempt from work to ending: the same code in a pod and in ``headrace run``.
+
+It generates, judges and says how the attempt ended. Who is told is the sink's affair: bus and API server in a pod, the
+terminal in ``headrace run``.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from headrace_crds.reasons import Reason
+from headrace_crds.task import Timings
+from headrace_crds.work import Work
+from headrace_runner.attempt import Attempt
+from headrace_runner.engine.client import EngineError
+from headrace_runner.engine.frames import ProtocolError
+from headrace_runner.engine.protocol import Generate, GenerationResult, Message, Parameters
+from headrace_runner.validate import Finding, Validator
+from headrace_runner.verdict import Setback, Verdict, failed, of_error, of_generation
+
+
+class Engine(Protocol):
+    """What generates: an EngineClient."""
+
+    async def generate(
+        self, request: Generate, *, on_progress: Callable[[int], None] | None = None
+    ) -> GenerationResult: ...
+
+
+class Sink(Protocol):
+    """Who is told about an attempt."""
+
+    def progress(self, completion_tokens: int) -> None:
+        """So many tokens are generated."""
+
+    def generated(self) -> None:
+        """The engine's sequence is free; what follows needs none."""
+
+    async def conclude(self, verdict: Verdict) -> None:
+        """The attempt has an outcome."""
+
+    async def give_back(self, setback: Setback) -> None:
+        """The attempt ended without an outcome."""
+
+
+async def execute(attempt: Attempt, engine: Engine, validator: Validator, sink: Sink) -> None:
+    """Run one attempt to its end. Cancelling it aborts the generation and tells the sink nothing."""
+    ending = await _ending(attempt, engine, validator, sink)
+    sink.generated()
+    match ending:
+        case Verdict():
+            await sink.conclude(ending)
+        case Setback():
+            await sink.give_back(ending)
+
+
+async def _ending(attempt: Attempt, engine: Engine, validator: Validator, sink: Sink) -> Verdict | Setback:
+    work = attempt.work
+    if work.json_schema is not None:
+        # Before the engine is asked: a schema that cannot be judged by would cost a whole generation.
+        schema = await validator.check_schema(work.json_schema)
+        if schema.finding is not Finding.VALID:
+            return failed(schema.finding.reason, schema.message)
+    asked_ms = attempt.elapsed_ms
+    try:
+        generation = await engine.generate(_request(attempt), on_progress=sink.progress)
+    except EngineError as error:
+        return of_error(error)
+    except ProtocolError as error:
+        return failed(Reason.INPUT_TOO_LARGE, f"the request cannot be sent to the engine: {error}")
+    timings = _timings(attempt, asked_ms, generation)
+    judgement = None
+    if work.json_schema is not None and generation.finish_reason == "Stop":
+        judgement = await validator.validate(work.json_schema, generation.text)
+    return of_generation(generation, work, judgement, timings)
+
+
+def _timings(attempt: Attempt, asked_ms: int, generation: GenerationResult) -> Timings:
+    """The engine counts from a free sequence on, the status from the claim on."""
+    begun_ms = asked_ms + generation.timings.queued_ms
+    return Timings(
+        queued_millis=attempt.queued_ms,
+        first_token_millis=begun_ms + generation.timings.first_token_ms,
+        generation_millis=begun_ms + generation.timings.generation_ms,
+    )
+
+
+def _request(attempt: Attempt) -> Generate:
+    return Generate(
+        id=f"{attempt.uid}/{attempt.number}",
+        messages=tuple(Message(message.role.value, message.content) for message in attempt.work.messages),
+        parameters=engine_parameters(attempt.work),
+        json_schema=attempt.work.json_schema,
+    )
+
+
+def engine_parameters(work: Work) -> Parameters:
+    """The API's decimals are strings; the engine takes numbers."""
+    given = work.parameters
+    return Parameters(
+        temperature=_number(given.temperature),
+        max_tokens=given.max_tokens,
+        top_p=_number(given.top_p),
+        top_k=given.top_k,
+        min_p=_number(given.min_p),
+        seed=given.seed,
+        stop=tuple(given.stop or ()),
+        presence_penalty=_number(given.presence_penalty),
+        frequency_penalty=_number(given.frequency_penalty),
+        repeat_penalty=_number(given.repeat_penalty),
+    )
+
+
+def _number(decimal: str | None) -> float | None:
+    return None if decimal is None else float(decimal)

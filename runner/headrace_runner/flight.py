@@ -1,0 +1,186 @@
+"""One delivery in a pod: from the claim to its end, whoever ends it.
+
+The execution runs in a task of its own, so that a lost lease or a stopping runner can end it at any point. What is told
+to whom then is ``pod_sink``'s.
+"""
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Final
+
+import structlog
+from pydantic import ValidationError
+
+from headrace_bus import Bus, Delivery, Failure, ModelKey
+from headrace_crds.reasons import Reason
+from headrace_crds.work import Work
+from headrace_runner.attempt import Attempt
+from headrace_runner.commit import Committer, announce_running
+from headrace_runner.engine.client import EngineLost
+from headrace_runner.engine_link import EngineLink
+from headrace_runner.execute import execute
+from headrace_runner.kube import TaskStatus
+from headrace_runner.lease import LeaseKeeper
+from headrace_runner.logs import error_keys
+from headrace_runner.metrics import Metrics
+from headrace_runner.pod_sink import BusEntry, PodSink
+from headrace_runner.slots import Slots
+from headrace_runner.validate import Validator
+from headrace_runner.verdict import Setback
+
+ANNOUNCE_AFTER_SECONDS: Final = 1.0
+INVALID_WORK: Final = "InvalidWork"
+RUNNER_ERROR: Final = "RunnerError"
+
+_log = structlog.get_logger()
+
+
+class Abort(Enum):
+    """Why an execution is ended from outside."""
+
+    LEASE_LOST = auto()
+    STOPPING = auto()
+
+
+@dataclass(frozen=True)
+class Deck:
+    """What every flight of a runner shares."""
+
+    bus: Bus
+    model: ModelKey
+    pod: str
+    tasks: TaskStatus
+    committer: Committer
+    leases: LeaseKeeper
+    engine: EngineLink
+    validator: Validator
+    slots: Slots
+    metrics: Metrics
+
+
+class Flight:
+    """Takes a slot when it is made; ``run`` gives it back."""
+
+    def __init__(self, delivery: Delivery, deck: Deck) -> None:
+        envelope = delivery.envelope
+        keys: dict[str, Any] = {
+            "task": envelope.name,
+            "namespace": envelope.namespace,
+            "attempt": delivery.token.attempt,
+        }
+        self._delivery = delivery
+        self._deck = deck
+        self._entry = BusEntry(deck.bus, deck.model, delivery.token, keys)
+        self._claimed_at = time.monotonic()
+        self._sink: PodSink | None = None
+        self._stopping = False
+        self._abort: Abort | None = None
+        self._aborted = asyncio.Event()
+        deck.slots.take()
+
+    @property
+    def committing(self) -> bool:
+        return self._sink is not None and self._sink.committing
+
+    def abort(self, why: Abort) -> None:
+        """End the execution. A commit goes on without its lease: the test of the attempt fences it."""
+        if self._abort is None and not (why is Abort.LEASE_LOST and self.committing):
+            self._abort = why
+            self._aborted.set()
+
+    def prepare_to_stop(self) -> None:
+        """From here on a failing engine charges nobody."""
+        self._stopping = True
+        if self._sink is not None:
+            self._sink.stopping = True
+
+    async def run(self) -> None:
+        """Until the entry is completed, handed back or lost."""
+        token = self._delivery.token
+        self._deck.leases.hold(token, lambda: self.abort(Abort.LEASE_LOST))
+        try:
+            attempt = self._attempt()
+            if attempt is not None:
+                await self._guard(attempt)
+            else:
+                await self._entry.fail(Failure(INVALID_WORK, "the envelope holds no work", retryable=False))
+        finally:
+            self._deck.leases.drop(token)
+            self._deck.slots.leave(parked=self.committing)
+
+    async def _guard(self, attempt: Attempt) -> None:
+        deck = self._deck
+        sink = self._sink = PodSink(attempt, self._entry, deck.committer, deck.slots, deck.metrics)
+        sink.stopping = self._stopping
+        execution = asyncio.create_task(self._execute(attempt, sink), name="execution")
+        aborted = asyncio.create_task(self._aborted.wait(), name="abort")
+        try:
+            await asyncio.wait({execution, aborted}, return_when=asyncio.FIRST_COMPLETED)
+            if not execution.done():
+                await _cancel(execution)
+                await self._end(sink)
+            elif error := execution.exception():
+                _log.error("attempt broke", **self._entry.keys, **error_keys(error))
+                await sink.give_back(Setback(RUNNER_ERROR, f"the runner broke: {type(error).__name__}"))
+        finally:
+            await _cancel(execution)
+            await _cancel(aborted)
+
+    async def _execute(self, attempt: Attempt, sink: PodSink) -> None:
+        try:
+            engine = self._deck.engine.client
+        except EngineLost:
+            await sink.give_back(Setback(Reason.ENGINE_LOST, "the engine ended before it was asked"))
+            return
+        announcement = asyncio.create_task(self._announce(attempt, sink), name="announcement")
+        try:
+            await execute(attempt, engine, self._deck.validator, sink)
+        finally:
+            await _cancel(announcement)
+
+    async def _announce(self, attempt: Attempt, sink: PodSink) -> None:
+        """Say that it runs, unless its outcome is on the way already."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANNOUNCE_AFTER_SECONDS):
+                await sink.wait_generated()
+                return
+        try:
+            await announce_running(self._deck.tasks, attempt)
+        except Exception as error:
+            _log.error("running not written", **self._entry.keys, **error_keys(error))
+
+    async def _end(self, sink: PodSink) -> None:
+        if self._abort is Abort.LEASE_LOST:
+            sink.lost()
+        else:
+            await sink.release(Reason.RUNNER_STOPPED)
+
+    def _attempt(self) -> Attempt | None:
+        """None where the payload is no work."""
+        envelope = self._delivery.envelope
+        try:
+            work = Work.model_validate(envelope.payload)
+        except ValidationError as error:
+            fields = [".".join(map(str, each["loc"])) for each in error.errors(include_input=False)]
+            _log.error("invalid work", **self._entry.keys, fields=fields)
+            return None
+        return Attempt(
+            uid=envelope.uid,
+            namespace=envelope.namespace,
+            name=envelope.name,
+            number=envelope.attempt,
+            work=work,
+            pod=self._deck.pod,
+            claimed_ms=self._delivery.claimed_ms,
+            enqueued_ms=self._delivery.enqueued_ms,
+            claimed_at=self._claimed_at,
+        )
+
+
+async def _cancel(task: asyncio.Task[Any]) -> None:
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})

@@ -1,0 +1,86 @@
+"""Tells the operator every two seconds, through the bus, how engine and runner fare."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+
+from headrace_bus import Bus, BusError, ModelKey
+from headrace_crds.model import EngineInfo
+from headrace_runner.engine.client import EngineModel, EngineState, Stage
+from headrace_runner.slots import Slots
+
+EVERY_SECONDS: Final = 2.0
+TTL_MS: Final = 10_000
+_LOOKS: Final = 10
+
+_log = structlog.get_logger()
+
+
+def build(state: EngineState, slots: Slots, generation: int) -> dict[str, Any]:
+    """The report as docs/architecture.md has it."""
+    return {
+        "state": state.state.value,
+        "reason": state.reason,
+        "message": state.message,
+        "sinceMs": state.since_ms,
+        "restarts": state.restarts,
+        "engine": None if state.engine is None else _engine(state.engine),
+        "generation": generation,
+        "busy": slots.generating,
+        "slots": slots.sequences,
+    }
+
+
+class Reporter:
+    """Run ``run`` as a task. ``not_ready`` says why the pod cannot serve, for its readiness."""
+
+    def __init__(
+        self, bus: Bus, model: ModelKey, pod: str, state: Callable[[], EngineState], slots: Slots, generation: int
+    ) -> None:
+        self._bus = bus
+        self._model = model
+        self._pod = pod
+        self._state = state
+        self._slots = slots
+        self._generation = generation
+        self._told_at: float | None = None
+
+    def not_ready(self) -> str | None:
+        """None when the engine serves and Redis answers."""
+        state = self._state()
+        if state.state is not Stage.SERVING:
+            return f"{state.reason or state.state.value}: {state.message or 'the engine does not serve yet'}"
+        if self._told_at is None or time.monotonic() - self._told_at > TTL_MS / 1000:
+            return "BusUnavailable: Redis does not answer"
+        return None
+
+    async def run(self) -> None:
+        while True:
+            report = build(self._state(), self._slots, self._generation)
+            try:
+                await self._bus.report(self._model, self._pod, report, ttl_ms=TTL_MS)
+                self._told_at = time.monotonic()
+            except BusError as error:
+                _log.warning("not reported", reason=error.reason)
+            await self._changed(report["state"])
+
+    async def _changed(self, told: str) -> None:
+        """Sleep until the next report; a changed state is told at once."""
+        for _ in range(_LOOKS):
+            await asyncio.sleep(EVERY_SECONDS / _LOOKS)
+            if self._state().state.value != told:
+                return
+
+
+def _engine(model: EngineModel) -> dict[str, Any]:
+    return EngineInfo(
+        architecture=model.architecture[:64],
+        context_tokens=model.context_tokens,
+        quantization=model.quantization[:64],
+        parameters=model.parameters,
+        size_bytes=model.size_bytes,
+        sha256=model.sha256,
+    ).dump()

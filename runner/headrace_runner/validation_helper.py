@@ -1,0 +1,80 @@
+"""The process in which documents are judged: ``python -m headrace_runner.validation_helper``.
+
+Frames on stdin and stdout: four bytes of length, then JSON. Ends with its stdin, and by SIGALRM when one
+question takes too long, also inside native code and also when nobody is left to kill it.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+from typing import Any, BinaryIO, Final, NoReturn
+
+HEADER_BYTES: Final = 4
+LIMIT_VARIABLE: Final = "HEADRACE_VALIDATION_SECONDS"
+MEMORY_LIMIT_BYTES: Final = 512 * 1024 * 1024
+
+
+def judge(question: dict[str, Any]) -> dict[str, str]:
+    """Give ``finding`` (a validate.Finding) and ``message``."""
+    import jsonschema_rs
+
+    try:
+        schema = json.loads(question["schema"], parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        return _say("InvalidSchema", f"output.jsonSchema is not JSON: {error}")
+    if not isinstance(schema, dict | bool):
+        return _say("InvalidSchema", "output.jsonSchema must be a JSON object")
+    try:
+        # Offline: a $ref to another host or file is refused, never fetched.
+        validator = jsonschema_rs.validator_for(schema, offline=True)
+    except jsonschema_rs.ReferencingError as error:
+        return _say("UnsupportedSchema", f"output.jsonSchema refers to something outside of itself: {error}")
+    except (jsonschema_rs.ValidationError, ValueError, RecursionError) as error:
+        text = getattr(error, "message", str(error))
+        if "Retrieval is disabled" in text or "not present in a registry" in text:
+            return _say("UnsupportedSchema", f"output.jsonSchema refers to something outside of itself: {text}")
+        return _say("InvalidSchema", f"output.jsonSchema is not a JSON Schema: {text}")
+    if "text" not in question:
+        return _say("Valid", "")
+    try:
+        document = json.loads(question["text"], parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        return _say("InvalidOutput", f"the model did not write JSON: {error}")
+    first = next(iter(validator.iter_errors(document)), None)
+    if first is None:
+        return _say("Valid", "")
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first.instance_path)
+    return _say("InvalidOutput", f"the document does not fit output.jsonSchema at ${path}: {first.message}")
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+    # A core file would hold results.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_seconds = int(os.environ[LIMIT_VARIABLE])
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    while header := source.read(HEADER_BYTES):
+        question = json.loads(source.read(int.from_bytes(header, "big")))
+        signal.alarm(limit_seconds)
+        reply = judge(question)
+        signal.alarm(0)
+        _write(sink, json.dumps(reply).encode())
+
+
+def _write(sink: BinaryIO, data: bytes) -> None:
+    sink.write(len(data).to_bytes(HEADER_BYTES, "big") + data)
+    sink.flush()
+
+
+def _say(finding: str, message: str) -> dict[str, str]:
+    return {"finding": finding, "message": message[:2000]}
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+if __name__ == "__main__":
+    main()
