@@ -35,6 +35,8 @@ class Reason(StrEnum):
     # a model
     SERVING = "Serving"
     SCALED_TO_ZERO = "ScaledToZero"
+    WEIGHTS_VERIFIED = "WeightsVerified"
+    SCHEDULED = "Scheduled"
     VERIFYING_WEIGHTS = "VerifyingWeights"
     LOADING_WEIGHTS = "LoadingWeights"
     WAITING_FOR_GPU = "WaitingForGPU"
@@ -50,4 +52,9 @@ class Reason(StrEnum):
     CHECKSUM_MISMATCH = "ChecksumMismatch"
     ENGINE_CRASHED = "EngineCrashed"
     GPU_UNAVAILABLE = "GPUUnavailable"
+    MODEL_LOAD_FAILED = "ModelLoadFailed"
+    CONTEXT_TOO_LARGE = "ContextTooLarge"
+    INVALID_SETTINGS = "InvalidSettings"
+    SANDBOX_UNAVAILABLE = "SandboxUnavailable"
+    RUNNER_CRASHED = "RunnerCrashed"
     RUNNER_SILENT = "RunnerSilent"

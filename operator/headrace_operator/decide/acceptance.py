@@ -1,0 +1,86 @@
+"""Tasks that can never run: found at accept, before anything is queued.
+
+CEL counts characters and knows no JSON; these gates count bytes and read the schema.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from headrace_crds.reasons import Reason
+from headrace_crds.task import INPUT_LIMIT_BYTES, LLMTask
+
+ESCAPED_INPUT_LIMIT_BYTES: Final = 960 * 1024
+"""Of the input as JSON: control characters take six bytes there, and an envelope has room for 1 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the task fails without an attempt."""
+
+    reason: Reason
+    message: str
+
+
+def _texts(task: LLMTask) -> list[str]:
+    spec = task.spec
+    texts = [message.content for message in spec.messages] if spec.messages is not None else [spec.prompt or ""]
+    if spec.output is not None and spec.output.json_schema is not None:
+        texts.append(spec.output.json_schema)
+    return texts
+
+
+def input_too_large(task: LLMTask) -> Refusal | None:
+    size_bytes = sum(len(text.encode()) for text in _texts(task))
+    if size_bytes <= INPUT_LIMIT_BYTES:
+        return None
+    return Refusal(
+        Reason.INPUT_TOO_LARGE,
+        f"input and schema have {size_bytes} bytes in UTF-8, {INPUT_LIMIT_BYTES} are allowed: shorten them",
+    )
+
+
+def input_too_large_as_json(task: LLMTask) -> Refusal | None:
+    size_bytes = sum(len(json.dumps(text, ensure_ascii=False).encode()) for text in _texts(task))
+    if size_bytes <= ESCAPED_INPUT_LIMIT_BYTES:
+        return None
+    return Refusal(
+        Reason.INPUT_TOO_LARGE,
+        f"input and schema have {size_bytes} bytes as JSON, {ESCAPED_INPUT_LIMIT_BYTES} are allowed: "
+        "remove control characters",
+    )
+
+
+def schema_unreadable(task: LLMTask) -> Refusal | None:
+    schema = task.spec.output.json_schema if task.spec.output is not None else None
+    if schema is None:
+        return None
+    try:
+        document = json.loads(schema, parse_constant=_no_constant)
+    except RecursionError:
+        return Refusal(Reason.INVALID_SCHEMA, "output.jsonSchema is nested too deeply")
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        return Refusal(Reason.INVALID_SCHEMA, f"output.jsonSchema is not JSON: {error.msg} at {where}")
+    except ValueError:
+        return Refusal(Reason.INVALID_SCHEMA, "output.jsonSchema is not JSON: NaN, Infinity or an endless number")
+    if not isinstance(document, dict | bool):
+        return Refusal(Reason.INVALID_SCHEMA, "output.jsonSchema must be a JSON object, true or false")
+    return None
+
+
+def _no_constant(_name: str) -> NoReturn:
+    raise ValueError("not a JSON number")
+
+
+ACCEPTANCE_GATES: Final[tuple[Callable[[LLMTask], Refusal | None], ...]] = (
+    input_too_large,
+    input_too_large_as_json,
+    schema_unreadable,
+)
+
+
+def refusal(task: LLMTask) -> Refusal | None:
+    """The first gate that the task does not pass."""
+    return next((found for gate in ACCEPTANCE_GATES if (found := gate(task)) is not None), None)

@@ -1,0 +1,149 @@
+"""The objects that a model owns, as manifests for server-side apply. Pure: the same model gives the same manifests.
+
+ServiceAccount ◄── RoleBinding ──► ClusterRole headrace-runner (the chart's)
+      ▲
+  Deployment ──► Secret (Redis URL)        NetworkPolicy
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from headrace_crds.base import GROUP, VERSION
+from headrace_crds.model import LLMModel
+from headrace_crds.names import RUNNER_CLUSTER_ROLE, runner_labels, runner_name
+from headrace_operator.decide import network, pod
+from headrace_operator.decide.snapshots import ModelSnapshot
+from headrace_operator.refs import ModelRef
+
+ANNOTATION_SPEC_HASH: Final = f"{GROUP}/spec-hash"
+ANNOTATION_SPEC_GENERATION: Final = f"{GROUP}/spec-generation"
+REDIS_URL_KEY: Final = "url"
+
+KINDS: Final = ("ServiceAccount", "RoleBinding", "Secret", "NetworkPolicy", "Deployment")
+"""In the order in which they are applied: pods come last."""
+
+
+def build(s: ModelSnapshot, model: LLMModel) -> list[dict[str, Any]]:
+    """Every child's manifest, in the order of KINDS."""
+    return [_service_account(model), _role_binding(model), _secret(s, model), _network_policy(s, model), _deployment(s)]
+
+
+def redis_user(ref: ModelRef) -> str:
+    return f"headrace:{ref.namespace}:{ref.name}"
+
+
+def spec_hash(model: LLMModel) -> str:
+    """Digest of what a runner is made from. Scaling and defaults are not in it: they must not restart pods."""
+    local = model.spec.local.dump() if model.spec.local is not None else {}
+    return hashlib.sha256(json.dumps(local, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def spec_generation(s: ModelSnapshot, model: LLMModel) -> int:
+    """The generation at which the present `spec.local` came: kept on the Deployment while the hash stays."""
+    if s.deployment is not None and s.deployment.spec_hash == spec_hash(model):
+        return s.deployment.spec_generation
+    return model.metadata.generation
+
+
+def _metadata(model: LLMModel, annotations: Mapping[str, str] | None = None) -> dict[str, Any]:
+    name = model.metadata.name
+    metadata: dict[str, Any] = {
+        "name": runner_name(name),
+        "namespace": model.metadata.namespace,
+        "labels": runner_labels(name),
+        "ownerReferences": [
+            {
+                "apiVersion": f"{GROUP}/{VERSION}",
+                "kind": "LLMModel",
+                "name": name,
+                "uid": model.metadata.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+    }
+    if annotations:
+        metadata["annotations"] = dict(annotations)
+    return metadata
+
+
+def _service_account(model: LLMModel) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": _metadata(model),
+        "automountServiceAccountToken": False,
+    }
+
+
+def _role_binding(model: LLMModel) -> dict[str, Any]:
+    subject = {
+        "kind": "ServiceAccount",
+        "name": runner_name(model.metadata.name),
+        "namespace": model.metadata.namespace,
+    }
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": RUNNER_CLUSTER_ROLE}
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": _metadata(model),
+        "subjects": [subject],
+        "roleRef": role,
+    }
+
+
+def _secret(s: ModelSnapshot, model: LLMModel) -> dict[str, Any]:
+    url = redis_url(s.runner.redis_address, redis_user(s.ref), s.redis_password)
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": _metadata(model),
+        "type": "Opaque",
+        "data": {REDIS_URL_KEY: base64.b64encode(url.encode()).decode()},
+    }
+
+
+def redis_url(address: str, user: str, password: str) -> str:
+    """The address with a user of its own; a user in it is replaced."""
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{quote(user, safe='')}:{quote(password, safe='')}@{host}"))
+
+
+def _network_policy(s: ModelSnapshot, model: LLMModel) -> dict[str, Any]:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(model),
+        "spec": network.policy(runner_labels(model.metadata.name), s.runner),
+    }
+
+
+def _deployment(s: ModelSnapshot) -> dict[str, Any]:
+    assert s.model is not None
+    model = s.model
+    generation = spec_generation(s, model)
+    annotations = {ANNOTATION_SPEC_HASH: spec_hash(model), ANNOTATION_SPEC_GENERATION: str(generation)}
+    labels = runner_labels(model.metadata.name)
+    # A GPU is held exclusively: a surge pod would wait for the one that the old pod holds.
+    exclusive = model.spec.local is not None and model.spec.local.gpu is not None
+    surge = {"maxSurge": 0, "maxUnavailable": 1} if exclusive else {"maxSurge": 1, "maxUnavailable": 0}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(model, annotations),
+        "spec": {
+            "replicas": model.spec.replicas,
+            "revisionHistoryLimit": 1,
+            "selector": {"matchLabels": labels},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": surge},
+            "template": {
+                "metadata": {"labels": labels, "annotations": annotations},
+                "spec": pod.spec(model, s.runner, spec_generation=generation),
+            },
+        },
+    }

@@ -1,0 +1,137 @@
+"""What to do about one model: its children, its status, and what is left when it is gone.
+
+`Ready` is True once an engine loaded the weights of this spec, and stays so at scale zero or while a runner is
+displaced or restarts; it becomes False when an engine says that the weights cannot be served.
+"""
+
+from typing import Any, Final
+
+from headrace_crds.base import Condition, ConditionStatus, find_condition
+from headrace_crds.model import EngineInfo, LLMModel
+from headrace_crds.reasons import Reason
+from headrace_operator.decide import children, model_status, placement
+from headrace_operator.decide.placement import Finding, Rank
+from headrace_operator.decide.plans import Announcement, ModelPlan
+from headrace_operator.decide.snapshots import ModelSnapshot, Ownership, PodView, Report
+
+BUSY_LOOK_SECONDS: Final = 2.0
+"""Between looks while an engine starts or loads; reports also wake the operator when they change."""
+PATIENT_LOOK_SECONDS: Final = 10.0
+"""Between looks while somebody else has to move: a GPU, a claim, an image."""
+SETTLED_LOOK_SECONDS: Final = 30.0
+
+
+def decide(s: ModelSnapshot) -> ModelPlan:
+    """One plan for one look."""
+    if s.model is None:
+        return ModelPlan("gone", retire=True)
+    foreign = next((child for child in s.live or () if child.ownership is Ownership.FOREIGN), None)
+    conflict = f"{foreign.kind} {foreign.name!r}" if foreign is not None else (s.conflict if s.live is None else "")
+    if conflict:
+        return _told(s, s.model, "name conflict", name_conflict(conflict), conflict=conflict)
+    if any(child.ownership is Ownership.PREDECESSOR for child in s.live or ()):
+        finding = Finding(Rank.NONE, Reason.STARTING, "waits until the objects of the deleted model are collected")
+        return _told(s, s.model, "waits for the predecessor", finding)
+    manifests = children.build(s, s.model) if s.live is not None else []
+    uids = {child.kind: child.uid for child in s.live or () if child.ownership is Ownership.OURS}
+    return _told(s, s.model, "applied" if manifests else "observed", find(s, s.model), children=manifests, uids=uids)
+
+
+def name_conflict(conflict: str) -> Finding:
+    message = f"{conflict} exists and is not this model's: rename the model or delete that object"
+    return Finding(Rank.NONE, Reason.NAME_CONFLICT, message, stalled=True)
+
+
+def find(s: ModelSnapshot, model: LLMModel) -> Finding:
+    """What speaks for the model, its spec and claim included."""
+    if model.spec.replicas == 0:
+        return Finding(Rank.NONE, Reason.SCALED_TO_ZERO, "spec.replicas is 0: scale the model up and it is loaded")
+    local = model.spec.local
+    finding = placement.best(
+        _current_pods(s), _current_reports(s), s.deployment, gpu=local.gpu if local else None, now_ms=s.now_ms
+    )
+    claim = local.source.persistent_volume_claim if local else None
+    if s.claim_missing and claim is not None and finding.rank >= Rank.STARTING:
+        return Finding(finding.rank, Reason.CLAIM_NOT_FOUND, placement.claim_not_found(claim.claim_name), finding.stage)
+    return finding
+
+
+def remembered_engine(s: ModelSnapshot, model: LLMModel) -> EngineInfo | None:
+    """What an engine found in the weights of the present spec, as the status remembers it."""
+    ready = _condition(model, "Ready")
+    if model.status is None or ready is None or ready.observed_generation < children.spec_generation(s, model):
+        return None
+    return model.status.engine
+
+
+def judge(s: ModelSnapshot, model: LLMModel, finding: Finding) -> model_status.Judgement:
+    """Facts for the conditions."""
+    gpu = model.spec.local.gpu if model.spec.local else None
+    pods = [pod for pod in s.pods if not pod.terminating]
+    engine = finding.engine or remembered_engine(s, model)
+    ready_pods = sum(pod.ready for pod in pods)
+    was_ready = (ready := _condition(model, "Ready")) is not None and ready.status is ConditionStatus.TRUE
+    unplaced = [placement.unplaced(pod, gpu=gpu) for pod in pods if pod.scheduled is not True]
+    return model_status.Judgement(
+        # After a failure only an engine that serves makes it True again.
+        ready=finding.rank is Rank.SERVING or (engine is not None and was_ready and not finding.stalled),
+        available=ready_pods > 0 or finding.rank is Rank.SERVING,
+        finding=finding,
+        stalled=finding.stalled,
+        unplaced=min(unplaced, key=lambda each: each.reason != Reason.WAITING_FOR_GPU) if unplaced else None,
+        engine=engine,
+        pods=len(pods),
+        ready_pods=ready_pods,
+    )
+
+
+def _told(
+    s: ModelSnapshot, model: LLMModel, details: str, finding: Finding, *, conflict: str = "", **plan: Any
+) -> ModelPlan:
+    judgement = judge(s, model, finding)
+    before = model.status.dump() if model.status is not None else {}
+    status = model_status.changed_members(before, model_status.build(model, judgement, now_ms=s.now_ms))
+    return ModelPlan(
+        details,
+        status=status,
+        announcement=_announcement(model, judgement),
+        conflict=conflict,
+        requeue_after_seconds=_next_look(judgement),
+        **plan,
+    )
+
+
+def _next_look(judgement: model_status.Judgement) -> float:
+    finding = judgement.finding
+    if finding.rank is Rank.SERVING or finding.reason == Reason.SCALED_TO_ZERO:
+        return SETTLED_LOOK_SECONDS
+    if finding.rank in (Rank.LOADING, Rank.VERIFYING, Rank.STARTING) or finding.reason == Reason.STARTING:
+        return BUSY_LOOK_SECONDS
+    return PATIENT_LOOK_SECONDS
+
+
+def _announcement(model: LLMModel, judgement: model_status.Judgement) -> Announcement | None:
+    """Ready turned True, or another standstill: told once, because the status is then the same."""
+    ready, stalled = _condition(model, "Ready"), _condition(model, "Stalled")
+    if judgement.stalled:
+        told = stalled is not None and stalled.reason == judgement.finding.reason
+        return None if told else Announcement("Warning", judgement.finding.reason, judgement.finding.message)
+    if judgement.ready and (ready is None or ready.status is not ConditionStatus.TRUE):
+        return Announcement("Normal", "Ready", "an engine loaded the weights; the model serves on demand")
+    return None
+
+
+def _condition(model: LLMModel, type_: str) -> Condition | None:
+    return find_condition(model.status.conditions, type_) if model.status is not None else None
+
+
+def _current_pods(s: ModelSnapshot) -> list[PodView]:
+    """Pods made from the present spec; those that ended count only when there is no other."""
+    generation = s.deployment.spec_generation if s.deployment is not None else None
+    pods = [pod for pod in s.pods if not pod.terminating and pod.spec_generation == generation]
+    return [pod for pod in pods if pod.phase not in ("Failed", "Succeeded")] or pods
+
+
+def _current_reports(s: ModelSnapshot) -> dict[str, Report]:
+    generation = s.deployment.spec_generation if s.deployment is not None else None
+    return {pod: report for pod, report in s.reports.items() if report.generation == generation}

@@ -1,0 +1,112 @@
+"""The status of a model out of a finding: conditions, phase, counts. The one place that derives the phase."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace_crds.base import Condition, ConditionStatus, find_condition
+from headrace_crds.model import EngineInfo, LLMModel, Load, ModelPhase
+from headrace_crds.names import runner_labels
+from headrace_crds.outcome import timestamp, with_condition
+from headrace_crds.reasons import Reason
+from headrace_operator.decide.placement import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the conditions are made of."""
+
+    ready: bool
+    available: bool
+    finding: Finding
+    stalled: bool
+    unplaced: Finding | None
+    """Of a pod that has no node; None when all have one."""
+    engine: EngineInfo | None
+    pods: int
+    ready_pods: int
+
+
+def derive_phase(judgement: Judgement, *, replicas: int) -> ModelPhase:
+    """The one place that turns facts into a phase."""
+    if judgement.stalled:
+        return ModelPhase.FAILED
+    if judgement.available:
+        return ModelPhase.SERVING
+    if replicas == 0:
+        return ModelPhase.SCALED_TO_ZERO
+    if judgement.unplaced is not None and judgement.unplaced.reason == Reason.WAITING_FOR_GPU:
+        return ModelPhase.WAITING_FOR_GPU
+    if judgement.finding.reason in (Reason.VERIFYING_WEIGHTS, Reason.LOADING_WEIGHTS):
+        return ModelPhase.LOADING
+    return ModelPhase.STARTING
+
+
+def build(model: LLMModel, judgement: Judgement, *, now_ms: int) -> dict[str, Any]:
+    """The whole status in wire form."""
+    status: dict[str, Any] = {
+        "observedGeneration": model.metadata.generation,
+        "conditions": [c.dump() for c in _conditions(model, judgement, now=timestamp(now_ms))],
+        "phase": derive_phase(judgement, replicas=model.spec.replicas).value,
+        "replicas": judgement.pods,
+        "readyReplicas": judgement.ready_pods,
+        "selector": ",".join(f"{k}={v}" for k, v in sorted(runner_labels(model.metadata.name).items())),
+    }
+    if judgement.engine is not None:
+        status["engine"] = judgement.engine.dump()
+    if judgement.finding.stage is not None:
+        since_ms = judgement.finding.since_ms
+        load = Load(stage=judgement.finding.stage, since=timestamp(since_ms) if since_ms else None)
+        status["load"] = load.dump()
+    return status
+
+
+def changed_members(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A merge patch from one status to the other; None when they are the same."""
+    patch = {key: value for key, value in after.items() if before.get(key) != value}
+    patch |= {key: None for key in before if key not in after}
+    # A merge patch merges objects: members that are gone must be named.
+    for key, value in patch.items():
+        old = before.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            patch[key] = {**{member: None for member in old if member not in value}, **value}
+    return patch or None
+
+
+def _conditions(model: LLMModel, judgement: Judgement, *, now: str) -> list[Condition]:
+    finding, generation = judgement.finding, model.metadata.generation
+    conditions: Sequence[Condition] = model.status.conditions if model.status is not None else []
+    told: list[tuple[str, bool, str, str]] = [
+        ("Ready", judgement.ready, *_ready(judgement)),
+        ("Available", judgement.available, *_available(judgement)),
+    ]
+    if judgement.unplaced is not None:
+        told.append(("Placed", False, judgement.unplaced.reason, judgement.unplaced.message))
+    elif judgement.pods:
+        told.append(("Placed", True, Reason.SCHEDULED, "every runner pod has a node"))
+    if judgement.stalled:
+        told.append(("Stalled", True, finding.reason, finding.message))
+    for type_, value, reason, message in told:
+        status = ConditionStatus.TRUE if value else ConditionStatus.FALSE
+        conditions = with_condition(conditions, type_, status, reason, message, generation=generation, now=now)
+    names = [type_ for type_, *_ in told]
+    return [condition for name in names if (condition := find_condition(conditions, name)) is not None]
+
+
+def _ready(judgement: Judgement) -> tuple[str, str]:
+    finding = judgement.finding
+    if not judgement.ready:
+        return finding.reason, finding.message
+    if judgement.available:
+        return Reason.SERVING, "a runner serves"
+    if finding.reason == Reason.SCALED_TO_ZERO:
+        return Reason.SCALED_TO_ZERO, "the weights are verified; spec.replicas is 0"
+    return Reason.WEIGHTS_VERIFIED, "the weights are verified; a runner serves once there is one"
+
+
+def _available(judgement: Judgement) -> tuple[str, str]:
+    if judgement.available:
+        return Reason.SERVING, f"{judgement.ready_pods} runner pods serve" if judgement.ready_pods != 1 else (
+            "1 runner pod serves"
+        )
+    return judgement.finding.reason, judgement.finding.message

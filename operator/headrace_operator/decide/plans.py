@@ -1,0 +1,57 @@
+"""What decisions say: plans are data, carried out by `apply_*`, asserted by tests, printed by logs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueue:
+    """Hand the task out at this attempt, not before a time (Redis TIME) if one is given."""
+
+    attempt: int
+    not_before_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A Kubernetes event, published after the status write succeeded. Never holds prompts or results."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """Carried out in this order: status, queue, announcement."""
+
+    details: str
+    """What is done, as a constant phrase for the log."""
+    status: Mapping[str, Any] | None = None
+    """Merge patch of the status; None members remove."""
+    explains_only: bool = False
+    """The status write changes the waiting reason and nothing else: bounded per model and minute."""
+    enqueue: Enqueue | None = None
+    remove: bool = False
+    """Forget the bus entry."""
+    announcement: Announcement | None = None
+    requeue_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """Carried out in this order: retire, queue registration and grant, children, status, announcement."""
+
+    details: str
+    retire: bool = False
+    """The model is gone: purge its queue, revoke its Redis user, tell its tasks."""
+    children: Sequence[Mapping[str, Any]] = ()
+    """Manifests to apply; empty when nothing is due."""
+    status: Mapping[str, Any] | None = None
+    announcement: Announcement | None = None
+    conflict: str = ""
+    """Kind and name of the foreign object that stands in the way."""
+    uids: Mapping[str, str] = field(default_factory=dict)
+    """Child kind to uid of the live object that the manifest may change by force."""
+    requeue_after_seconds: float | None = None

@@ -1,0 +1,151 @@
+"""The runner pod: two containers of one image. `runner` has token and Redis; `engine` has weights and GPU."""
+
+from typing import Any, Final
+
+from headrace_crds.model import LLMModel
+from headrace_crds.names import runner_name
+from headrace_operator.decide.snapshots import RunnerSettings
+
+USER_ID: Final = 65532
+STOP_SECONDS: Final = 30
+TOKEN_SECONDS: Final = 3600
+HTTP_PORT: Final = 8080
+
+_RUN: Final = "/run/headrace"
+_ENGINE_FILES: Final = {
+    "HEADRACE_ENGINE_SOCKET": f"{_RUN}/engine.sock",
+    "HEADRACE_ENGINE_STATE": f"{_RUN}/engine.json",
+}
+
+
+def spec(model: LLMModel, settings: RunnerSettings, *, spec_generation: int) -> dict[str, Any]:
+    """A pod spec that Pod Security "restricted" admits."""
+    name = runner_name(model.metadata.name)
+    pod: dict[str, Any] = {
+        "serviceAccountName": name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": STOP_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            # Weights are large and read-only: nobody walks through them to change their group.
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_runner(model, settings, spec_generation), _engine(model, settings)],
+        "volumes": _volumes(model, name),
+    }
+    if settings.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": secret} for secret in settings.image_pull_secrets]
+    return pod
+
+
+def _runner(model: LLMModel, settings: RunnerSettings, spec_generation: int) -> dict[str, Any]:
+    local = model.spec.local
+    environment = {
+        "HEADRACE_MODEL": f"{model.metadata.namespace}/{model.metadata.name}",
+        "HEADRACE_MODEL_GENERATION": str(spec_generation),
+        "HEADRACE_REDIS_URL_FILE": "/etc/headrace/redis/url",
+        "HEADRACE_PARALLELISM": str(local.parallelism if local else 1),
+        "HEADRACE_LEASE_SECONDS": str(settings.lease_seconds),
+        # An image whose default shows every GPU would show them here too.
+        "NVIDIA_VISIBLE_DEVICES": "void",
+        **_ENGINE_FILES,
+    }
+    pod_name = {"name": "HEADRACE_POD", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}
+    return {
+        **_container("runner", settings),
+        "command": ["headrace-runner"],
+        "env": [*_env(environment), pod_name],
+        "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
+        "readinessProbe": _probe("/readyz", period_seconds=2, failures=2),
+        "livenessProbe": _probe("/healthz", period_seconds=10, failures=3),
+        "resources": dict(settings.resources.get("runner") or {}),
+        "volumeMounts": [
+            {"name": "socket", "mountPath": _RUN},
+            {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True},
+            {"name": "redis", "mountPath": "/etc/headrace/redis", "readOnly": True},
+            {"name": "tmp-runner", "mountPath": "/tmp"},  # noqa: S108
+        ],
+    }
+
+
+def _engine(model: LLMModel, settings: RunnerSettings) -> dict[str, Any]:
+    local = model.spec.local
+    assert local is not None
+    assert local.source.persistent_volume_claim is not None
+    environment = {
+        "HEADRACE_MODEL_PATH": f"/models/{local.source.persistent_volume_claim.path}",
+        "HEADRACE_CONTEXT_TOKENS": str(local.context_tokens),
+        "HEADRACE_PARALLELISM": str(local.parallelism),
+        **_ENGINE_FILES,
+    }
+    if local.source.sha256 is not None:
+        environment["HEADRACE_MODEL_SHA256"] = local.source.sha256
+    resources = {kind: dict(amounts) for kind, amounts in (settings.resources.get("engine") or {}).items()}
+    if local.gpu is not None:
+        environment["HEADRACE_GPU_LAYERS"] = local.gpu.layers
+        resources["limits"] = {**resources.get("limits", {}), local.gpu.resource_name: str(local.gpu.count)}
+    return {
+        **_container("engine", settings),
+        "command": ["headrace-engine"],
+        "env": _env(environment),
+        "resources": resources,
+        "volumeMounts": [
+            {"name": "socket", "mountPath": _RUN},
+            {"name": "model", "mountPath": "/models", "readOnly": True},
+            {"name": "tmp-engine", "mountPath": "/tmp"},  # noqa: S108
+        ],
+    }
+
+
+def _container(name: str, settings: RunnerSettings) -> dict[str, Any]:
+    return {
+        "name": name,
+        "image": settings.image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+        },
+    }
+
+
+def _volumes(model: LLMModel, name: str) -> list[dict[str, Any]]:
+    local = model.spec.local
+    assert local is not None
+    assert local.source.persistent_volume_claim is not None
+    claim = {"claimName": local.source.persistent_volume_claim.claim_name, "readOnly": True}
+    token = {
+        "sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_SECONDS}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+        ]
+    }
+    return [
+        {"name": "socket", "emptyDir": {"sizeLimit": "16Mi"}},
+        {"name": "model", "persistentVolumeClaim": claim},
+        {"name": "token", "projected": token},
+        {"name": "redis", "secret": {"secretName": name}},
+        {"name": "tmp-runner", "emptyDir": {"sizeLimit": "64Mi"}},
+        {"name": "tmp-engine", "emptyDir": {"sizeLimit": "256Mi"}},
+    ]
+
+
+def _env(values: dict[str, str]) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _probe(path: str, *, period_seconds: int, failures: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period_seconds,
+        "timeoutSeconds": 2,
+        "failureThreshold": failures,
+    }

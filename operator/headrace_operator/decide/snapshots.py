@@ -1,0 +1,174 @@
+"""What decisions look at: everything read by `observe_*`, as data. Times are Redis TIME in milliseconds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from headrace_crds.model import EngineInfo, LLMModel
+from headrace_crds.task import LLMTask
+from headrace_operator.refs import ModelRef, TaskRef
+
+
+class Place(StrEnum):
+    """Where the bus holds an entry; the values are the bus's."""
+
+    QUEUED = "Queued"
+    DELAYED = "Delayed"
+    LEASED = "Leased"
+    RETURNED = "Returned"
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnedDelivery:
+    """A delivery that came back without an outcome."""
+
+    how: Literal["Failed", "LeaseExpired", "Released"]
+    worker: str
+    claimed_ms: int
+    returned_ms: int
+    reason: str = ""
+    message: str = ""
+    retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the bus holds under the task's uid; `returned` while RETURNED alone."""
+
+    attempt: int
+    place: Place
+    since_ms: int
+    returned: ReturnedDelivery | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSnapshot:
+    """A task, its model and its bus entry at one moment."""
+
+    ref: TaskRef
+    now_ms: int
+    task: LLMTask | None
+    """None: gone, being deleted, or the name belongs to another object."""
+    model: LLMModel | None
+    """None: there is none, or it is being deleted."""
+    held: Held | None
+    jitter: float = 0.5
+    """0 … 1, uniform."""
+    refused_attempt: int | None = None
+    """An attempt whose enqueue was refused whole (memory): it was certainly not delivered."""
+    model_replaced: bool = False
+    """The model was deleted and made again a moment ago, and its queue purged."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerView:
+    """One container's status: the waiting reason if it waits, when it started if it runs."""
+
+    name: str
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    started_ms: int | None = None
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """What is kept of a runner pod."""
+
+    name: str
+    namespace: str
+    spec_generation: int
+    phase: str
+    created_ms: int
+    scheduled: bool | None = None
+    """None: the scheduler has not looked at it yet."""
+    scheduling_message: str = ""
+    scheduled_changed_ms: int | None = None
+    ready: bool = False
+    terminating: bool = False
+    message: str = ""
+    containers: tuple[ContainerView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentView:
+    """What is kept of a runner Deployment."""
+
+    name: str
+    namespace: str
+    generation: int
+    owner_uid: str
+    spec_hash: str
+    spec_generation: int
+    replica_failure: str = ""
+    """Message of the ReplicaFailure condition: the pods are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a runner told about itself; times are its clock's."""
+
+    state: str
+    reason: str = ""
+    message: str = ""
+    since_ms: int | None = None
+    restarts: int = 0
+    generation: int = 0
+    engine: EngineInfo | None = None
+
+
+class Ownership(StrEnum):
+    """Whose an object with a child's name is."""
+
+    ABSENT = "Absent"
+    OURS = "Ours"
+    PREDECESSOR = "Predecessor"
+    """Of a deleted model of this name: about to be collected."""
+    FOREIGN = "Foreign"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveChild:
+    """One name that a child needs."""
+
+    kind: str
+    name: str
+    ownership: Ownership
+    uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSettings:
+    """The part of the operator's settings that shapes runner pods."""
+
+    namespace: str
+    image: str
+    image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: tuple[str, ...] = ()
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    redis_address: str = "redis://headrace-redis:6379/0"
+    lease_seconds: int = 15
+    api_server_ports: tuple[int, ...] = (443, 6443)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSnapshot:
+    """A model, its children and its runners' reports at one moment."""
+
+    ref: ModelRef
+    now_ms: int
+    model: LLMModel | None
+    """None: gone or being deleted."""
+    runner: RunnerSettings
+    redis_password: str = ""
+    deployment: DeploymentView | None = None
+    pods: Sequence[PodView] = ()
+    reports: Mapping[str, Report] = field(default_factory=dict)
+    """By pod name."""
+    live: Sequence[LiveChild] | None = None
+    """What stands under the children's names; None when the children are not due to be applied."""
+    conflict: str = ""
+    """Kind and name of a foreign object found when the children were due last."""
+    claim_missing: bool = False
+    """The PersistentVolumeClaim was looked for and does not exist."""
