@@ -1,0 +1,95 @@
+"""The application: routes, and the one mapper from errors to answers."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from headrace_facade.context import Context
+from headrace_facade.errors import (
+    BadRequest,
+    FacadeError,
+    FieldProblem,
+    Internal,
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+)
+from headrace_facade.middleware import App, Guard, problem_body
+from headrace_facade.routes import health, tasks
+
+_REASONS: Final = {"extra_forbidden": "no such field: see /openapi.json"}
+_UNIONS: Final = {"json_schema", "parameters.stop"}
+_DESCRIPTION: Final = """
+Runs LLM work on Kubernetes. A task is an `LLMTask` object: what is created here is seen by `kubectl get llmtasks`, and
+the other way round. Requests act with the caller's own rights; every answer carries `X-Trace-Id`.
+"""
+
+
+def create_app(context: Context) -> App:
+    """Ready for an ASGI server; `context` outlives it."""
+    api = FastAPI(
+        title="Headrace",
+        summary="Tasks for language models, each ending in exactly one outcome.",
+        description=_DESCRIPTION,
+        version="v1",
+        # Both pages load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    api.state.context = context
+    api.include_router(tasks.router)
+    api.include_router(health.router)
+    api.add_exception_handler(FacadeError, _answer)
+    api.add_exception_handler(RequestValidationError, _answer)
+    api.add_exception_handler(HTTPException, _answer)
+    api.add_exception_handler(Exception, _answer)
+    return Guard(api, context)
+
+
+async def _answer(request: Request, error: Exception) -> JSONResponse:
+    problem = as_facade_error(error)
+    return JSONResponse(problem_body(problem, request.state.trace_id), problem.status, problem.headers)
+
+
+def as_facade_error(error: Exception) -> FacadeError:
+    """Errors of the framework in our tree; anything else is a defect."""
+    match error:
+        case FacadeError():
+            return error
+        case RequestValidationError():
+            return unreadable_request(error.errors())
+        case HTTPException(status_code=404):
+            return NotFound("no such path: see /openapi.json")
+        case HTTPException(status_code=405):
+            return MethodNotAllowed("this path does not know that method: see /openapi.json")
+        case HTTPException(status_code=status) if status < 500:
+            return BadRequest(str(error.detail))
+    return Internal("an unexpected error: report it with the trace id")
+
+
+def unreadable_request(errors: Sequence[Any]) -> FacadeError:
+    """pydantic's errors without the values: those are the caller's own, and may be prompts."""
+    reasons: dict[str, list[str]] = {}
+    for error in errors:
+        if error["type"] == "json_invalid":
+            return BadRequest(f"the body is no JSON: {error['ctx']['error']} at character {error['loc'][-1]}")
+        reason = _REASONS.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
+        reasons.setdefault(_field(error["loc"]), []).append(reason)
+    # A union's branches each say why not.
+    return Invalid.of([FieldProblem(field, ", or: ".join(dict.fromkeys(told))) for field, told in reasons.items()])
+
+
+def _field(location: Sequence[str | int]) -> str:
+    """("body", "messages", 0, "role") → messages[0].role; a union's branch is not part of a name."""
+    name = ""
+    for part in location[1:]:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif name not in _UNIONS:
+            name += f".{part}" if name else part
+    return name

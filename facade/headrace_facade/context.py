@@ -1,0 +1,25 @@
+"""The composition root: everything a request needs, built once per process."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from headrace_facade.kube import KubeClient
+from headrace_facade.metrics import Metrics
+from headrace_facade.service import TaskService
+from headrace_facade.settings import Settings
+
+
+@dataclass(frozen=True)
+class Context:
+    settings: Settings
+    kube: KubeClient
+    tasks: TaskService
+    metrics: Metrics
+
+
+@asynccontextmanager
+async def open_context(settings: Settings) -> AsyncIterator[Context]:
+    """Clients that are closed at the end."""
+    async with KubeClient.connect(settings.kube_url, settings.kube_ca_file, settings.kube_timeout_s) as kube:
+        yield Context(settings, kube, TaskService(kube, settings.default_namespace), Metrics())

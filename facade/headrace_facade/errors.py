@@ -1,0 +1,150 @@
+"""What goes wrong, and how it is told.
+
+    FacadeError
+      BadRequest       400  BAD_REQUEST         the request cannot be read
+      Unauthenticated  401  UNAUTHENTICATED     no bearer token, or one the API server does not know
+      Forbidden        403  FORBIDDEN           the token's owner has no right to do this there
+      NotFound         404  NOT_FOUND           no such task, or no such namespace
+      MethodNotAllowed 405  METHOD_NOT_ALLOWED
+      Conflict         409  CONFLICT            a task of that name exists
+      Expired          410  CONTINUE_EXPIRED    the list went on too late: start again without `continue`
+      BodyTooLarge     413  BODY_TOO_LARGE
+      Invalid          422  VALIDATION_FAILED   `details.fields` names each field and what to do
+      Throttled        429  THROTTLED           Retry-After
+      Internal         500  INTERNAL            a defect; the trace id finds it in the log
+      UpstreamFailed   502  API_SERVER_ERROR    the API server failed in an unexpected way
+      Unavailable      503  UNAVAILABLE         the API server is away or without our CRDs; Retry-After
+
+Every answer is `{error_code, message, trace_id, details}`.
+"""
+
+# Named after what happened, as HTTP names its statuses.
+# ruff: noqa: N818
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+
+@dataclass(frozen=True)
+class FieldProblem:
+    """`field` in the request's own words, such as `parameters.top_p`; empty for the request as a whole."""
+
+    field: str
+    message: str
+
+
+class FacadeError(Exception):
+    """Base of all. `message` is for the caller: no token, no prompt, no stack."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    @property
+    def details(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {}
+
+
+class BadRequest(FacadeError):
+    status = 400
+    code = "BAD_REQUEST"
+
+
+class Unauthenticated(FacadeError):
+    status = 401
+    code = "UNAUTHENTICATED"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": 'Bearer realm="headrace"'}
+
+
+class Forbidden(FacadeError):
+    status = 403
+    code = "FORBIDDEN"
+
+
+class NotFound(FacadeError):
+    status = 404
+    code = "NOT_FOUND"
+
+
+class MethodNotAllowed(FacadeError):
+    status = 405
+    code = "METHOD_NOT_ALLOWED"
+
+
+class Conflict(FacadeError):
+    status = 409
+    code = "CONFLICT"
+
+
+class Expired(FacadeError):
+    status = 410
+    code = "CONTINUE_EXPIRED"
+
+
+class BodyTooLarge(FacadeError):
+    status = 413
+    code = "BODY_TOO_LARGE"
+
+
+class Invalid(FacadeError):
+    status = 422
+    code = "VALIDATION_FAILED"
+
+    def __init__(self, message: str, problems: Sequence[FieldProblem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+    @classmethod
+    def of(cls, problems: Sequence[FieldProblem]) -> Self:
+        """With a message made of the problems."""
+        return cls("; ".join(f"{p.field}: {p.message}" if p.field else p.message for p in problems), problems)
+
+    @property
+    def details(self) -> dict[str, Any]:
+        return {"fields": [{"field": p.field, "message": p.message} for p in self.problems]}
+
+
+class _Later(FacadeError):
+    """Worth another try after `retry_after_s` seconds."""
+
+    def __init__(self, message: str, retry_after_s: int = 2) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    @property
+    def details(self) -> dict[str, Any]:
+        return {"retry_after_seconds": self.retry_after_s}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.retry_after_s)}
+
+
+class Throttled(_Later):
+    status = 429
+    code = "THROTTLED"
+
+
+class Internal(FacadeError):
+    """A defect of the facade."""
+
+
+class UpstreamFailed(FacadeError):
+    status = 502
+    code = "API_SERVER_ERROR"
+
+
+class Unavailable(_Later):
+    status = 503
+    code = "UNAVAILABLE"

@@ -1,0 +1,151 @@
+"""Around every request: trace id, security headers, body limit, log line, metrics, and the answer to a defect.
+
+Pure ASGI and outermost, so that it sees what FastAPI's own middleware answers, too.
+"""
+
+import asyncio
+import json
+import re
+import secrets
+import time
+import traceback
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+import structlog
+
+from headrace_facade.context import Context
+from headrace_facade.errors import BadRequest, BodyTooLarge, FacadeError, Internal
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BODY_WITHIN_S: Final = 30.0
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_SECURITY: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_log = structlog.get_logger("headrace_facade")
+
+
+def problem_body(error: FacadeError, trace_id: str) -> dict[str, Any]:
+    """The one shape of an error."""
+    return {
+        "error_code": error.code,
+        "message": error.message,
+        "trace_id": trace_id,
+        "details": error.details,
+    }
+
+
+def new_trace_id(headers: list[tuple[bytes, bytes]]) -> str:
+    """The caller's, where it came as a W3C `traceparent`; else one of ours. 32 hex digits."""
+    for name, value in headers:
+        match = _TRACEPARENT.fullmatch(value) if name == b"traceparent" else None
+        if match is not None and match[1] != b"0" * 32:
+            return match[1].decode()
+    return secrets.token_hex(16)
+
+
+class Guard:
+    """Wraps the whole application."""
+
+    def __init__(self, app: App, context: Context) -> None:
+        self._app = app
+        self._context = context
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        trace_id = new_trace_id(scope["headers"])
+        scope.setdefault("state", {})["trace_id"] = trace_id
+        began = time.monotonic()
+        answer = _Answer(send, trace_id)
+        with (
+            structlog.contextvars.bound_contextvars(trace_id=trace_id),
+            self._context.metrics.active.track_inprogress(),
+        ):
+            try:
+                body = await self._read(scope, receive)
+                await self._app(scope, _replay(body, receive), answer.send)
+            except FacadeError as error:
+                await answer.problem(error)
+            except Exception as error:
+                # Where, not what: the text of an exception may quote a prompt or a result.
+                stack = "".join(traceback.format_tb(error.__traceback__))
+                _log.error("request failed", error=type(error).__name__, stack=stack)
+                if not answer.status:
+                    await answer.problem(Internal("an unexpected error: report it with the trace id"))
+            seconds = time.monotonic() - began
+            # The path holds names only; the query, headers and bodies are never logged.
+            _log.info(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=answer.status,
+                duration_ms=round(seconds * 1000, 1),
+            )
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self._context.metrics.answered(scope["method"], route, answer.status, seconds)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        """The body, read before it is looked at: bounded in size and time."""
+        limit = self._context.settings.body_limit_bytes
+        too_large = BodyTooLarge(f"the body is larger than {limit} bytes: put less into one task")
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > limit:
+            raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_WITHIN_S):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise BadRequest("the client went away")
+                    body += message.get("body", b"")
+                    if len(body) > limit:
+                        raise too_large
+                    if not message.get("more_body", False):
+                        return bytes(body)
+        except TimeoutError as error:
+            raise BadRequest(f"the body did not arrive within {BODY_WITHIN_S:.0f} seconds") from error
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Hands the body over once; what follows comes from the server: the client's going away."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replay
+
+
+class _Answer:
+    """Sends, adds the headers that every answer has, and remembers the status; 0 until it started."""
+
+    def __init__(self, send: Send, trace_id: str) -> None:
+        self._send = send
+        self._trace_id = trace_id
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message.get("headers", ()), *_SECURITY, (b"x-trace-id", self._trace_id.encode())]
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+    async def problem(self, error: FacadeError) -> None:
+        body = json.dumps(problem_body(error, self._trace_id), ensure_ascii=False).encode()
+        headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+        headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})

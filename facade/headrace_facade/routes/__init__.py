@@ -1,0 +1,1 @@
+"""Delivery: each route reads its request and calls one service."""

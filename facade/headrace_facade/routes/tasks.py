@@ -1,0 +1,89 @@
+"""`/api/v1/tasks`."""
+
+import re
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from headrace_facade.context import Context
+from headrace_facade.errors import Unauthenticated
+from headrace_facade.schema import CreateTask, Namespace, Problem, Task, TaskList
+
+LIST_LIMIT: Final = 100
+"""Tasks per chunk: with prompts of 256 KiB each, about 30 MB from the API server."""
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]{1,16384}=*")
+_bearer = HTTPBearer(
+    auto_error=False,
+    description="A token of this Kubernetes cluster, such as `kubectl create token NAME`. It is passed on to the API "
+    "server, which decides with the RBAC of its owner.",
+)
+
+
+def bearer_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
+    """The caller's token as it came: it is the API server's to judge."""
+    if credentials is None or not _TOKEN.fullmatch(credentials.credentials):
+        raise Unauthenticated("a bearer token of this Kubernetes cluster is needed: Authorization: Bearer …")
+    return credentials.credentials
+
+
+def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+InContext = Annotated[Context, Depends(_context)]
+Bearer = Annotated[str, Depends(bearer_token)]
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    words = {
+        401: "No token, or one that the API server does not accept",
+        403: "The token's owner may not do this in that namespace",
+        404: "No such task or namespace",
+        409: "A task of that name exists",
+        410: "The list went on too late: start again without `continue`",
+        413: "The body is larger than 1 MiB",
+        422: "`details.fields` says which field and what to do",
+        429: "The API server asks to slow down; see Retry-After",
+        503: "The API server is away; see Retry-After",
+    }
+    return {status: {"model": Problem, "description": words[status]} for status in statuses}
+
+
+router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"])
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Submit a task",
+    response_description="Accepted: it will end in exactly one outcome. `Location` is where to look for it.",
+    responses=_problems(401, 403, 404, 409, 413, 422, 429, 503),
+)
+async def create_task(body: CreateTask, response: Response, token: Bearer, context: InContext) -> Task:
+    """Creates an LLMTask with your own rights and answers at once; execution follows."""
+    task = await context.tasks.create(body, token)
+    response.headers["Location"] = f"/api/v1/tasks/{task.task_id}"
+    return task
+
+
+@router.get("", summary="List the tasks of a namespace", responses=_problems(401, 403, 410, 422, 429, 503))
+async def list_tasks(
+    token: Bearer,
+    context: InContext,
+    namespace: Annotated[Namespace | None, Query(description="Absent: the facade's default namespace.")] = None,
+    limit: Annotated[int, Query(ge=1, le=LIST_LIMIT, description="Tasks per chunk.")] = 50,
+    continue_: Annotated[
+        str | None, Query(alias="continue", max_length=8192, description="`continue` of the chunk before.")
+    ] = None,
+) -> TaskList:
+    """Chunk by chunk: go on with `continue` until it is null. All chunks show the same moment."""
+    return await context.tasks.list(namespace, limit, continue_, token)
+
+
+@router.get("/{task_id}", summary="Look at a task", responses=_problems(401, 403, 404, 429, 503))
+async def get_task(task_id: str, token: Bearer, context: InContext) -> Task:
+    """Where the task stands; with the result once it is completed."""
+    return await context.tasks.get(task_id, token)

@@ -1,0 +1,54 @@
+"""What the facade is told by its environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+
+SERVICE_ACCOUNT_CA: Final = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Ports are TCP ports; a `metrics_port` of 0 switches metrics off."""
+
+    kube_url: str
+    """The API server. HEADRACE_KUBE_URL, else the cluster's own."""
+    kube_ca_file: str | None = SERVICE_ACCOUNT_CA
+    """PEM file of the authorities that may sign its certificate. HEADRACE_KUBE_CA_FILE; empty takes the system's."""
+    host: str = "0.0.0.0"  # noqa: S104 # a pod is reached by its address
+    """HEADRACE_HOST."""
+    port: int = 8000
+    """HEADRACE_PORT."""
+    metrics_port: int = 9090
+    """HEADRACE_METRICS_PORT. Apart from the API, so that a Service does not publish it."""
+    default_namespace: str = "default"
+    """HEADRACE_DEFAULT_NAMESPACE. Of requests that name none; never read from a token: nobody has verified it here."""
+    body_limit_bytes: int = 1024 * 1024
+    """Larger request bodies are refused with 413. The API server's own limits are tighter for each field."""
+    kube_timeout_s: float = 10.0
+    """For one request to the API server, waiting for a connection included."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Raises ValueError with the variable's name when one is missing or no number."""
+        url = environment.get("HEADRACE_KUBE_URL")
+        if not url:
+            host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
+            if not host:
+                raise ValueError("HEADRACE_KUBE_URL is needed outside of a cluster: the URL of the API server")
+            url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+        return cls(
+            kube_url=url.rstrip("/"),
+            kube_ca_file=environment.get("HEADRACE_KUBE_CA_FILE", cls.kube_ca_file) or None,
+            host=environment.get("HEADRACE_HOST", cls.host),
+            port=_port(environment, "HEADRACE_PORT", cls.port),
+            metrics_port=_port(environment, "HEADRACE_METRICS_PORT", cls.metrics_port),
+            default_namespace=environment.get("HEADRACE_DEFAULT_NAMESPACE") or cls.default_namespace,
+        )
+
+
+def _port(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name, str(default))
+    if not text.isdecimal() or int(text) > 65535:
+        raise ValueError(f"{name} is {text!r}; it needs a port from 0 to 65535")
+    return int(text)
