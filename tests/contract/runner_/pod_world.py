@@ -1,0 +1,222 @@
+"""A real runner and engine as processes, and the operator's part played by hand."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from headrace_bus import Bus, EnqueueOutcome, Envelope, ModelKey, WorkClass
+from headrace_crds import LLMModel, LLMTask
+from headrace_crds.work import resolve
+from headrace_runner.engine.client import Stage, read_state
+
+# Test folders are no packages; the fixture's module lies one above.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from redis_server import RedisServer, free_port
+
+WITHIN_SECONDS = 60.0
+CONTEXT_TOKENS = 2048
+POD = "headrace-smol-0"
+T = TypeVar("T")
+
+
+async def until(condition: Callable[[], Awaitable[T]], within_seconds: float = WITHIN_SECONDS) -> T:
+    """Wait until the condition gives something true, and give it."""
+    deadline = time.monotonic() + within_seconds
+    while not (value := await condition()):
+        assert time.monotonic() < deadline, f"still {value!r}"
+        await asyncio.sleep(0.02)
+    return value
+
+
+class Engine:
+    """The supervisor and its child, as in the engine container."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.socket, self.state = folder / "engine.sock", folder / "engine.json"
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "headrace_runner.engine.supervisor"],
+            env={
+                "PATH": os.environ["PATH"],
+                "HEADRACE_ENGINE_SOCKET": str(self.socket),
+                "HEADRACE_ENGINE_STATE": str(self.state),
+                "HEADRACE_MODEL_PATH": str(model),
+                "HEADRACE_MODELS_DIR": str(model.parent),
+                "HEADRACE_CONTEXT_TOKENS": str(CONTEXT_TOKENS),
+                "HEADRACE_PARALLELISM": "2",
+            },
+        )
+
+    async def serving(self) -> bool:
+        assert self.process.poll() is None
+        return read_state(self.state).state is Stage.SERVING
+
+    def kill_child(self) -> None:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for pid in children:
+            os.kill(int(pid), signal.SIGKILL)
+
+    def end(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill_child()
+            self.process.kill()
+            self.process.wait()
+
+
+class Tasks:
+    """Plays the operator: accepts tasks and enqueues them."""
+
+    def __init__(self, kubectl: Any, namespace: str, bus: Bus, model: ModelKey) -> None:
+        self._kubectl = kubectl
+        self._namespace = namespace
+        self._bus = bus
+        self._model = LLMModel.model_validate(
+            {
+                "metadata": {"name": model.name, "namespace": model.namespace},
+                "spec": {"local": {"source": {"persistentVolumeClaim": {"claimName": "c", "path": "m.gguf"}}}},
+            }
+        )
+        self.key = model
+
+    def create(self, name: str, *, attempt: int = 1, **spec: Any) -> LLMTask:
+        spec = {"modelRef": {"name": self.key.name}, "prompt": "Say hello.", **spec}
+        self._kubectl.ok(
+            *("create", "-n", self._namespace, "-f", "-"),
+            stdin=json.dumps(
+                {"apiVersion": "headrace.dev/v1alpha1", "kind": "LLMTask", "metadata": {"name": name}, "spec": spec}
+            ),
+        )
+        now = "2026-01-01T00:00:00Z"
+        waiting = {"status": "False", "lastTransitionTime": now, "reason": "Queued", "message": ""}
+        self.write_status(
+            name,
+            phase="Queued",
+            attempt=attempt,
+            retries=0,
+            attempts=[],
+            assignedModel=str(self.key),
+            runner={"serviceAccount": f"{self._namespace}/headrace-smol"},
+            conditions=[{"type": "Finished", **waiting}, {"type": "Ready", **waiting}],
+        )
+        return self.get(name)
+
+    def write_status(self, name: str, **status: Any) -> None:
+        patch = json.dumps({"status": status})
+        self._kubectl.ok(
+            *("patch", "llmtask", name, "-n", self._namespace, "--subresource=status", "--type=merge", "-p", patch)
+        )
+
+    def delete(self, name: str) -> None:
+        self._kubectl.ok("delete", "llmtask", name, "-n", self._namespace)
+
+    def get(self, name: str) -> LLMTask:
+        return LLMTask.model_validate(self.raw(name))
+
+    def raw(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(
+            self._kubectl.ok("get", "llmtask", name, "-n", self._namespace, "-o", "json")
+        )
+        return found
+
+    async def enqueue(self, task: LLMTask, *, attempt: int = 1) -> None:
+        envelope = Envelope(
+            uid=task.metadata.uid,
+            kind=WorkClass.TASK,
+            namespace=self._namespace,
+            name=task.metadata.name,
+            attempt=attempt,
+            created_ms=1_700_000_000_000,
+            priority=0,
+            cost_tokens=100,
+            payload=resolve(task, self._model).dump(),
+        )
+        assert await self._bus.enqueue(self.key, envelope) is EnqueueOutcome.ENQUEUED
+
+    async def finished(self, name: str) -> LLMTask:
+        async def outcome() -> LLMTask | None:
+            task = self.get(name)
+            return task if task.status and task.status.outcome else None
+
+        return await until(outcome)
+
+    async def running(self, name: str) -> LLMTask:
+        async def phase() -> LLMTask | None:
+            task = self.get(name)
+            return task if task.status and task.status.phase == "Running" else None
+
+        return await until(phase)
+
+
+class Runner:
+    """A runner process with its log."""
+
+    def __init__(self, folder: Path, redis: RedisServer, engine: Engine, model: ModelKey, kubeconfig: Path) -> None:
+        self.port = free_port()
+        url = folder / "redis-url"
+        url.write_text(redis.url)
+        self.log = folder / "runner.log"
+        self._sink = self.log.open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-W", "error", "-m", "headrace_runner.main"],
+            stdout=self._sink,
+            stderr=subprocess.STDOUT,
+            env={
+                "PATH": os.environ["PATH"],
+                "HEADRACE_MODEL": str(model),
+                "HEADRACE_MODEL_GENERATION": "3",
+                "HEADRACE_POD": POD,
+                "HEADRACE_REDIS_URL_FILE": str(url),
+                "HEADRACE_PARALLELISM": "2",
+                "HEADRACE_LEASE_SECONDS": "2",
+                "HEADRACE_ENGINE_SOCKET": str(engine.socket),
+                "HEADRACE_ENGINE_STATE": str(engine.state),
+                "HEADRACE_HTTP_PORT": str(self.port),
+                "HEADRACE_KUBECONFIG": str(kubeconfig),
+            },
+        )
+
+    async def get(self, path: str) -> tuple[int, str]:
+        def fetch() -> tuple[int, str]:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as reply:
+                    return reply.status, reply.read().decode()
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code, error.read().decode()
+            except urllib.error.URLError:
+                assert self.process.poll() is None, self.log.read_text()
+                return 0, ""
+
+        return await asyncio.to_thread(fetch)
+
+    async def ready(self) -> bool:
+        return (await self.get("/readyz"))[0] == 200
+
+    async def metric(self, line_start: str) -> float:
+        _, text = await self.get("/metrics")
+        lines = [line for line in text.splitlines() if line.startswith(line_start)]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._sink.close()
+
+
+StartRunner = Callable[..., Awaitable[Runner]]
