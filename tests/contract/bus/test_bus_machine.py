@@ -154,7 +154,7 @@ class Machine(RuleBasedStateMachine):
 def test_lua_and_model_agree(shared_server: RedisServer) -> None:
     Machine.url = shared_server.url
     limits = settings(
-        max_examples=40,
+        max_examples=30,
         stateful_step_count=40,
         deadline=None,
         database=None,
