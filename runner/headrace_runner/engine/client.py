@@ -85,7 +85,7 @@ class EngineClient:
         # On the wire ids are never used twice: a caller may use its own again before an abort has arrived.
         self._by_wire_id: dict[str, _Running] = {}
         self._wire_ids = itertools.count(1)
-        self._lost = EngineLost("the engine closed the connection")
+        self._end = "the engine closed the connection"
         self._receiver = asyncio.create_task(self._receive(), name="engine-client")
 
     @classmethod
@@ -125,7 +125,7 @@ class EngineClient:
         running = _Running(str(next(self._wire_ids)), on_progress)
         frame = encode_frame(replace(request, id=running.wire_id).to_json())
         if self.closed.is_set():
-            raise self._lost
+            raise EngineLost(self._end)
         self._running[request.id] = self._by_wire_id[running.wire_id] = running
         try:
             self._writer.write(frame)
@@ -171,12 +171,12 @@ class EngineClient:
                 if event is not None:
                     self._handle(event)
         except (OSError, ProtocolError) as error:
-            self._lost = EngineLost(f"the connection to the engine broke: {error}")
+            self._end = f"the connection to the engine broke: {error}"
         finally:
             self.closed.set()
             for running in self._running.values():
                 if not running.result.done():
-                    running.result.set_exception(self._lost)
+                    running.result.set_exception(EngineLost(self._end))
             self._writer.close()
             with contextlib.suppress(OSError):
                 await self._writer.wait_closed()

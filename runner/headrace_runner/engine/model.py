@@ -73,6 +73,10 @@ class LoadedModel:
         self.eog_tokens = frozenset(
             token for token in range(self.vocab_size) if llama.llama_vocab_is_eog(self._vocab, token)
         )
+        # A token's text is at least as long as the bytes that it stands for.
+        self.longest_token_bytes = max(
+            len(llama.llama_vocab_get_text(self._vocab, token)) for token in range(self.vocab_size)
+        )
         self.parameters = int(llama.llama_model_n_params(self._model))
         self.bos_text = self._token_text(llama.llama_vocab_bos(self._vocab))
         self.eos_text = self._token_text(llama.llama_vocab_eos(self._vocab))

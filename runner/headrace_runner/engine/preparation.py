@@ -28,13 +28,14 @@ class Preparation:
     def prepare(self, connection: Connection, request: Generate) -> Job:
         """Make the job. Raises Refusal: ChatTemplateFailed, ContextLengthExceeded, InvalidSchema, UnsupportedSchema."""
         received = time.monotonic()
-        tokens = self._model.tokenize(self._prompt(request))
-        limit = self._model.context_tokens
+        prompt = self._prompt(request)
+        # Some tokenizers of llama.cpp are quadratic or recursive: what can never fit is not tokenized.
+        size_bytes = sum(len(segment.encode()) for segment in prompt)
+        self._check_room(size_bytes // self._model.longest_token_bytes, "at least ")
+        tokens = self._model.tokenize(prompt)
         if not tokens:
             raise Refusal(Reason.INVALID_PARAMETERS, "the prompt is empty")
-        if len(tokens) + 1 > limit:
-            message = f"the prompt has {len(tokens)} tokens and needs room for one more; contextTokens is {limit}"
-            raise Refusal(Reason.CONTEXT_LENGTH_EXCEEDED, message)
+        self._check_room(len(tokens), "")
         schema = request.json_schema
         return Job(
             key=(connection.number, request.id),
@@ -45,6 +46,12 @@ class Preparation:
             emit=connection.emit_from_thread,
             submitted=received,
         )
+
+    def _check_room(self, tokens: int, at_least: str) -> None:
+        limit = self._model.context_tokens
+        if tokens + 1 > limit:
+            message = f"the prompt has {at_least}{tokens} tokens and needs room for one more; contextTokens is {limit}"
+            raise Refusal(Reason.CONTEXT_LENGTH_EXCEEDED, message)
 
     def _prompt(self, request: Generate) -> list[str]:
         if request.prompt is None:

@@ -35,6 +35,7 @@ class Reason(enum.StrEnum):
     ABORTED = "Aborted"  # no: the runner asked for it
     ENGINE_OVERLOADED = "EngineOverloaded"  # yes: more requests than sequences and waiting places
     DECODE_FAILED = "DecodeFailed"  # yes: llama.cpp refused a batch
+    INTERNAL_ERROR = "InternalError"  # yes: a defect of ours, with its traceback in the engine's log
     ENGINE_STOPPING = "EngineStopping"  # yes
     PROTOCOL_ERROR = "ProtocolError"  # no: a broken frame; the connection ends
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -89,8 +90,7 @@ class Connection:
         self._writer = writer
         self._event_loop = asyncio.get_running_loop()
         self._unfinished: set[str] = set()
-        self._aborted: set[str] = set()
-        self._preparing: set[asyncio.Task[None]] = set()
+        self._preparing: dict[str, asyncio.Task[None]] = {}
 
     async def serve(self) -> None:
         """Greet, then work on requests until the other side ends or breaks the protocol."""
@@ -144,24 +144,27 @@ class Connection:
             return
         self._unfinished.add(request.id)
         self._server.unfinished += 1
-        task = asyncio.create_task(self._prepare(request))
-        self._preparing.add(task)
-        task.add_done_callback(self._preparing.discard)
+        self._preparing[request.id] = asyncio.create_task(self._prepare(request))
 
     async def _prepare(self, request: Generate) -> None:
         server = self._server
         try:
             job = await self._event_loop.run_in_executor(server.executor, server.prepare, self, request)
-            if request.id in self._aborted:
-                raise Refusal(Reason.ABORTED, "aborted")
+            del self._preparing[request.id]
             server.decode_loop.submit(job)
         except Refusal as refusal:
-            self._deliver(Failure(request.id, refusal.reason, refusal.message, refusal.retryable))
+            self._finish(Failure(request.id, refusal.reason, refusal.message, refusal.retryable))
+        except Exception as error:
+            # Without an answer the runner would wait until its deadline.
+            traceback.print_exc()
+            self._finish(Failure(request.id, Reason.INTERNAL_ERROR, type(error).__name__, retryable=True))
 
     def _abort(self, request_id: str) -> None:
-        if request_id in self._unfinished:
-            # Whether it is still prepared or decoded already: the one that does not apply is ignored.
-            self._aborted.add(request_id)
+        if (task := self._preparing.get(request_id)) is not None:
+            # Leaves the executor's queue at once; what a thread has begun it finishes for nobody.
+            task.cancel()
+            self._finish(Failure(request_id, Reason.ABORTED, "aborted"))
+        elif request_id in self._unfinished:
             self._server.decode_loop.abort((self.number, request_id))
 
     def _deliver(self, event: Event) -> None:
@@ -174,6 +177,6 @@ class Connection:
         request_id = "" if isinstance(event, Hello) else event.id
         if request_id in self._unfinished:
             self._unfinished.discard(request_id)
-            self._aborted.discard(request_id)
+            self._preparing.pop(request_id, None)
             self._server.unfinished -= 1
         self.send(event)

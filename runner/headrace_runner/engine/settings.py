@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
+_MAX_SOCKET_PATH_BYTES: Final = 107  # sockaddr_un
 Sandbox = Literal["Required", "BestEffort"]
 GpuLayers = Literal["All"] | int
 
@@ -42,11 +43,14 @@ class EngineSettings:
         sha256 = environment.get("HEADRACE_MODEL_SHA256", "").strip().lower() or None
         if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
             raise ValueError("HEADRACE_MODEL_SHA256: expected 64 hexadecimal digits")
+        socket_path = environment.get("HEADRACE_ENGINE_SOCKET", "/run/headrace/engine.sock")
+        if len(os.fsencode(socket_path)) > _MAX_SOCKET_PATH_BYTES:
+            raise ValueError(f"HEADRACE_ENGINE_SOCKET: longer than {_MAX_SOCKET_PATH_BYTES} bytes")
         if not environment.get("HEADRACE_MODEL_PATH"):
             raise ValueError("HEADRACE_MODEL_PATH: not set")
         return cls(
             model_path=Path(environment["HEADRACE_MODEL_PATH"]),
-            socket_path=Path(environment.get("HEADRACE_ENGINE_SOCKET", "/run/headrace/engine.sock")),
+            socket_path=Path(socket_path),
             state_path=Path(environment.get("HEADRACE_ENGINE_STATE", "/run/headrace/engine.json")),
             models_dir=Path(environment.get("HEADRACE_MODELS_DIR", "/models")),
             model_sha256=sha256,

@@ -16,14 +16,12 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from headrace_runner.engine.backoff import Backoff
 from headrace_runner.engine.failures import MAX_REPORT_BYTES, REFUSED_EXIT, REPORT_FD_VARIABLE, EngineRefusal
 from headrace_runner.engine.seccomp import SandboxUnavailable, install_filter
 from headrace_runner.engine.settings import EngineSettings
 from headrace_runner.engine.state import EngineModel, EngineState, Stage, write_state
 
-FIRST_BACKOFF_SECONDS: Final = 1.0
-LAST_BACKOFF_SECONDS: Final = 300.0
-STABLE_SECONDS: Final = 60.0
 _CHILD_MODULE: Final = "headrace_runner.engine.child"
 _MEMORY_EVENTS: Final = Path("/sys/fs/cgroup/memory.events")
 
@@ -60,7 +58,7 @@ class Supervisor:
         self._stage = Stage.STARTING
         self._serving_since: float | None = None
         self._stopping = False
-        self._backoff_seconds = FIRST_BACKOFF_SECONDS
+        self._backoff = Backoff()
         self._oom_kills = 0
         self._wake, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -162,11 +160,8 @@ class Supervisor:
             state = Stage.RESTARTING if served else Stage.FAILED
             self._write(state, reason="EngineCrashed", message=message, restarts=restarts, engine=None)
             _log("engine child died", cause=message, restarts=restarts)
-        if self._serving_since is not None and time.monotonic() - self._serving_since >= STABLE_SECONDS:
-            self._backoff_seconds = FIRST_BACKOFF_SECONDS
-        delay = self._backoff_seconds
-        self._backoff_seconds = min(2 * delay, LAST_BACKOFF_SECONDS)
-        return delay
+        served_seconds = 0.0 if self._serving_since is None else time.monotonic() - self._serving_since
+        return self._backoff.next_seconds(served_seconds)
 
     def _describe_death(self) -> str:
         code = os.waitstatus_to_exitcode(self._exit_status)

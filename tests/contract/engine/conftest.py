@@ -34,7 +34,9 @@ class EngineProcess:
         self.state_path = folder / "engine.json"
         # A None in sys.modules is what a package that is not installed amounts to.
         hide = f"import sys; sys.modules[{hide_module!r}] = None" if hide_module else ""
-        start = f"{hide}\nfrom headrace_runner.engine.supervisor import main\nraise SystemExit(main())"
+        # 36 is PR_SET_CHILD_SUBREAPER: orphans come to it as they come to PID 1 of a container.
+        adopt = "import ctypes; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)"
+        start = f"{adopt}\n{hide}\nfrom headrace_runner.engine.supervisor import main\nraise SystemExit(main())"
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", start],
             env={
@@ -63,10 +65,18 @@ class EngineProcess:
     def wait_serving(self) -> EngineState:
         return self.wait(lambda state: state.state is Stage.SERVING)
 
+    def child_pids(self) -> list[int]:
+        """Give the supervisor's children, zombies among them."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
     def child_pid(self) -> int:
-        task = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        (pid,) = task.read_text().split()
-        return int(pid)
+        (pid,) = self.child_pids()
+        return pid
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
     def terminate(self, seconds: float = 20.0) -> int:
         self._process.send_signal(signal.SIGTERM)

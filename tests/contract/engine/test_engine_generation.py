@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import jsonschema_rs
 import pytest
@@ -120,14 +121,10 @@ async def test_a_schema_gives_a_valid_document(client: EngineClient, temperature
     validator = jsonschema_rs.validator_for(json.loads(PERSON))
     for seed in range(4):
         request = ask(str(seed), "Invent a person.", temperature=temperature, seed=seed, max_tokens=120, stop=('"',))
-        result = await client.generate(Generate(**{**vars_of(request), "json_schema": PERSON}))
+        result = await client.generate(replace(request, json_schema=PERSON))
         assert (result.finish_reason, result.enforcement) == ("Stop", "Grammar")
         assert validator.is_valid(json.loads(result.text))
         assert list(json.loads(result.text)) == ["name", "age", "tags"]
-
-
-def vars_of(request: Generate) -> dict[str, object]:
-    return {"id": request.id, "prompt": request.prompt, "parameters": request.parameters}
 
 
 async def test_a_document_cut_off_is_told_by_its_finish_reason(client: EngineClient) -> None:
@@ -178,12 +175,24 @@ async def test_a_prompt_that_cannot_fit_is_refused_with_the_numbers(client: Engi
     assert refused.value.reason == "ContextLengthExceeded"
 
 
-async def test_a_long_prompt_goes_in_by_chunks_and_the_room_left_bounds_the_text(engine, client) -> None:
+async def test_a_prompt_that_can_never_fit_is_not_even_tokenized(client: EngineClient) -> None:
+    with pytest.raises(EngineRefused, match=r"has at least \d+ tokens .* contextTokens is 512") as refused:
+        await client.generate(ask("1", "a" * 2_000_000))
+    assert refused.value.reason == "ContextLengthExceeded"
+
+
+async def test_an_empty_prompt_is_answered_by_the_template(client: EngineClient) -> None:
+    assert (await client.generate(ask("1", "", max_tokens=2))).usage.prompt_tokens > 10
+
+
+async def test_a_long_prompt_goes_in_by_chunks_and_the_room_left_bounds_the_text(client: EngineClient) -> None:
     whole = await client.generate(ask("0", "mill", max_tokens=1))
     words = 511 - whole.usage.prompt_tokens
-    result = await client.generate(ask("1", "mill" + " mill" * words, max_tokens=50))
-    assert result.usage.prompt_tokens == 511
-    assert (result.usage.completion_tokens <= 1, result.finish_reason) == (True, "Length")
+    # A grammar without an end, so that the model cannot end it early.
+    endless = json.dumps({"type": "string", "minLength": 1000})
+    request = replace(ask("1", "mill" + " mill" * words, max_tokens=50), json_schema=endless)
+    result = await client.generate(request)
+    assert (result.usage.prompt_tokens, result.usage.completion_tokens, result.finish_reason) == (511, 1, "Length")
     with pytest.raises(EngineRefused, match="512 tokens"):
         await client.generate(ask("2", "mill" + " mill" * (words + 1)))
 

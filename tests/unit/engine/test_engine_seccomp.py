@@ -32,6 +32,8 @@ found = {
     "process_vm_readv": call("process_vm_readv", os.getppid(), None, 0, None, 0, 0),
     "bpf": call("syscall", ctypes.c_long(321), ctypes.c_long(0), ctypes.c_void_p(0), ctypes.c_long(0)),
     "socketpair_inet": call("socketpair", 2, 1, 0, ctypes.byref((ctypes.c_int * 2)())),
+    "clone_newuser": call("syscall", ctypes.c_long(56), ctypes.c_ulong(0x10000011), *[ctypes.c_long(0)] * 4),
+    "clone3": call("syscall", ctypes.c_long(435), ctypes.c_void_p(0), ctypes.c_long(0)),
     "no_new_privs": libc.prctl(39, 0, 0, 0, 0),
 }
 socket.socketpair()
@@ -56,7 +58,7 @@ def found() -> dict[str, object]:
     "name",
     [
         *("inet", "inet6", "netlink", "vsock", "packet", "padded", "socketpair_inet", "thread"),
-        *("ptrace", "process_vm_readv", "unshare_user", "mount", "io_uring", "bpf"),
+        *("ptrace", "process_vm_readv", "unshare_user", "clone_newuser", "mount", "io_uring", "bpf"),
     ],
 )
 def test_it_answers_eperm(found: dict[str, object], name: str) -> None:
@@ -67,6 +69,7 @@ def test_it_leaves_unix_sockets_threads_and_children(found: dict[str, object]) -
     assert found["unix"] == "ok"
     assert found["child_inherits"] is True
     assert found["no_new_privs"] == 1
+    assert found["clone3"] == "ENOSYS"
 
 
 def test_without_libseccomp_there_is_no_container_engine(tmp_path: object) -> None:

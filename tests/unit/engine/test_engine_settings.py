@@ -48,6 +48,7 @@ def test_all_values() -> None:
         ("HEADRACE_GPU_LAYERS", "0"),
         ("HEADRACE_THREADS", "-1"),
         ("HEADRACE_ENGINE_SANDBOX", "Off"),
+        ("HEADRACE_ENGINE_SOCKET", "/run/" + "x" * 103),
     ],
 )
 def test_a_wrong_value_names_its_variable(name: str, value: str) -> None:

@@ -1,0 +1,22 @@
+"""How long the supervisor waits before it starts the engine again."""
+
+from typing import Final
+
+FIRST_SECONDS: Final = 1.0
+LAST_SECONDS: Final = 300.0
+STABLE_SECONDS: Final = 60.0
+
+
+class Backoff:
+    """Doubles from one second to five minutes; an engine that served for a minute starts from one second again."""
+
+    def __init__(self) -> None:
+        self._next_seconds = FIRST_SECONDS
+
+    def next_seconds(self, served_seconds: float) -> float:
+        """Give the seconds to wait after an engine that served for ``served_seconds`` (0: never) ended."""
+        if served_seconds >= STABLE_SECONDS:
+            self._next_seconds = FIRST_SECONDS
+        delay = self._next_seconds
+        self._next_seconds = min(2 * delay, LAST_SECONDS)
+        return delay
