@@ -11,7 +11,7 @@ from tests.contract.conftest import ROOT, Apply, Kubectl
 
 pytestmark = pytest.mark.contract
 
-SAMPLES = sorted((ROOT / "config/samples").glob("*.yaml"))
+SAMPLES = sorted([*(ROOT / "config/samples").glob("*.yaml"), *(ROOT / "config/demo").glob("*.yaml")])
 INVALID = sorted((ROOT / "config/samples/invalid").glob("*.yaml"))
 
 
@@ -129,7 +129,7 @@ def test_each_spec_field_but_priority_is_immutable(kubectl: Kubectl, namespace: 
 
 
 def test_a_model_scales_and_shows_up_under_short_name_and_category(kubectl: Kubectl, namespace: str) -> None:
-    model = (ROOT / "config/samples/llmmodel.yaml").read_text(encoding="utf-8")
+    model = (ROOT / "config/demo/model.yaml").read_text(encoding="utf-8")
     name = yaml.safe_load(model)["metadata"]["name"]
     kubectl.ok("apply", "-n", namespace, "-f", "-", stdin=model)
     kubectl.ok("scale", f"llmm/{name}", "-n", namespace, "--replicas=0")
@@ -147,8 +147,7 @@ def test_every_field_is_explained(kubectl: Kubectl) -> None:
 
 
 def test_an_unknown_field_is_named(apply: Apply) -> None:
-    manifest = (ROOT / "config/samples/llmtask.yaml").read_text(encoding="utf-8")
-    task = yaml.safe_load(manifest)
+    task = next(yaml.safe_load_all((ROOT / "config/demo/tasks.yaml").read_text(encoding="utf-8")))
     task["spec"]["propmt"] = "x"
     done = apply(yaml.safe_dump(task))
     assert done.returncode != 0
