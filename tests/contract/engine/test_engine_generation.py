@@ -81,6 +81,13 @@ async def test_usage_and_timings_are_counted(client: EngineClient) -> None:
     assert 0 < result.timings.first_token_ms <= result.timings.generation_ms
 
 
+async def test_a_model_that_has_said_all_ends_by_itself(client: EngineClient) -> None:
+    result = await client.generate(ask("1", "Hi", temperature=0.0, max_tokens=100))
+    assert result.finish_reason == "Stop"
+    assert result.usage.completion_tokens < 40
+    assert "help" in result.text
+
+
 async def test_a_stop_string_ends_the_text_before_it(client: EngineClient) -> None:
     free = await client.generate(ask("1", temperature=0.0))
     middle = len(free.text) // 2

@@ -32,6 +32,7 @@ def test_text_ends_before_the_first_stop_however_tokens_are_cut(text: str, cuts:
     # latest with the one that is completed first.
     first_completed = min(at + len(stop) for stop in stops if (at := text.find(stop)) >= 0)
     assert text.startswith(str(completion))
+    assert not any(stop in str(completion) for stop in stops)
     assert len(str(completion)) in {at for stop in stops for at in range(len(text)) if text.startswith(stop, at)}
     assert len(str(completion)) < first_completed
 
@@ -63,3 +64,11 @@ def test_any_bytes_give_text_without_surrogates(pieces: list[bytes]) -> None:
         if completion.push(piece):
             break
     str(completion).encode("utf-8")
+
+
+@pytest.mark.parametrize("stops", [["b", "d"], ["d", "b"], ["bcd", "c"], ["d", "abcde", "b"]])
+def test_of_several_stops_in_one_token_the_first_counts(stops: list[str]) -> None:
+    completion = CompletionText(stops)
+    assert completion.push(b"abcde")
+    assert not any(stop in str(completion) for stop in stops)
+    assert str(completion) in ("a", "")
