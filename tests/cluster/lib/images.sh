@@ -36,15 +36,36 @@ redis_image() {
   REDIS_ARCHIVE=$folder/image.tar
 }
 
-# app_image operator|runner CONTEXT: sets IMAGE and ARCHIVE. The older ones of that name go.
+# app_image operator|runner CONTEXT: into the layout folder of its dependencies; sets IMAGE, LAYOUT and TAG.
 app_image() {
-  local name=$1 context=$2 hash folder old
-  hash=$({ cat "$IMAGE_RECIPES/app" "$context/Dockerfile" "$context/dependencies/KEY"; sha256sum <"$context"/code/*.whl; echo "$BASE_IMAGE"; } | digest)
-  folder=$(image_folder "$name" "$hash" 15 "making the $name image" app "$BASE_IMAGE" "$context" "$name")
-  IMAGE=localhost/headrace-$name:$hash
-  ARCHIVE=$folder/image.tar
-  touch "$folder"
-  keep_newest "image-$name" 2
+  local name=$1 context=$2 key dependencies
+  key=$({ cat "$IMAGE_RECIPES/app" "$context/Dockerfile" "$context/dependencies/KEY"; echo "$BASE_IMAGE"; } | digest)
+  TAG=$(cat "$context"/code/*.whl | { echo "$key"; cat; } | digest)
+  IMAGE=localhost/headrace-$name:$TAG
+  LAYOUT=$CACHE/layout-$name/$key
+  dependencies=localhost/headrace-$name-dependencies:$key
+  mkdir -p "$LAYOUT" "$CACHE/log"
+  (
+    flock 8
+    if has_tag "$LAYOUT" "$TAG"; then exit; fi
+    # Each change of code leaves a layer of some megabytes.
+    if [ "$(du -sm "$LAYOUT" | cut -f1)" -gt 3000 ]; then rm -rf "${LAYOUT:?}"/*; fi
+    expected=8
+    in_storage "$dependencies" || expected=60
+    with_progress $expected "making the $name image" "$CACHE/log/image-$name.log" \
+      "$IMAGE_RECIPES/app" "$LAYOUT" "$TAG" "$BASE_IMAGE" "$context" "$name" "$dependencies" 8>&-
+  ) 8>"$CACHE/layout-$name/$key.lock"
+  touch "$LAYOUT"
+  keep_newest "layout-$name" 2
+}
+
+has_tag() { grep -qF "\"org.opencontainers.image.ref.name\":\"$2\"" "$1/index.json" 2>/dev/null; }
+
+# import_app IMAGE LAYOUT TAG: into the node, which is sent the layers it lacks.
+import_app() {
+  if [ -n "$(ctr images ls -q "name==$1")" ]; then return; fi
+  ctr content ls -q | "$LIB/oci-stream" "$2" "$3" "$1" | ctr images import - >/dev/null
+  note "imported $1"
 }
 
 # import_image IMAGE ARCHIVE: into the node, unless it is there.
