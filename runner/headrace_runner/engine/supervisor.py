@@ -60,6 +60,7 @@ class Supervisor:
         self._stopping = False
         self._backoff = Backoff()
         self._oom_kills = 0
+        self._spawned = 0.0
         self._wake, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> int:
@@ -90,6 +91,7 @@ class Supervisor:
         environment = {**os.environ, REPORT_FD_VARIABLE: str(child_end), "GGML_NO_BACKTRACE": "1"}
         command = [sys.executable, "-P", "-m", _CHILD_MODULE]
         self._oom_kills = _oom_kills()
+        self._spawned = time.monotonic()
         self._child = os.posix_spawn(
             sys.executable,
             command,
@@ -143,7 +145,11 @@ class Supervisor:
         if self._stage is Stage.SERVING:
             self._serving_since = time.monotonic()
             self._write(Stage.SERVING, reason="", message="", engine=engine)
-            _log("engine serves", start_seconds=round(time.monotonic() - _STARTED, 2), restarts=self._state.restarts)
+            _log(
+                "engine serves",
+                start_seconds=round(self._serving_since - self._spawned, 2),
+                restarts=self._state.restarts,
+            )
         elif self._state.state is not Stage.FAILED or self._stage is Stage.LOADING:
             # A refused file is looked at again and again; it shows as Failed until it gets further than before.
             self._write(self._stage, percent=percent if isinstance(percent, int) and 0 <= percent <= 100 else None)
@@ -219,8 +225,6 @@ def _log(message: str, **data: object) -> None:
     sys.stderr.write(json.dumps({"event": message, **data}) + "\n")
     sys.stderr.flush()
 
-
-_STARTED: Final = time.monotonic()
 
 if __name__ == "__main__":
     sys.exit(main())
