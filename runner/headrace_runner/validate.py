@@ -7,6 +7,7 @@ process that renews leases, so a helper gets a time limit and an address-space l
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
@@ -94,7 +95,7 @@ class Validator:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             # No credentials and no addresses: it needs none.
-            env={LIMIT_VARIABLE: str(self._time_limit_seconds + 1)},
+            env={LIMIT_VARIABLE: str(self._time_limit_seconds + 1), "PYTHONPATH": _import_path()},
             # Ctrl-C in a terminal is the parent's to handle.
             start_new_session=True,
         )
@@ -112,6 +113,11 @@ class Validator:
             f"output.jsonSchema could not be judged within {self._time_limit_seconds} s and its memory bound: "
             "simplify its patterns and references"
         )
+
+
+def _import_path() -> str:
+    """Where this process found its modules: a checkout's need not be installed."""
+    return os.pathsep.join(path for path in sys.path if path)
 
 
 class _Helper:

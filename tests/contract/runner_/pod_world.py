@@ -45,7 +45,7 @@ class Engine:
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "headrace_runner.engine.supervisor"],
             env={
-                "PATH": os.environ["PATH"],
+                **os.environ,
                 "HEADRACE_ENGINE_SOCKET": str(self.socket),
                 "HEADRACE_ENGINE_STATE": str(self.state),
                 "HEADRACE_MODEL_PATH": str(model),
@@ -158,6 +158,42 @@ class Tasks:
         return await until(phase)
 
 
+class Gate:
+    """A TCP relay to the API server that can be shut."""
+
+    def __init__(self, target: tuple[str, int], port: int, kubeconfig: Path) -> None:
+        self.port = port
+        self.kubeconfig = kubeconfig
+        self._target = target
+        self._open: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._relay, "127.0.0.1", self.port)
+
+    async def shut(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._open:
+            writer.close()
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_connection(*self._target)
+        self._open |= {writer, forth}
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            try:
+                while data := await source.read(65536):
+                    sink.write(data)
+                    await sink.drain()
+            except OSError:
+                pass
+            finally:
+                sink.close()
+
+        await asyncio.gather(pump(reader, forth), pump(back, writer))
+
+
 class Runner:
     """A runner process with its log."""
 
@@ -172,7 +208,7 @@ class Runner:
             stdout=self._sink,
             stderr=subprocess.STDOUT,
             env={
-                "PATH": os.environ["PATH"],
+                **os.environ,
                 "HEADRACE_MODEL": str(model),
                 "HEADRACE_MODEL_GENERATION": "3",
                 "HEADRACE_POD": POD,

@@ -4,11 +4,9 @@ import asyncio
 import hashlib
 import json
 import signal
-from pathlib import Path
 
 import pytest
-import yaml
-from pod_world import POD, Engine, Runner, StartRunner, Tasks, until
+from pod_world import POD, Engine, Gate, Runner, StartRunner, Tasks, until
 from redis_server import RedisServer
 
 from headrace_bus import Bus, EntryState, ModelKey, ReturnReason
@@ -247,54 +245,11 @@ async def test_it_reports(bus: Bus, runner: Runner, model: ModelKey) -> None:
     assert (await runner.get("/healthz"))[0] == 200
 
 
-class Gate:
-    """A TCP relay to the API server that can be shut."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
-        self._open: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
-        self.port = 0
-
-    async def open(self) -> None:
-        self._server = await asyncio.start_server(self._relay, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def shut(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for writer in self._open:
-            writer.close()
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back, forth = await asyncio.open_connection(*self._target)
-        self._open |= {writer, forth}
-
-        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            try:
-                while data := await source.read(65536):
-                    sink.write(data)
-                    await sink.drain()
-            except OSError:
-                pass
-            finally:
-                sink.close()
-
-        await asyncio.gather(pump(reader, forth), pump(back, writer))
-
-
 async def test_a_commit_waits_for_the_api_server(
-    tasks: Tasks, bus: Bus, start_runner: StartRunner, runner_kubeconfig: Path, model: ModelKey
+    tasks: Tasks, bus: Bus, start_runner: StartRunner, gate: Gate, model: ModelKey
 ) -> None:
-    config = yaml.safe_load(runner_kubeconfig.read_text())
-    host, port = config["clusters"][0]["cluster"]["server"].removeprefix("https://").split(":")
-    gate = Gate(host, int(port))
-    await gate.open()
-    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{gate.port}"
-    runner_kubeconfig.write_text(yaml.safe_dump(config))
-    runner = await start_runner(runner_kubeconfig)
+    runner = await start_runner(gate.kubeconfig)
     await gate.shut()
-
     task = tasks.create("parked", parameters={"maxTokens": 4})
     await tasks.enqueue(task)
 
@@ -320,4 +275,3 @@ async def test_a_commit_waits_for_the_api_server(
     status = (await tasks.finished("parked")).status
     assert status is not None
     assert status.outcome is Outcome.COMPLETE
-    await gate.shut()

@@ -1,0 +1,7 @@
+"""``python -m headrace_cli``."""
+
+import sys
+
+from headrace_cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,112 @@
+"""``headrace run``: manifests to outcomes without a cluster."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from headrace_cli.local_engine import EngineFailed, local_engine
+from headrace_cli.local_task import Finished, run_task
+from headrace_cli.printing import render
+from headrace_cli.progress import Progress
+from headrace_cli.sources import SourceError, read_sources
+from headrace_cli.weights import Weights, WeightsError
+from headrace_crds.manifest import Checked, Manifest, Problem, check
+from headrace_crds.model import LLMModel
+from headrace_crds.task import LLMTask, Outcome
+from headrace_runner.engine.client import EngineState
+from headrace_runner.validate import Validator
+
+Group = tuple[LLMModel, Path, list[Manifest]]
+"""A model, its file here, and the tasks that name it."""
+
+Ended = dict[tuple[str, str, str], Finished]
+"""By the manifest's key."""
+
+
+def run(names: Sequence[str], weights: Weights, output: str) -> int:
+    """Execute every task; gives the exit code: 0 all Complete, 1 some are not, 2 nothing could be executed."""
+    try:
+        checked = check(read_sources(names))
+        problems = checked.problems or _unresolved(checked)
+        for problem in problems:
+            print(problem, file=sys.stderr)
+        if problems:
+            return 2
+        groups = _groups(checked, weights)
+    except (SourceError, WeightsError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    finished: Ended = {}
+    code = 0
+    try:
+        asyncio.run(_run(groups, finished))
+    except EngineFailed as error:
+        print(f"the engine does not serve: {error}", file=sys.stderr)
+        code = 1
+    # In the order of the manifests, whichever came first.
+    done = [finished[task.key] for task in _tasks(checked) if task.key in finished]
+    if done:
+        sys.stdout.write(render(done, output))
+    return code or int(any(task.outcome is not Outcome.COMPLETE for task in done))
+
+
+async def _run(groups: Sequence[Group], finished: Ended) -> None:
+    progress = Progress()
+    async with Validator() as validator:
+        for group in groups:
+            await _run_group(group, validator, progress, finished)
+
+
+async def _run_group(group: Group, validator: Validator, progress: Progress, finished: Ended) -> None:
+    model, weights, tasks = group
+    name, local = model.metadata.name, model.spec.local
+    if local is None:
+        raise EngineFailed(f"LLMModel {name} is not local")
+    slots = asyncio.Semaphore(local.parallelism)
+
+    def told(state: EngineState) -> None:
+        progress.engine(name, state)
+
+    async with local_engine(local, weights, told) as engine:
+
+        async def one(task: Manifest) -> None:
+            async with slots:
+                finished[task.key] = await run_task(task, model, engine, validator, progress)
+
+        await asyncio.gather(*(one(task) for task in tasks))
+
+
+def _tasks(checked: Checked) -> list[Manifest]:
+    return [manifest for manifest in checked.manifests if isinstance(manifest.object, LLMTask)]
+
+
+def _model_of(task: Manifest, checked: Checked) -> LLMModel | None:
+    if not isinstance(task.object, LLMTask):
+        return None
+    wanted = (task.object.metadata.namespace, task.object.spec.model_ref.name)
+    models = (manifest.object for manifest in checked.manifests if isinstance(manifest.object, LLMModel))
+    return next((each for each in models if (each.metadata.namespace, each.metadata.name) == wanted), None)
+
+
+def _unresolved(checked: Checked) -> list[Problem]:
+    """What a cluster might have and this command does not."""
+    tasks = _tasks(checked)
+    if not tasks:
+        return [Problem("command line", 1, "", "", "no LLMTask among the manifests: there is nothing to run")]
+    message = "no such LLMModel in the same namespace among the manifests: name its file with another -f"
+    return [
+        Problem(task.source, task.line, f"LLMTask/{task.object.metadata.name}", "spec.modelRef.name", message)
+        for task in tasks
+        if _model_of(task, checked) is None
+    ]
+
+
+def _groups(checked: Checked, weights: Weights) -> list[Group]:
+    groups: dict[tuple[str, str], Group] = {}
+    for task in _tasks(checked):
+        model = _model_of(task, checked)
+        if model is not None:
+            key = (model.metadata.namespace, model.metadata.name)
+            groups.setdefault(key, (model, weights.find(model), []))[2].append(task)
+    return list(groups.values())
