@@ -29,7 +29,13 @@ KINDS: Final = ("ServiceAccount", "RoleBinding", "Secret", "NetworkPolicy", "Dep
 
 def build(s: ModelSnapshot, model: LLMModel) -> list[dict[str, Any]]:
     """Every child's manifest, in the order of KINDS."""
-    return [_service_account(model), _role_binding(model), _secret(s, model), _network_policy(s, model), _deployment(s)]
+    return [
+        _service_account(model),
+        _role_binding(model),
+        _secret(s, model),
+        _network_policy(s, model),
+        _deployment(s, model),
+    ]
 
 
 def redis_user(ref: ModelRef) -> str:
@@ -123,9 +129,7 @@ def _network_policy(s: ModelSnapshot, model: LLMModel) -> dict[str, Any]:
     }
 
 
-def _deployment(s: ModelSnapshot) -> dict[str, Any]:
-    assert s.model is not None
-    model = s.model
+def _deployment(s: ModelSnapshot, model: LLMModel) -> dict[str, Any]:
     generation = spec_generation(s, model)
     annotations = {ANNOTATION_SPEC_HASH: spec_hash(model), ANNOTATION_SPEC_GENERATION: str(generation)}
     labels = runner_labels(model.metadata.name)

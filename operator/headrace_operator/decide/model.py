@@ -12,7 +12,7 @@ from headrace_crds.reasons import Reason
 from headrace_operator.decide import children, model_status, placement
 from headrace_operator.decide.placement import Finding, Rank
 from headrace_operator.decide.plans import Announcement, ModelPlan
-from headrace_operator.decide.snapshots import ModelSnapshot, Ownership, PodView, Report
+from headrace_operator.decide.snapshots import LiveChild, ModelSnapshot, Ownership, PodView, Report
 
 BUSY_LOOK_SECONDS: Final = 2.0
 """Between looks while an engine starts or loads; reports also wake the operator when they change."""
@@ -25,20 +25,28 @@ def decide(s: ModelSnapshot) -> ModelPlan:
     """One plan for one look."""
     if s.model is None:
         return ModelPlan("gone", retire=True)
+    retire = s.served_uid not in ("", s.model.metadata.uid)
     foreign = next((child for child in s.live or () if child.ownership is Ownership.FOREIGN), None)
-    conflict = f"{foreign.kind} {foreign.name!r}" if foreign is not None else (s.conflict if s.live is None else "")
-    if conflict:
-        return _told(s, s.model, "name conflict", name_conflict(conflict), conflict=conflict)
+    if foreign is not None:
+        return _told(s, s.model, "name conflict", name_conflict(foreign), retire=retire)
     if any(child.ownership is Ownership.PREDECESSOR for child in s.live or ()):
         finding = Finding(Rank.NONE, Reason.STARTING, "waits until the objects of the deleted model are collected")
-        return _told(s, s.model, "waits for the predecessor", finding)
+        return _told(s, s.model, "waits for the predecessor", finding, retire=retire)
     manifests = children.build(s, s.model) if s.live is not None else []
-    uids = {child.kind: child.uid for child in s.live or () if child.ownership is Ownership.OURS}
-    return _told(s, s.model, "applied" if manifests else "observed", find(s, s.model), children=manifests, uids=uids)
+    return _told(
+        s,
+        s.model,
+        "applied" if manifests else "observed",
+        find(s, s.model),
+        retire=retire,
+        serve=True,
+        children=manifests,
+        uids={child.kind: child.uid for child in s.live or () if child.ownership is Ownership.OURS},
+    )
 
 
-def name_conflict(conflict: str) -> Finding:
-    message = f"{conflict} exists and is not this model's: rename the model or delete that object"
+def name_conflict(foreign: LiveChild) -> Finding:
+    message = f"{foreign.kind} {foreign.name!r} exists and is not this model's: rename the model or delete that object"
     return Finding(Rank.NONE, Reason.NAME_CONFLICT, message, stalled=True)
 
 
@@ -85,9 +93,7 @@ def judge(s: ModelSnapshot, model: LLMModel, finding: Finding) -> model_status.J
     )
 
 
-def _told(
-    s: ModelSnapshot, model: LLMModel, details: str, finding: Finding, *, conflict: str = "", **plan: Any
-) -> ModelPlan:
+def _told(s: ModelSnapshot, model: LLMModel, details: str, finding: Finding, **plan: Any) -> ModelPlan:
     judgement = judge(s, model, finding)
     before = model.status.dump() if model.status is not None else {}
     status = model_status.changed_members(before, model_status.build(model, judgement, now_ms=s.now_ms))
@@ -95,7 +101,6 @@ def _told(
         details,
         status=status,
         announcement=_announcement(model, judgement),
-        conflict=conflict,
         requeue_after_seconds=_next_look(judgement),
         **plan,
     )

@@ -45,13 +45,13 @@ class ModelPlan:
 
     details: str
     retire: bool = False
-    """The model is gone: purge its queue, revoke its Redis user, tell its tasks."""
+    """The model, or its incarnation known so far, is gone: purge its queue, revoke its Redis user, tell its tasks."""
+    serve: bool = False
+    """The queue is registered and the runners' Redis user granted."""
     children: Sequence[Mapping[str, Any]] = ()
     """Manifests to apply; empty when nothing is due."""
     status: Mapping[str, Any] | None = None
     announcement: Announcement | None = None
-    conflict: str = ""
-    """Kind and name of the foreign object that stands in the way."""
     uids: Mapping[str, str] = field(default_factory=dict)
     """Child kind to uid of the live object that the manifest may change by force."""
     requeue_after_seconds: float | None = None

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from headrace_crds.model import LLMModel
+from headrace_crds.model import ClaimSource, LLMModel, Local
 from headrace_crds.names import runner_name
 from headrace_operator.decide.snapshots import RunnerSettings
 
@@ -21,6 +21,7 @@ _ENGINE_FILES: Final = {
 def spec(model: LLMModel, settings: RunnerSettings, *, spec_generation: int) -> dict[str, Any]:
     """A pod spec that Pod Security "restricted" admits."""
     name = runner_name(model.metadata.name)
+    local, claim = served(model)
     pod: dict[str, Any] = {
         "serviceAccountName": name,
         "automountServiceAccountToken": False,
@@ -35,21 +36,28 @@ def spec(model: LLMModel, settings: RunnerSettings, *, spec_generation: int) -> 
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_runner(model, settings, spec_generation), _engine(model, settings)],
-        "volumes": _volumes(model, name),
+        "containers": [_runner(model, local, settings, spec_generation), _engine(local, claim, settings)],
+        "volumes": _volumes(claim, name),
     }
     if settings.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret} for secret in settings.image_pull_secrets]
     return pod
 
 
-def _runner(model: LLMModel, settings: RunnerSettings, spec_generation: int) -> dict[str, Any]:
+def served(model: LLMModel) -> tuple[Local, ClaimSource]:
+    """What CEL promises: a local model with a claim. Raises ValueError."""
     local = model.spec.local
+    if local is None or local.source.persistent_volume_claim is None:
+        raise ValueError("spec.local.source.persistentVolumeClaim is missing")
+    return local, local.source.persistent_volume_claim
+
+
+def _runner(model: LLMModel, local: Local, settings: RunnerSettings, spec_generation: int) -> dict[str, Any]:
     environment = {
         "HEADRACE_MODEL": f"{model.metadata.namespace}/{model.metadata.name}",
         "HEADRACE_MODEL_GENERATION": str(spec_generation),
         "HEADRACE_REDIS_URL_FILE": "/etc/headrace/redis/url",
-        "HEADRACE_PARALLELISM": str(local.parallelism if local else 1),
+        "HEADRACE_PARALLELISM": str(local.parallelism),
         "HEADRACE_LEASE_SECONDS": str(settings.lease_seconds),
         # An image whose default shows every GPU would show them here too.
         "NVIDIA_VISIBLE_DEVICES": "void",
@@ -73,12 +81,9 @@ def _runner(model: LLMModel, settings: RunnerSettings, spec_generation: int) -> 
     }
 
 
-def _engine(model: LLMModel, settings: RunnerSettings) -> dict[str, Any]:
-    local = model.spec.local
-    assert local is not None
-    assert local.source.persistent_volume_claim is not None
+def _engine(local: Local, claim: ClaimSource, settings: RunnerSettings) -> dict[str, Any]:
     environment = {
-        "HEADRACE_MODEL_PATH": f"/models/{local.source.persistent_volume_claim.path}",
+        "HEADRACE_MODEL_PATH": f"/models/{claim.path}",
         "HEADRACE_CONTEXT_TOKENS": str(local.context_tokens),
         "HEADRACE_PARALLELISM": str(local.parallelism),
         **_ENGINE_FILES,
@@ -116,11 +121,7 @@ def _container(name: str, settings: RunnerSettings) -> dict[str, Any]:
     }
 
 
-def _volumes(model: LLMModel, name: str) -> list[dict[str, Any]]:
-    local = model.spec.local
-    assert local is not None
-    assert local.source.persistent_volume_claim is not None
-    claim = {"claimName": local.source.persistent_volume_claim.claim_name, "readOnly": True}
+def _volumes(claim: ClaimSource, name: str) -> list[dict[str, Any]]:
     token = {
         "sources": [
             {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_SECONDS}},
@@ -130,7 +131,7 @@ def _volumes(model: LLMModel, name: str) -> list[dict[str, Any]]:
     }
     return [
         {"name": "socket", "emptyDir": {"sizeLimit": "16Mi"}},
-        {"name": "model", "persistentVolumeClaim": claim},
+        {"name": "model", "persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}},
         {"name": "token", "projected": token},
         {"name": "redis", "secret": {"secretName": name}},
         {"name": "tmp-runner", "emptyDir": {"sizeLimit": "64Mi"}},

@@ -168,7 +168,7 @@ class ModelSnapshot:
     """By pod name."""
     live: Sequence[LiveChild] | None = None
     """What stands under the children's names; None when the children are not due to be applied."""
-    conflict: str = ""
-    """Kind and name of a foreign object found when the children were due last."""
+    served_uid: str = ""
+    """Uid of the incarnation whose queue and Redis user stand; empty when none is known."""
     claim_missing: bool = False
     """The PersistentVolumeClaim was looked for and does not exist."""

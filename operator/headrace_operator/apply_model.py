@@ -1,0 +1,87 @@
+"""The only writes of a model's reconcile: queue and grant, children, status once, then the event."""
+
+import structlog
+
+from headrace_operator import announce
+from headrace_operator.context import Applied, Context, bus_key
+from headrace_operator.decide.children import redis_user
+from headrace_operator.decide.plans import ModelPlan
+from headrace_operator.decide.snapshots import ModelSnapshot
+from headrace_operator.errors import KubeNotFound
+from headrace_operator.kube import MODELS
+from headrace_operator.refs import ModelRef
+from headrace_operator.views import deployment_view, parse_model
+
+_log = structlog.get_logger()
+
+
+async def apply(plan: ModelPlan, s: ModelSnapshot, ctx: Context) -> float | None:
+    """Seconds after which to look again. Raises KubeConflict when something changed since it was observed."""
+    if plan.retire:
+        await _retire(s.ref, s.now_ms, ctx)
+    if s.model is None:
+        return None
+    if plan.serve:
+        await _grant(s, ctx)
+    if plan.children:
+        await _apply_children(plan, s, ctx)
+    try:
+        await _write_status(plan, s, ctx)
+    except KubeNotFound:
+        ctx.store.drop_model(s.ref, s.model.metadata.uid)
+        return 0.0
+    return plan.requeue_after_seconds
+
+
+async def _retire(ref: ModelRef, now_ms: int, ctx: Context) -> None:
+    """Nothing of the model stays in Redis. Its tasks find an empty queue and draw their conclusions."""
+    await ctx.bus.purge(bus_key(ref))
+    await ctx.bus.revoke(redis_user(ref))
+    ctx.memory.applied.pop(ref, None)
+    ctx.memory.granted.pop(ref, None)
+    ctx.memory.registered.discard(ref)
+    ctx.explanations.forget(ref)
+    ctx.memory.replaced_ms[ref] = now_ms
+    _log.info("model retired", model=str(ref))
+    for view in ctx.store.open_tasks_of(ref):
+        ctx.tasks.add(view.ref)
+
+
+async def _grant(s: ModelSnapshot, ctx: Context) -> None:
+    """Once per incarnation of the model and life of Redis, which forgets users when it restarts."""
+    if s.model is None:
+        return
+    stands = (ctx.memory.redis_run_id, s.model.metadata.uid)
+    if s.ref not in ctx.memory.registered:
+        await ctx.bus.register(bus_key(s.ref))
+        ctx.memory.registered.add(s.ref)
+    if ctx.memory.granted.get(s.ref) != stands:
+        await ctx.bus.grant(bus_key(s.ref), redis_user(s.ref), s.redis_password)
+        ctx.memory.granted[s.ref] = stands
+
+
+async def _apply_children(plan: ModelPlan, s: ModelSnapshot, ctx: Context) -> None:
+    if s.model is None:
+        return
+    for manifest in plan.children:
+        body = await ctx.kube.apply(manifest, uid=plan.uids.get(manifest["kind"], ""))
+        if manifest["kind"] == "Deployment":
+            view = deployment_view(body)
+            ctx.store.put_deployment(s.ref, view)
+            metadata = s.model.metadata
+            ctx.memory.applied[s.ref] = Applied(metadata.uid, metadata.generation, view.generation, ctx.monotonic())
+    _log.info("children applied", model=str(s.ref), generation=s.model.metadata.generation)
+
+
+async def _write_status(plan: ModelPlan, s: ModelSnapshot, ctx: Context) -> None:
+    if plan.status is None or s.model is None:
+        return
+    metadata = s.model.metadata
+    body = await ctx.kube.patch_status(
+        MODELS, s.ref.namespace, s.ref.name, plan.status, resource_version=metadata.resource_version
+    )
+    ctx.store.put_model(s.ref, parse_model(body))
+    _log.info("model status", model=str(s.ref), phase=plan.status.get("phase"), details=plan.details)
+    if plan.announcement is not None:
+        await announce.publish("LLMModel", metadata, plan.announcement, ctx)
+    ctx.enqueue_tasks_of(s.ref)

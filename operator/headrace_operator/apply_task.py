@@ -1,0 +1,85 @@
+"""The only writes of a task's reconcile: status once, then the queue, then the event."""
+
+from typing import Final
+
+import structlog
+
+from headrace_bus import BusOutOfMemory, EnqueueOutcome, Envelope, WorkClass
+from headrace_crds.model import LLMModel
+from headrace_crds.task import LLMTask
+from headrace_crds.work import Work, resolve
+from headrace_operator import announce
+from headrace_operator.context import Context, bus_key
+from headrace_operator.decide.plans import Enqueue, TaskPlan
+from headrace_operator.decide.snapshots import TaskSnapshot
+from headrace_operator.errors import KubeNotFound
+from headrace_operator.kube import TASKS
+from headrace_operator.refs import ModelRef
+from headrace_operator.views import milliseconds, parse_task, task_view
+
+EXPLAIN_LATER_SECONDS: Final = 30.0
+_BYTES_PER_TOKEN: Final = 4
+
+_log = structlog.get_logger()
+
+
+async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
+    """Seconds after which to look again. Raises KubeConflict when the object changed since it was observed."""
+    key, task = bus_key(s.ref.model), s.task
+    if plan.status is not None and task is not None:
+        if plan.explains_only and not ctx.explanations.take(s.ref.model):
+            return EXPLAIN_LATER_SECONDS
+        try:
+            body = await ctx.kube.patch_status(
+                TASKS, s.ref.namespace, s.ref.name, plan.status, resource_version=task.metadata.resource_version
+            )
+        except KubeNotFound:
+            return 0.0
+        ctx.store.put_task(task_view(body))
+        task = parse_task(body)
+        _log.info(
+            plan.details,
+            task=str(s.ref),
+            attempt=plan.status.get("attempt") or (task.status.attempt if task.status else None),
+            reason=plan.status.get("reason"),
+        )
+    if plan.enqueue is not None and task is not None and s.model is not None:
+        await _enqueue(plan.enqueue, task, s.model, ctx)
+    if plan.remove:
+        ctx.memory.refused_attempts.pop(s.ref.uid, None)
+        await ctx.bus.remove(key, s.ref.uid)
+    if plan.announcement is not None and task is not None:
+        await announce.publish("LLMTask", task.metadata, plan.announcement, ctx)
+    return plan.requeue_after_seconds
+
+
+async def _enqueue(wanted: Enqueue, task: LLMTask, model: LLMModel, ctx: Context) -> None:
+    ref = ModelRef(model.metadata.namespace, model.metadata.name)
+    if ref not in ctx.memory.registered:
+        await ctx.bus.register(bus_key(ref))
+        ctx.memory.registered.add(ref)
+    envelope = _envelope(task, resolve(task, model), wanted.attempt)
+    try:
+        outcome = await ctx.bus.enqueue(bus_key(ref), envelope, not_before_ms=wanted.not_before_ms)
+    except BusOutOfMemory:
+        ctx.memory.refused_attempts[envelope.uid] = wanted.attempt
+        raise
+    ctx.memory.refused_attempts.pop(envelope.uid, None)
+    if outcome is EnqueueOutcome.STALE:
+        # It was completed, or a later attempt is there: the next look sees which.
+        _log.info("enqueue came too late", task=f"{envelope.namespace}/{envelope.name}", attempt=wanted.attempt)
+
+
+def _envelope(task: LLMTask, work: Work, attempt: int) -> Envelope:
+    input_bytes = sum(len(message.content.encode()) for message in work.messages) + len(work.json_schema or "")
+    return Envelope(
+        uid=task.metadata.uid,
+        kind=WorkClass.TASK,
+        namespace=task.metadata.namespace,
+        name=task.metadata.name,
+        attempt=attempt,
+        created_ms=milliseconds(task.metadata.creation_timestamp) or 0,
+        priority=task.spec.priority,
+        cost_tokens=input_bytes // _BYTES_PER_TOKEN + (work.parameters.max_tokens or 0),
+        payload=work.dump(),
+    )

@@ -1,0 +1,121 @@
+"""The composition root: settings, clients, clock, store, queues, and what the leader remembers between looks."""
+
+import hashlib
+import hmac
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from headrace_bus import Bus, ModelKey
+from headrace_operator.allowance import Allowance
+from headrace_operator.clock import RedisClock
+from headrace_operator.decide import waiting
+from headrace_operator.kube import Kube
+from headrace_operator.metrics import Metrics
+from headrace_operator.refs import ModelRef, TaskRef
+from headrace_operator.settings import Settings
+from headrace_operator.store import Store
+from headrace_operator.workqueue import WorkQueue
+
+EXPLANATIONS_PER_MINUTE: Final = 120
+"""Writes of tasks' waiting reasons per model: a model that flaps must not write every waiting task each time."""
+MODEL_WORKERS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Children as this process applied them last."""
+
+    uid: str
+    generation: int
+    deployment_generation: int
+    at: float
+
+
+@dataclass(slots=True)
+class Memory:
+    """Of the leader, lost with it: everything here saves work and decides nothing that the objects do not say."""
+
+    applied: dict[ModelRef, Applied] = field(default_factory=dict)
+    granted: dict[ModelRef, tuple[str, str]] = field(default_factory=dict)
+    """Redis' run_id and the model's uid for which the runners' user stands."""
+    registered: set[ModelRef] = field(default_factory=set)
+    replaced_ms: dict[ModelRef, int] = field(default_factory=dict)
+    refused_attempts: dict[str, int] = field(default_factory=dict)
+    """Task uid to the attempt whose enqueue Redis refused whole."""
+    redis_run_id: str = ""
+
+
+@dataclass(slots=True)
+class Health:
+    """What readiness and metrics tell; written by whoever notices."""
+
+    redis_problem: str = "Redis was not reached yet"
+    watching: bool = False
+    leading: bool = False
+
+
+@dataclass(slots=True)
+class Context:
+    """One per process."""
+
+    settings: Settings
+    kube: Kube
+    bus: Bus
+    clock: RedisClock
+    store: Store
+    tasks: WorkQueue[TaskRef]
+    models: WorkQueue[ModelRef]
+    metrics: Metrics
+    explanations: Allowance[ModelRef]
+    memory: Memory = field(default_factory=Memory)
+    health: Health = field(default_factory=Health)
+    monotonic: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = random.random
+
+    @classmethod
+    def build(cls, settings: Settings, kube: Kube, bus: Bus) -> "Context":
+        """Wires what needs no I/O."""
+        metrics, store = Metrics(), Store()
+        context = cls(
+            settings=settings,
+            kube=kube,
+            bus=bus,
+            clock=RedisClock(bus, time.monotonic),
+            store=store,
+            tasks=WorkQueue("tasks", workers=settings.workers, observer=metrics),
+            models=WorkQueue("models", workers=MODEL_WORKERS, observer=metrics),
+            metrics=metrics,
+            explanations=Allowance(EXPLANATIONS_PER_MINUTE, time.monotonic),
+        )
+        metrics.watch_store(store)
+        metrics.watch_queues(context.tasks, context.models)
+        return context
+
+    def redis_password(self, uid: str) -> str:
+        """Of the runners of one incarnation of a model."""
+        return hmac.new(self.settings.runner_redis_secret, uid.encode(), hashlib.sha256).hexdigest()
+
+    def enqueue_everything(self) -> None:
+        """Have all that is known reconciled: at the start of a leadership, after Redis lost its memory."""
+        for model in self.store.models():
+            self.models.add(model)
+        for view in self.store.tasks():
+            if not view.finished:
+                self.tasks.add(view.ref)
+
+    def enqueue_tasks_of(self, ref: ModelRef) -> None:
+        """Have those tasks reconciled for which the model's state means something else than they say."""
+        model = self.store.model(ref)
+        expected = waiting.explain(model).cause if model is not None else None
+        for view in self.store.open_tasks_of(ref):
+            settled = view.phase == "Running" or view.reason in ("RetryBackoff", "Running")
+            same = expected is not None and waiting.cause(view.reason, view.message) == expected
+            if model is None or view.phase in ("", "Waiting") or not (settled or same):
+                self.tasks.add(view.ref)
+
+
+def bus_key(ref: ModelRef) -> ModelKey:
+    return ModelKey(ref.namespace, ref.name)

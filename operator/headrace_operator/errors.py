@@ -1,0 +1,52 @@
+"""What can go wrong between the operator and the API server, as its own words.
+
+KubeError
+├── KubeConflict      409: the object changed, or somebody else owns the fields; read again
+├── KubeNotFound      404: the object, or its namespace, is gone
+├── KubeRefused       400, 403, 422: this request will not be taken however often it is sent
+└── KubeUnavailable   retryable: no connection, time-out, 429, 5xx
+"""
+
+# The names say the state: that is how the callers' `except` lines read best.
+# ruff: noqa: N818
+
+from typing import ClassVar
+
+
+class KubeError(Exception):
+    """`message` is the server's; it is bounded and never quotes a spec."""
+
+    reason: ClassVar[str] = "KubeError"
+    retryable: ClassVar[bool] = False
+
+
+class KubeConflict(KubeError):
+    """Somebody else was faster, or owns what was to be changed."""
+
+    reason = "Conflict"
+    retryable = True
+
+
+class KubeNotFound(KubeError):
+    """There is nothing under that name."""
+
+    reason = "NotFound"
+
+
+class KubeRefused(KubeError):
+    """The request itself is refused."""
+
+    reason = "Refused"
+
+
+class KubeUnavailable(KubeError):
+    """The API server cannot be reached or cannot serve for the moment."""
+
+    reason = "ApiServerUnavailable"
+    retryable = True
+
+
+class ObjectInvalid(Exception):
+    """An object does not read as its type. Names places, never values: those may be prompts."""
+
+    reason: ClassVar[str] = "ObjectInvalid"

@@ -1,0 +1,39 @@
+"""What only the leader does, in one task group: the first part to fail ends the leadership, and the process."""
+
+import asyncio
+
+from headrace_operator import sweep
+from headrace_operator.context import Context, Memory
+from headrace_operator.reaper import Reaper, check_redis
+from headrace_operator.reconcile import reconcile_model, reconcile_task
+from headrace_operator.refs import ModelRef, TaskRef
+
+REDIS_RETRY_SECONDS = 2.0
+
+
+async def lead(ctx: Context) -> None:
+    """Until cancelled."""
+    # What another leader did in between is not remembered here.
+    ctx.memory = Memory()
+    while not await check_redis(ctx):  # noqa: ASYNC110  Redis has no event to wait for
+        await asyncio.sleep(REDIS_RETRY_SECONDS)
+
+    async def task(ref: TaskRef) -> float | None:
+        return await reconcile_task(ref, ctx)
+
+    async def model(ref: ModelRef) -> float | None:
+        return await reconcile_model(ref, ctx)
+
+    ctx.health.leading = True
+    ctx.metrics.leading.set(1)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.models.run(model), name="models")
+            group.create_task(ctx.tasks.run(task), name="tasks")
+            await asyncio.sleep(0)  # the queues are open from here on
+            ctx.enqueue_everything()
+            group.create_task(Reaper(ctx).run(), name="reaper")
+            group.create_task(sweep.run(ctx), name="sweep")
+    finally:
+        ctx.health.leading = False
+        ctx.metrics.leading.set(0)

@@ -1,0 +1,74 @@
+"""The ``headrace-operator`` command: watches always, works while it leads, ends when either fails."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable
+
+import structlog
+
+from headrace_bus import Bus
+from headrace_operator import health, logs, watch
+from headrace_operator.context import Context
+from headrace_operator.elections import Election
+from headrace_operator.kube import Kube
+from headrace_operator.leader import lead
+from headrace_operator.reaper import check_redis
+from headrace_operator.settings import Settings
+
+_log = structlog.get_logger()
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; gives the exit code."""
+    logs.configure()
+    try:
+        settings = Settings.from_environment(os.environ)
+        return asyncio.run(run(settings))
+    except ValueError as error:
+        _log.error("settings are not usable", error=str(error))
+        return 2
+
+
+async def run(settings: Settings, stop: asyncio.Event | None = None) -> int:
+    """0 after a stop that was asked for, 1 when a part failed: the kubelet starts the process again."""
+    stop = stop or asyncio.Event()
+    kube = await Kube.connect(settings.kubeconfig)
+    async with Bus.connect(settings.redis_url()) as bus:
+        ctx = Context.build(settings, kube, bus)
+        await check_redis(ctx)
+        served = await health.serve(ctx)
+        try:
+            watching = await watch.spawn(ctx)
+            # After kopf, which installs its own.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            election = Election(kube, settings.namespace, settings.identity, settings.election_lease_seconds)
+            return await _until_one_ends(election.lead(lambda: lead(ctx)), watching(), stop)
+        finally:
+            await served.cleanup()
+            await kube.aclose()
+
+
+async def _until_one_ends(leading: Awaitable[None], watching: Awaitable[None], stop: asyncio.Event) -> int:
+    """Leading ends first, so that the lease is given back while requests still work."""
+    work = asyncio.ensure_future(leading)
+    watches = asyncio.ensure_future(watching)
+    asked = asyncio.ensure_future(stop.wait())
+    done, _ = await asyncio.wait({work, watches, asked}, return_when=asyncio.FIRST_COMPLETED)
+    code = 0
+    for part in done - {asked}:
+        code = 1
+        error = None if part.cancelled() else part.exception()
+        _log.error("a part of the operator ended", part="leader" if part is work else "watches", error=repr(error))
+    for part in (work, watches, asked):
+        part.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await part
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Prometheus metrics of the operator, in a registry of its own."""
+
+from collections import Counter as Tally
+from collections.abc import Iterator, Sized
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from headrace_operator.store import Store
+
+
+class _Waiting(Collector):
+    """Counted when somebody asks."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            "headrace_tasks_open", "Unfinished tasks by phase and reason.", labels=["phase", "reason"]
+        )
+        tally = Tally((view.phase, view.reason) for view in self._store.tasks() if not view.finished)
+        for (phase, reason), count in sorted(tally.items()):
+            family.add_metric([phase or "New", reason or "New"], count)
+        yield family
+
+
+class Metrics:
+    """Reconciles, queue depths, open tasks, leadership, Redis."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._seconds = Histogram(
+            "headrace_reconcile_seconds",
+            "Duration of reconciles.",
+            ["queue"],
+            buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15),
+            registry=self._registry,
+        )
+        self._reconciles = Counter(
+            "headrace_reconciles", "Reconciles by what came of them.", ["queue", "outcome"], registry=self._registry
+        )
+        self._depth = Gauge("headrace_queue_depth", "Keys that wait for a worker.", ["queue"], registry=self._registry)
+        self.leading = Gauge("headrace_leader", "1 in the replica that leads.", registry=self._registry)
+        self.redis_up = Gauge("headrace_redis_up", "1 while Redis answers.", registry=self._registry)
+
+    def reconciled(self, queue: str, outcome: str, seconds: float) -> None:
+        self._seconds.labels(queue).observe(seconds)
+        self._reconciles.labels(queue, outcome).inc()
+
+    def watch_store(self, store: Store) -> None:
+        self._registry.register(_Waiting(store))
+
+    def watch_queues(self, tasks: Sized, models: Sized) -> None:
+        self._depth.labels("tasks").set_function(lambda: len(tasks))
+        self._depth.labels("models").set_function(lambda: len(models))
+
+    def exposition(self) -> bytes:
+        return generate_latest(self._registry)

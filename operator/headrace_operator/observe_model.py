@@ -1,0 +1,108 @@
+"""The only reads of a model's reconcile."""
+
+from typing import Final
+
+from headrace_crds.base import ConditionStatus, find_condition
+from headrace_crds.model import LLMModel
+from headrace_crds.names import runner_name
+from headrace_operator.context import Context, bus_key
+from headrace_operator.decide.children import KINDS
+from headrace_operator.decide.snapshots import DeploymentView, LiveChild, ModelSnapshot, Ownership, Report
+from headrace_operator.kube import CHILDREN, CLAIMS, DEPLOYMENTS, MODELS, Body
+from headrace_operator.refs import ModelRef
+from headrace_operator.views import controller_uid, deployment_view, parse_model, report
+
+CHILDREN_RESYNC_SECONDS: Final = 300.0
+"""Children that are not watched (ServiceAccount, RoleBinding, Secret, NetworkPolicy) are applied again this often."""
+UNREADY_RESYNC_SECONDS: Final = 60.0
+"""The same while no runner serves: the cause may be a child that somebody deleted."""
+
+
+async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
+    now_ms, model = await ctx.clock.now_ms(), ctx.store.model(ref)
+    if model is None:
+        body = await ctx.kube.get(MODELS, ref.namespace, ref.name)
+        if body is not None:
+            model = parse_model(body)
+            ctx.store.put_model(ref, model)
+    if model is None or model.metadata.deletion_timestamp is not None:
+        return ModelSnapshot(ref=ref, now_ms=now_ms, model=None, runner=ctx.settings.runner)
+    deployment, live = ctx.store.deployment(ref), None
+    if children_due(ref, model, deployment, ctx):
+        live, deployment = await _live_children(ref, model, ctx)
+    return ModelSnapshot(
+        ref=ref,
+        now_ms=now_ms,
+        model=model,
+        runner=ctx.settings.runner,
+        redis_password=ctx.redis_password(model.metadata.uid),
+        deployment=deployment,
+        pods=ctx.store.pods(ref),
+        reports=await _reports(ref, ctx),
+        live=live,
+        served_uid=ctx.memory.granted.get(ref, ("", ""))[1],
+        claim_missing=await _claim_missing(model, ctx),
+    )
+
+
+def children_due(ref: ModelRef, model: LLMModel, deployment: DeploymentView | None, ctx: Context) -> bool:
+    """Applying children takes ten requests: it is done when something differs, and now and then."""
+    applied = ctx.memory.applied.get(ref)
+    if applied is None or deployment is None:
+        return True
+    age_seconds = ctx.monotonic() - applied.at
+    return (
+        applied.uid != model.metadata.uid
+        or applied.generation != model.metadata.generation
+        or applied.deployment_generation != deployment.generation
+        or age_seconds > (CHILDREN_RESYNC_SECONDS if _is(model, "Available") else UNREADY_RESYNC_SECONDS)
+    )
+
+
+async def _live_children(ref: ModelRef, model: LLMModel, ctx: Context) -> tuple[list[LiveChild], DeploymentView | None]:
+    """Whose the children's names are. The Deployment is read whole: it remembers the spec that pods are made from."""
+    name, live, deployment = runner_name(ref.name), [], None
+    for kind in KINDS:
+        resource = CHILDREN[kind]
+        if resource is DEPLOYMENTS:
+            body = await ctx.kube.get(resource, ref.namespace, name)
+        else:
+            body = await ctx.kube.probe(resource, ref.namespace, name)
+        ownership = _ownership(body, model)
+        live.append(LiveChild(kind, name, ownership, body["metadata"]["uid"] if body is not None else ""))
+        if resource is DEPLOYMENTS and body is not None and ownership is Ownership.OURS:
+            deployment = deployment_view(body)
+            ctx.store.put_deployment(ref, deployment)
+    return live, deployment
+
+
+def _ownership(body: Body | None, model: LLMModel) -> Ownership:
+    if body is None:
+        return Ownership.ABSENT
+    uid = controller_uid(body["metadata"])
+    if uid == model.metadata.uid:
+        return Ownership.OURS
+    name = ("LLMModel", model.metadata.name)
+    owners = [
+        (o.get("kind"), o.get("name")) for o in body["metadata"].get("ownerReferences") or [] if o.get("controller")
+    ]
+    return Ownership.PREDECESSOR if name in owners else Ownership.FOREIGN
+
+
+async def _reports(ref: ModelRef, ctx: Context) -> dict[str, Report]:
+    documents = await ctx.bus.reports(bus_key(ref))
+    read = {pod: report(document) for pod, document in documents.items()}
+    return {pod: each for pod, each in read.items() if each is not None}
+
+
+async def _claim_missing(model: LLMModel, ctx: Context) -> bool:
+    local = model.spec.local
+    claim = local.source.persistent_volume_claim if local is not None else None
+    if claim is None or model.spec.replicas == 0 or _is(model, "Available"):
+        return False
+    return await ctx.kube.probe(CLAIMS, model.metadata.namespace, claim.claim_name) is None
+
+
+def _is(model: LLMModel, type_: str) -> bool:
+    condition = find_condition(model.status.conditions, type_) if model.status is not None else None
+    return condition is not None and condition.status is ConditionStatus.TRUE

@@ -1,0 +1,35 @@
+"""The two reconciles. This is all there is: observe, decide, apply."""
+
+from headrace_operator import apply_model, apply_task, observe_model, observe_task
+from headrace_operator.context import Context
+from headrace_operator.decide import model as decide_model
+from headrace_operator.decide import task as decide_task
+from headrace_operator.errors import KubeConflict
+from headrace_operator.kube import MODELS
+from headrace_operator.refs import ModelRef, TaskRef
+from headrace_operator.views import parse_model
+
+
+async def reconcile_task(ref: TaskRef, ctx: Context) -> float | None:
+    """Seconds after which to look again."""
+    snapshot = await observe_task.observe(ref, ctx)
+    if snapshot is None:
+        return None
+    plan = decide_task.decide(snapshot)
+    return await apply_task.apply(plan, snapshot, ctx)
+
+
+async def reconcile_model(ref: ModelRef, ctx: Context) -> float | None:
+    """Seconds after which to look again."""
+    snapshot = await observe_model.observe(ref, ctx)
+    plan = decide_model.decide(snapshot)
+    try:
+        return await apply_model.apply(plan, snapshot, ctx)
+    except KubeConflict:
+        # The store is behind; without this look the next try would be as stale.
+        body = await ctx.kube.get(MODELS, ref.namespace, ref.name)
+        if body is None:
+            ctx.store.drop_model(ref)
+        else:
+            ctx.store.put_model(ref, parse_model(body))
+        raise

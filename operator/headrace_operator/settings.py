@@ -1,0 +1,130 @@
+"""The operator's settings, read once from the environment by its composition root."""
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+from headrace_operator.decide.snapshots import RunnerSettings
+
+_PULL_POLICIES: Final = ("IfNotPresent", "Always", "Never")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that may differ between two installations."""
+
+    redis_url_file: Path
+    """File with the URL of the operator's own Redis user, credentials included."""
+    runner_redis_secret: bytes = field(repr=False)
+    """Key from which each model's Redis password is derived. Another key makes every runner pod start again."""
+    runner: RunnerSettings
+    """What runner pods are made from. A change rolls them."""
+    namespace: str
+    """The operator's own namespace: its Lease lies there, and Redis' NetworkPolicy peer."""
+    identity: str
+    """Who holds the Lease: the pod's name."""
+    watch_namespaces: tuple[str, ...] = ()
+    """Namespaces to serve; empty means all. Objects elsewhere are left alone."""
+    kubeconfig: str | None = None
+    """File to reach the API server with; absent means the pod's service account."""
+    http_port: int = 8080
+    """Health and metrics. 0 takes a free port."""
+    workers: int = 8
+    """Tasks reconciled at the same time. More load the API server more."""
+    sweep_seconds: float = 30.0
+    """Between two set differences of Redis and objects: how long a missed event can go unnoticed."""
+    relist_seconds: float = 300.0
+    """Between two comparisons of what is remembered with what the API server lists (metadata, in pages)."""
+    reap_seconds: float = 1.0
+    """Between two looks for ended leases: what a vanished runner costs beyond its lease."""
+    election_lease_seconds: float = 15.0
+    """After this long without a renewal another replica takes over. Renewed every fifth of it."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Read ``HEADRACE_*``. Raises ValueError that names the variable."""
+        namespace = _text(environment, "HEADRACE_NAMESPACE")
+        secret_file = Path(_text(environment, "HEADRACE_RUNNER_REDIS_SECRET_FILE"))
+        secret = _read("HEADRACE_RUNNER_REDIS_SECRET_FILE", secret_file).strip()
+        if len(secret) < 16:
+            raise ValueError("HEADRACE_RUNNER_REDIS_SECRET_FILE: needs at least 16 bytes")
+        return cls(
+            redis_url_file=Path(_text(environment, "HEADRACE_REDIS_URL_FILE")),
+            runner_redis_secret=secret,
+            runner=_runner(environment, namespace),
+            namespace=namespace,
+            identity=environment.get("HEADRACE_IDENTITY") or socket.gethostname(),
+            watch_namespaces=_words(environment.get("HEADRACE_WATCH_NAMESPACES", "")),
+            kubeconfig=environment.get("HEADRACE_KUBECONFIG") or None,
+            http_port=int(_number(environment, "HEADRACE_HTTP_PORT", 8080, 0, 65535)),
+            workers=int(_number(environment, "HEADRACE_WORKERS", 8, 1, 64)),
+            sweep_seconds=_number(environment, "HEADRACE_SWEEP_SECONDS", 30, 0.1, 3600),
+            relist_seconds=_number(environment, "HEADRACE_RELIST_SECONDS", 300, 1, 86400),
+            reap_seconds=_number(environment, "HEADRACE_REAP_SECONDS", 1, 0.05, 60),
+            election_lease_seconds=_number(environment, "HEADRACE_ELECTION_LEASE_SECONDS", 15, 1, 300),
+        )
+
+    def redis_url(self) -> str:
+        """The URL with user and password. Raises ValueError where the file cannot be read."""
+        return _read("HEADRACE_REDIS_URL_FILE", self.redis_url_file).decode().strip()
+
+
+def _runner(environment: Mapping[str, str], namespace: str) -> RunnerSettings:
+    policy = environment.get("HEADRACE_RUNNER_IMAGE_PULL_POLICY") or "IfNotPresent"
+    if policy not in _PULL_POLICIES:
+        raise ValueError(f"HEADRACE_RUNNER_IMAGE_PULL_POLICY: expected one of {', '.join(_PULL_POLICIES)}")
+    # NetworkPolicies see the port behind the Service; where that is unusual the chart names it.
+    ports = {443, 6443, int(_number(environment, "HEADRACE_API_SERVER_PORT", 6443, 1, 65535))}
+    return RunnerSettings(
+        namespace=namespace,
+        image=_text(environment, "HEADRACE_RUNNER_IMAGE"),
+        image_pull_policy=policy,
+        image_pull_secrets=_words(environment.get("HEADRACE_RUNNER_IMAGE_PULL_SECRETS", "")),
+        resources=_resources(environment.get("HEADRACE_RUNNER_RESOURCES", "")),
+        redis_address=_text(environment, "HEADRACE_RUNNER_REDIS_ADDRESS"),
+        lease_seconds=int(_number(environment, "HEADRACE_LEASE_SECONDS", 15, 1, 3600)),
+        api_server_ports=tuple(sorted(ports)),
+    )
+
+
+def _resources(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except ValueError as error:
+        raise ValueError(f"HEADRACE_RUNNER_RESOURCES: {error}") from error
+    if not isinstance(value, dict) or set(value) - {"runner", "engine"}:
+        raise ValueError('HEADRACE_RUNNER_RESOURCES: expected {"runner": {…}, "engine": {…}}')
+    return value
+
+
+def _text(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name, "").strip()
+    if not value:
+        raise ValueError(f"{name}: not set")
+    return value
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for part in text.split(",") if (word := part.strip()))
+
+
+def _number(environment: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:
+    raw = environment.get(name, "")
+    try:
+        value = float(raw) if raw else default
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected a number between {low} and {high}")
+    return value
+
+
+def _read(variable: str, path: Path | os.PathLike[str]) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{variable}: {error}") from error

@@ -1,0 +1,111 @@
+"""The set difference that repairs what events missed: Redis against objects by uid, both ways; and the store itself.
+
+It only enqueues keys: what is to be done about a difference is decided where everything is decided.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+import structlog
+
+from headrace_operator.context import Context, bus_key
+from headrace_operator.errors import KubeError
+from headrace_operator.kube import MODELS, TASKS, Resource
+from headrace_operator.reaper import every
+from headrace_operator.refs import ModelRef, TaskRef
+
+UID_CHUNK: Final = 500
+LIST_CHUNK: Final = 500
+
+_log = structlog.get_logger()
+
+
+async def run(ctx: Context) -> None:
+    """Until cancelled."""
+
+    async def difference() -> None:
+        await sweep(ctx)
+
+    async def listing() -> None:
+        await asyncio.sleep(ctx.settings.relist_seconds)
+        try:
+            await relist(ctx)
+        except KubeError as error:
+            _log.warning("relist failed", reason=error.reason, error=str(error))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(every(ctx.settings.sweep_seconds, "sweep", difference), name="sweep")
+        group.create_task(every(0.0, "relist", listing), name="relist")
+
+
+async def sweep(ctx: Context) -> None:
+    """One set difference. Raises BusError."""
+    registered = {ModelRef(key.namespace, key.name) for key in await ctx.bus.models()}
+    known = set(ctx.store.models())
+    for ref in registered - known:
+        ctx.models.add(ref)
+    for ref in known - registered:
+        # Forgotten by Redis, grants included: they are made again.
+        ctx.memory.registered.discard(ref)
+        ctx.memory.granted.pop(ref, None)
+        ctx.models.add(ref)
+    ctx.memory.registered |= registered & known
+    queued: set[str] = set()
+    for ref in registered | known:
+        queued |= await _surplus(ref, ctx)
+    for view in ctx.store.tasks():
+        missing = view.phase in ("Queued", "Running") and view.ref.uid not in queued
+        overlooked = view.phase in ("", "Waiting") and (view.phase == "" or view.ref.model in known)
+        if not view.finished and not view.deleting and (missing or overlooked):
+            ctx.tasks.add(view.ref)
+
+
+async def _surplus(ref: ModelRef, ctx: Context) -> set[str]:
+    """Every uid that the bus holds for the model; those without an open object are enqueued."""
+    held: set[str] = set()
+    cursor = 0
+    while True:
+        page = await ctx.bus.uids(bus_key(ref), cursor, limit=UID_CHUNK)
+        for uid in page.attempts:
+            held.add(uid)
+            view = ctx.store.task(uid)
+            if view is not None:
+                if view.finished or view.deleting:
+                    ctx.tasks.add(view.ref)
+            elif (entry := await ctx.bus.inspect(bus_key(ref), uid)) is not None:
+                ctx.tasks.add(TaskRef(entry.namespace, entry.name, uid, ref))
+        cursor = page.cursor
+        if cursor == 0:
+            return held
+
+
+async def relist(ctx: Context) -> None:
+    """Drops from the store what the API server does not list: a deletion in a gap between two watches has no event."""
+    before = {view.ref.uid: view.ref for view in ctx.store.tasks()}
+    models = ctx.store.models()
+    living = await _uids(TASKS, ctx)
+    for uid, ref in before.items():
+        if uid not in living:
+            ctx.store.drop_task(ref)
+            ctx.tasks.add(ref)
+    living = await _uids(MODELS, ctx)
+    for model_ref in models:
+        model = ctx.store.model(model_ref)
+        if model is not None and model.metadata.uid not in living:
+            ctx.store.drop_model(model_ref, model.metadata.uid)
+            ctx.models.add(model_ref)
+
+
+async def _uids(resource: Resource, ctx: Context) -> set[str]:
+    namespaces: Iterable[str | None] = ctx.settings.watch_namespaces or (None,)
+    found: set[str] = set()
+    for namespace in namespaces:
+        cursor = ""
+        while True:
+            page = await ctx.kube.list_metadata(resource, namespace, limit=LIST_CHUNK, cursor=cursor)
+            found.update(item["metadata"]["uid"] for item in page.get("items") or [])
+            cursor = (page.get("metadata") or {}).get("continue") or ""
+            if not cursor:
+                break
+    return found

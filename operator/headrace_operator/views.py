@@ -1,0 +1,163 @@
+"""Bodies from the API server and reports from the bus, read into what decisions look at.
+
+Only what is needed is kept: prompts, schemas and results stay in the body, which nobody holds on to.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from headrace_crds.base import ApiModel
+from headrace_crds.model import EngineInfo, LLMModel
+from headrace_crds.names import LABEL_MODEL
+from headrace_crds.task import LLMTask
+from headrace_operator.decide.children import ANNOTATION_SPEC_GENERATION, ANNOTATION_SPEC_HASH
+from headrace_operator.decide.snapshots import ContainerView, DeploymentView, PodView, Report
+from headrace_operator.errors import ObjectInvalid
+from headrace_operator.refs import ModelRef, TaskRef
+
+T = TypeVar("T", bound=ApiModel)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """What is remembered of a task between two looks: a few hundred bytes."""
+
+    ref: TaskRef
+    resource_version: str
+    phase: str
+    reason: str
+    message: str
+    finished: bool
+    deleting: bool
+
+
+def task_ref(body: Mapping[str, Any]) -> TaskRef:
+    metadata = body["metadata"]
+    namespace = metadata["namespace"]
+    model = ModelRef(namespace, str(((body.get("spec") or {}).get("modelRef") or {}).get("name", "")))
+    return TaskRef(namespace, metadata["name"], metadata["uid"], model)
+
+
+def task_view(body: Mapping[str, Any]) -> TaskView:
+    metadata, status = body["metadata"], body.get("status") or {}
+    finished = status.get("outcome") is not None
+    return TaskView(
+        ref=task_ref(body),
+        resource_version=metadata["resourceVersion"],
+        phase=status.get("phase") or "",
+        reason="" if finished else status.get("reason") or "",
+        message="" if finished else status.get("message") or "",
+        finished=finished,
+        deleting=metadata.get("deletionTimestamp") is not None,
+    )
+
+
+def parse_task(body: Mapping[str, Any]) -> LLMTask:
+    """Raises ObjectInvalid."""
+    return _parse(LLMTask, body)
+
+
+def parse_model(body: Mapping[str, Any]) -> LLMModel:
+    """Raises ObjectInvalid."""
+    return _parse(LLMModel, body)
+
+
+def _parse(kind: type[T], body: Mapping[str, Any]) -> T:
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        places = ", ".join(".".join(str(part) for part in each["loc"]) for each in error.errors(include_input=False))
+        raise ObjectInvalid(f"{kind.__name__} does not read: {places}"[:500]) from None
+
+
+def model_of(body: Mapping[str, Any]) -> ModelRef:
+    """The model that a runner object belongs to, by its label."""
+    metadata = body["metadata"]
+    return ModelRef(metadata["namespace"], (metadata.get("labels") or {}).get(LABEL_MODEL, ""))
+
+
+def deployment_view(body: Mapping[str, Any]) -> DeploymentView:
+    metadata = body["metadata"]
+    annotations = metadata.get("annotations") or {}
+    conditions = (body.get("status") or {}).get("conditions") or []
+    refused = [c for c in conditions if c.get("type") == "ReplicaFailure" and c.get("status") == "True"]
+    return DeploymentView(
+        name=metadata["name"],
+        namespace=metadata["namespace"],
+        generation=int(metadata.get("generation") or 0),
+        owner_uid=controller_uid(metadata),
+        spec_hash=annotations.get(ANNOTATION_SPEC_HASH, ""),
+        spec_generation=_integer(annotations.get(ANNOTATION_SPEC_GENERATION)),
+        replica_failure=str(refused[0].get("message", "")) if refused else "",
+    )
+
+
+def controller_uid(metadata: Mapping[str, Any]) -> str:
+    return next((str(o.get("uid")) for o in metadata.get("ownerReferences") or [] if o.get("controller")), "")
+
+
+def pod_view(body: Mapping[str, Any]) -> PodView:
+    metadata, status = body["metadata"], body.get("status") or {}
+    conditions = {c.get("type"): c for c in status.get("conditions") or []}
+    placed = conditions.get("PodScheduled")
+    return PodView(
+        name=metadata["name"],
+        namespace=metadata["namespace"],
+        spec_generation=_integer((metadata.get("annotations") or {}).get(ANNOTATION_SPEC_GENERATION)),
+        phase=status.get("phase") or "Pending",
+        created_ms=milliseconds(metadata.get("creationTimestamp")) or 0,
+        scheduled=None if placed is None else placed.get("status") == "True",
+        scheduling_message=(placed or {}).get("message") or "",
+        scheduled_changed_ms=milliseconds((placed or {}).get("lastTransitionTime")),
+        ready=(conditions.get("Ready") or {}).get("status") == "True",
+        terminating=metadata.get("deletionTimestamp") is not None,
+        message=" ".join(part for part in (status.get("reason"), status.get("message")) if part),
+        containers=tuple(_container(each) for each in status.get("containerStatuses") or []),
+    )
+
+
+def _container(status: Mapping[str, Any]) -> ContainerView:
+    state = status.get("state") or {}
+    waits = state.get("waiting") or {}
+    return ContainerView(
+        name=str(status.get("name", "")),
+        waiting_reason=waits.get("reason") or "",
+        waiting_message=waits.get("message") or "",
+        started_ms=milliseconds((state.get("running") or {}).get("startedAt")),
+        restarts=int(status.get("restartCount") or 0),
+    )
+
+
+def report(document: Mapping[str, Any]) -> Report | None:
+    """A runner's report; None when it is none: whoever holds a runner's credentials may write anything."""
+    try:
+        engine = document.get("engine")
+        return Report(
+            state=str(document["state"]),
+            reason=str(document.get("reason") or "")[:128],
+            message=str(document.get("message") or "")[:1024],
+            since_ms=int(document["sinceMs"]) if document.get("sinceMs") else None,
+            restarts=int(document.get("restarts") or 0),
+            generation=int(document.get("generation") or 0),
+            engine=EngineInfo.model_validate(engine) if engine else None,
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def milliseconds(text: str | None) -> int | None:
+    """An API timestamp as milliseconds since the epoch."""
+    if not text:
+        return None
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * 1000)
+    except ValueError:
+        return None
+
+
+def _integer(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() else 0

@@ -1,0 +1,96 @@
+"""Our work queue: keys in, reconciles out. Deduplicating, with backoff, a bounded rate per key, and N workers.
+
+It decides nothing and knows neither kinds nor clients; the bounds are `agenda`'s.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+
+from headrace_bus import BusError
+from headrace_operator.agenda import Agenda
+from headrace_operator.errors import KubeConflict, KubeError, ObjectInvalid
+
+K = TypeVar("K", bound=Hashable)
+Reconcile = Callable[[K], Awaitable[float | None]]
+"""Brings one key's object closer to what it should be; gives seconds after which to look again, or None."""
+
+_log = structlog.get_logger()
+
+
+class Observer(Protocol):
+    """Whoever counts reconciles."""
+
+    def reconciled(self, queue: str, outcome: str, seconds: float) -> None: ...
+
+
+class WorkQueue(Generic[K]):
+    """Closed until `run`: what is added before is dropped, because whoever runs it begins with everything there is."""
+
+    def __init__(self, name: str, *, workers: int, observer: Observer | None = None) -> None:
+        self.name = name
+        self._workers = workers
+        self._observer = observer
+        self._agenda: Agenda[K] = Agenda()
+        self._changed = asyncio.Event()
+        self._open = False
+
+    def __len__(self) -> int:
+        return len(self._agenda)
+
+    def add(self, key: K, *, after: float = 0.0) -> None:
+        """Have the key reconciled. Cheap: a key that waits already waits once."""
+        if self._open:
+            self._agenda.add(key, _now(), after)
+            self._changed.set()
+
+    async def run(self, reconcile: Reconcile[K]) -> None:
+        """Work until cancelled."""
+        self._open = True
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(self._workers):
+                    group.create_task(self._work(reconcile), name=f"{self.name}-{number}")
+        finally:
+            self._open = False
+            self._agenda = Agenda()
+
+    async def _work(self, reconcile: Reconcile[K]) -> None:
+        while True:
+            key = await self._next()
+            started = _now()
+            outcome, again_after, failed = "Done", None, False
+            try:
+                again_after = await reconcile(key)
+            except KubeConflict as error:
+                # The object changed under our hands: look again, at a rate that the agenda bounds.
+                outcome, again_after = error.reason, 0.0
+            except (KubeError, BusError, ObjectInvalid) as error:
+                outcome, failed = error.reason, True
+                _log.warning("reconcile failed", queue=self.name, key=str(key), reason=error.reason, error=str(error))
+            except Exception as error:
+                outcome, failed = "Error", True
+                _log.exception("reconcile broke", queue=self.name, key=str(key), error=type(error).__name__)
+            if failed:
+                self._agenda.fail(key, _now())
+            else:
+                self._agenda.finish(key, _now(), again_after=again_after)
+            self._changed.set()
+            if self._observer is not None:
+                self._observer.reconciled(self.name, outcome, _now() - started)
+
+    async def _next(self) -> K:
+        while (key := self._agenda.take(_now())) is None:
+            self._changed.clear()
+            due = self._agenda.next_due()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._changed.wait()
+        return key
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
