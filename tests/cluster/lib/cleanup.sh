@@ -17,7 +17,7 @@ kill_containers() {
       shims+=("${pid%/cmdline}")
     fi
   done
-  stop 3 "${shims[@]}"
+  stop "${shims[@]}"
   for bundle in $(bundles); do
     if [ -f "$bundle/address" ]; then rm -f "$(sed 's|^unix://||' "$bundle/address")"; fi
   done
@@ -79,10 +79,10 @@ clean_built() {
     [ -f "$BUILT/$name.pid" ] || continue
     pid=$(<"$BUILT/$name.pid")
     # The kubelet first, or it would start again what is ended below.
-    if [ "$name" = kubelet ]; then stop 5 "$pid"; else pids+=("$pid"); fi
+    if [ "$name" = kubelet ]; then stop "$pid"; else pids+=("$pid"); fi
   done
   if [ -n "$had_node" ]; then kill_containers; fi
-  stop 5 "${pids[@]}"
+  stop "${pids[@]}"
   if [ -n "$had_node" ]; then
     mapfile -t files < <(mounts_below "$BUILT")
     for path in "${files[@]}"; do umount -l "$path" || true; done

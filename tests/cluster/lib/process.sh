@@ -34,15 +34,14 @@ port_is_taken() {
   cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -qE "^ *[0-9]+: [0-9A-F]+:$(printf '%04X' "$1") [0-9A-F]+:[0-9A-F]+ 0A "
 }
 
-# stop SECONDS PID…: ends our processes among PID…, by force after SECONDS.
+# stop PID…: ends our processes among PID…, by force: all they keep is thrown away, so nothing need be orderly.
 stop() {
-  local end=$((SECONDS + $1)) pid left; shift
-  for pid in "$@"; do if ours "$pid"; then kill "$pid" 2>/dev/null || true; fi; done
+  local pid left
   while :; do
     left=()
     for pid in "$@"; do if ours "$pid"; then left+=("$pid"); fi; done
     [ ${#left[@]} -gt 0 ] || return 0
-    if [ $SECONDS -ge $end ]; then kill -9 "${left[@]}" 2>/dev/null || true; fi
+    kill -9 "${left[@]}" 2>/dev/null || true
     sleep 0.05
   done
 }
