@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # etcd, API server, controller manager and scheduler; to be sourced.
 
-kubectl() { "$KUBE" kubectl --kubeconfig "$BUILT/admin.kubeconfig" "$@"; }
+built_kubectl() { "$KUBE" kubectl --kubeconfig "$BUILT/admin.kubeconfig" "$@"; }
 
 # start_control_plane LISTEN_IP: on free ports of that address.
 start_control_plane() {
@@ -30,13 +30,13 @@ start_control_plane() {
     --kubelet-client-certificate "$BUILT/pki/admin.crt" --kubelet-client-key "$BUILT/pki/admin.key" \
     --kubelet-preferred-address-types InternalIP
   await 60 apiserver listens "$ip" "$api_port"
-  await 60 apiserver kubectl get --raw /readyz
+  await 60 apiserver built_kubectl get --raw /readyz
   # Nothing watches their own health ports, so they open none.
   start controller-manager "$KUBE" kube-controller-manager --kubeconfig "$BUILT/admin.kubeconfig" --secure-port 0 \
     --service-account-private-key-file "$BUILT/pki/service-accounts.key" --root-ca-file "$BUILT/pki/ca.crt" \
     --use-service-account-credentials --leader-elect=false
   start scheduler "$KUBE" kube-scheduler --kubeconfig "$BUILT/admin.kubeconfig" --secure-port 0 --leader-elect=false
-  await 60 controller-manager kubectl get serviceaccount default
+  await 60 controller-manager built_kubectl get serviceaccount default
 }
 
 # control_plane_is_healthy: what a former run started is all there and answers.
@@ -44,5 +44,5 @@ control_plane_is_healthy() {
   local file
   [ -f "$BUILT/complete" ] || return 1
   for file in "$BUILT"/*.pid; do ours "$(<"$file")" || return 1; done
-  kubectl --request-timeout 5s get --raw /readyz >/dev/null 2>&1
+  built_kubectl --request-timeout 5s get --raw /readyz >/dev/null 2>&1
 }

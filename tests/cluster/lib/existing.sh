@@ -4,7 +4,7 @@
 # tool NAME: a client on the PATH, else the one in the binary built here, if it was built; nothing where there is neither.
 tool() {
   local kube
-  if command -v "$1"; then return; fi
+  if type -P "$1"; then return; fi
   for kube in "$CACHE"/kube/*/kube; do
     if [ -x "$kube" ]; then
       mkdir -p "$STATE/bin"

@@ -161,12 +161,12 @@ start_node() {
   start_coredns
   start_kubelet
   start_proxy
-  await 60 kubelet kubectl wait --for=condition=Ready "node/$NODE_NAME" --timeout=5s
+  await 60 kubelet built_kubectl wait --for=condition=Ready "node/$NODE_NAME" --timeout=5s
 }
 
 # set_gpus COUNT: pretended ones, so that scheduling by nvidia.com/gpu limits is the scheduler's own. The kubelet leaves a
 # resource alone that no device plugin registered.
 set_gpus() {
-  kubectl patch node $NODE_NAME --subresource=status --type=merge \
+  built_kubectl patch node $NODE_NAME --subresource=status --type=merge \
     -p '{"status":{"capacity":{"nvidia.com/gpu":"'"$1"'"},"allocatable":{"nvidia.com/gpu":"'"$1"'"}}}' >/dev/null
 }
