@@ -142,12 +142,10 @@ def _metadata_flaws(value: Mapping[str, Any]) -> Iterator[Flaw]:
         if given is None:
             continue
         if not isinstance(given, str) or not pattern.fullmatch(given) or len(given) > limit:
-            yield Flaw(
-                ("metadata", key), f"{given!r}: lower-case letters, digits and dashes, at most {limit} characters"
-            )
-    if metadata.get("name") is None:
-        word = "kubectl apply needs a name: generateName works with kubectl create only"
-        yield Flaw(("metadata", "name"), word if "generateName" in metadata else "missing: every object needs a name")
+            message = f"{given!r} must have lower-case letters, digits and dashes, at most {limit} characters"
+            yield Flaw(("metadata", key), message)
+    if metadata.get("name") is None and not isinstance(metadata.get("generateName"), str):
+        yield Flaw(("metadata", "name"), "missing: every object needs a name")
     for key in ("labels", "annotations"):
         entries = metadata.get(key)
         if entries is not None and not isinstance(entries, dict):

@@ -5,7 +5,7 @@ The schema is the generated one, so that no rule is written twice. Rules over ``
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -123,14 +123,18 @@ def _rules(value: Any, schema: Schema, path: Path) -> Iterator[Flaw]:
             yield from _rules(item, schema["items"], (*path, index))
 
 
+# sum() is of Kubernetes' list library. size() is CEL's own, and this one counts a text's bytes where the API server
+# counts characters; a built-in cannot be replaced, so the rules call it by another name.
+_FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {"sum": sum, "length": len}
+
+
 @cache
 def _program(rule: str) -> cel.Program:
-    return cel.compile(rule)
+    return cel.compile(re.sub(r"\bsize\(", "length(", rule))
 
 
 def _holds(rule: str, value: Any) -> bool:
-    # Kubernetes' list library has sum(); plain CEL has not.
-    context = cel.Context(variables={"self": value}, functions={"sum": sum})
+    context = cel.Context(variables={"self": value}, functions=_FUNCTIONS)
     try:
         return bool(_program(rule).execute(context))
     except (ValueError, TypeError, RuntimeError):

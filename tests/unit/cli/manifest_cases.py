@@ -1,0 +1,137 @@
+"""Manifests and what is wrong with them; a contract test asks a real API server for its opinion of the same."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """``field`` and ``says`` are of the expected mistake; no field: the manifest is right.
+
+    ``only_here``: the API server takes it, and the engine would refuse it later.
+    """
+
+    name: str
+    kind: str
+    spec: dict[str, Any]
+    field: str = ""
+    says: str = ""
+    metadata: dict[str, Any] | None = None
+    only_here: bool = False
+
+    def manifest(self) -> dict[str, Any]:
+        return {
+            "apiVersion": "headrace.dev/v1alpha1",
+            "kind": self.kind,
+            "metadata": {"name": "case", **(self.metadata or {})},
+            "spec": self.spec,
+        }
+
+
+def task(name: str, field: str = "", says: str = "", *, only_here: bool = False, **spec: Any) -> Case:
+    base: dict[str, Any] = {"modelRef": {"name": "m"}, "prompt": "hi"}
+    kept = {key: value for key, value in (base | spec).items() if value is not ...}
+    return Case(name, "LLMTask", kept, field, says, only_here=only_here)
+
+
+def parameter(key: str, value: Any, says: str = "") -> Case:
+    field = f"spec.parameters.{key}" if says else ""
+    return task(f"{key}={value!r}", field, says, parameters={key: value})
+
+
+def model(name: str, field: str = "", says: str = "", *, called: str = "case", **local: Any) -> Case:
+    source = {"persistentVolumeClaim": {"claimName": "models", "path": "a/b.gguf"}}
+    spec = {"local": {key: value for key, value in {"source": source, **local}.items() if value is not ...}}
+    return Case(name, "LLMModel", spec, field, says, {"name": called})
+
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+CASES = [
+    task("prompt"),
+    task("messages", prompt=..., messages=MESSAGES),
+    task("both inputs", "spec", "exactly one of prompt and messages", messages=MESSAGES),
+    task("no input", "spec", "exactly one of prompt and messages", prompt=...),
+    task("no messages", "spec.messages", "from 1 to 1024", prompt=..., messages=[]),
+    task(
+        "messages too large together",
+        "spec.messages",
+        "more than 262144 characters",
+        prompt=...,
+        messages=[{"role": "user", "content": "x" * 140_000}] * 2,
+    ),
+    task("large messages", prompt=..., messages=[{"role": "user", "content": "ü" * 131_072}] * 2),
+    task(
+        "wrong role",
+        "spec.messages[0].role",
+        "did you mean user",
+        prompt=...,
+        messages=[{"role": "User", "content": ""}],
+    ),
+    task("misspelt field", "spec.promt", "did you mean prompt", promt="hi"),
+    task("no model", "spec.modelRef", "missing", modelRef=...),
+    task("bad model name", "spec.modelRef.name", "does not match", modelRef={"name": "Model_A"}),
+    task("name with a newline", "spec.modelRef.name", "does not match", modelRef={"name": "m\n"}),
+    task("empty prompt", "spec.prompt", "from 1 to", prompt=""),
+    task("null prompt", "spec.prompt", "give it one or remove", prompt=None),
+    task("priority", priority=-100),
+    task("priority too high", "spec.priority", "from -100 to 100", priority=101),
+    task("priority as text", "spec.priority", "without quotes", priority="5"),
+    task("priority as truth", "spec.priority", "must be an integer", priority=True),
+    task("schema", output={"jsonSchema": '{"type": "object"}'}),
+    task("empty output", "spec.output", "output needs jsonSchema", output={}),
+    task("schema as an object", "spec.output.jsonSchema", "must be text", output={"jsonSchema": {"type": "object"}}),
+    task("schema is no JSON", "spec.output.jsonSchema", "is not JSON", only_here=True, output={"jsonSchema": "{a"}),
+    task("schema is a list", "spec.output.jsonSchema", "JSON object", only_here=True, output={"jsonSchema": "[]"}),
+    parameter("temperature", "0"),
+    parameter("temperature", "2"),
+    parameter("temperature", "2.1", "between 0 and 2"),
+    parameter("temperature", 0.7, 'write it in quotes, "0.7"'),
+    parameter("temperature", "hot", "does not match"),
+    parameter("topP", "1"),
+    parameter("topP", "1.01", "between 0 and 1"),
+    parameter("minP", "1"),
+    parameter("minP", "1.01", "between 0 and 1"),
+    parameter("presencePenalty", "-2"),
+    parameter("presencePenalty", "-2.5", "between -2 and 2"),
+    parameter("presencePenalty", "2.5", "between -2 and 2"),
+    parameter("frequencyPenalty", "2"),
+    parameter("frequencyPenalty", "-2.5", "between -2 and 2"),
+    parameter("frequencyPenalty", "2.5", "between -2 and 2"),
+    parameter("repeatPenalty", "4"),
+    parameter("repeatPenalty", "0", "above 0"),
+    parameter("repeatPenalty", "4.5", "above 0"),
+    parameter("maxTokens", 1),
+    parameter("maxTokens", 0, "from 1 to"),
+    parameter("seed", 4294967294),
+    parameter("seed", 4294967295, "from 0 to"),
+    parameter("stop", ["a"]),
+    parameter("stop", "a", "must be a list"),
+    parameter("stop", list("123456789"), "has 9 entries"),
+    model("model"),
+    model("gpu", gpu={"count": 2, "layers": "12"}),
+    model("gpu layers", "spec.local.gpu.layers", "does not match", gpu={"layers": "all"}),
+    model("no gpu", "spec.local.gpu.count", "from 1 to 16", gpu={"count": 0}),
+    model("no source", "spec.local.source", "missing", source=...),
+    model("empty source", "spec.local.source", "source needs persistentVolumeClaim", source={}),
+    model(
+        "path upwards",
+        "spec.local.source.persistentVolumeClaim.path",
+        "does not match",
+        source={"persistentVolumeClaim": {"claimName": "c", "path": "../x.gguf"}},
+    ),
+    model("long name", "", "at most 40 characters", called="m" * 41),
+    model("dotted name", "", "without dots", called="a.b"),
+    Case("empty model", "LLMModel", {}, "spec", "spec needs local"),
+    Case(
+        "hot defaults",
+        "LLMModel",
+        {**model("").spec, "defaults": {"temperature": "3"}},
+        "spec.defaults.temperature",
+        "between 0 and 2",
+    ),
+    Case("bad name", "LLMTask", task("").spec, "metadata.name", "lower-case", {"name": "Bad_Name"}),
+    Case("label", "LLMTask", task("").spec, "", "", {"labels": {"a": "1"}}),
+    Case("label that is a number", "LLMTask", task("").spec, "metadata.labels.a", "quotes", {"labels": {"a": 1}}),
+    Case("misspelt metadata", "LLMTask", task("").spec, "metadata.label", "did you mean labels", {"label": {}}),
+]

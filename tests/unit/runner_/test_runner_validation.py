@@ -1,0 +1,96 @@
+"""Documents are judged in helper processes, whatever schema and document try."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from headrace_runner.validate import Finding, Validator
+
+PERSON = '{"type":"object","properties":{"age":{"type":"integer"}},"required":["age"],"additionalProperties":false}'
+
+
+@pytest.fixture
+async def validator() -> AsyncIterator[Validator]:
+    async with Validator() as validator:
+        yield validator
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "finding", "says"),
+    [
+        (PERSON, '{"age": 3}', Finding.VALID, ""),
+        (PERSON, '{"age": "3"}', Finding.INVALID, "$.age"),
+        (PERSON, "{}", Finding.INVALID, "age"),
+        (PERSON, '{"age": 3', Finding.INVALID, "did not write JSON"),
+        (PERSON, '{"age": NaN}', Finding.INVALID, "NaN"),
+        (PERSON, "[" * 100_000, Finding.INVALID, "did not write JSON"),
+        ('{"type": "nonsense"}', "1", Finding.BAD_SCHEMA, "nonsense"),
+        ('{"type":', "1", Finding.BAD_SCHEMA, "not JSON"),
+        ("[]", "1", Finding.BAD_SCHEMA, "must be a JSON object"),
+        ('{"pattern": "["}', '"x"', Finding.BAD_SCHEMA, "regex"),
+        ('{"$ref": "http://127.0.0.1:1/x.json"}', "1", Finding.UNSUPPORTED, "outside of itself"),
+        ('{"$ref": "file:///etc/passwd"}', "1", Finding.UNSUPPORTED, "outside of itself"),
+        ('{"$ref": "#/$defs/a", "$defs": {"a": {"type": "integer"}}}', "1", Finding.VALID, ""),
+    ],
+)
+async def test_what_is_found(validator: Validator, schema: str, text: str, finding: Finding, says: str) -> None:
+    judgement = await validator.validate(schema, text)
+    assert judgement.finding is finding
+    assert says in judgement.message
+
+
+async def test_a_schema_can_be_judged_alone(validator: Validator) -> None:
+    assert (await validator.check_schema(PERSON)).finding is Finding.VALID
+    assert (await validator.check_schema('{"type": 1}')).finding is Finding.BAD_SCHEMA
+
+
+async def test_what_takes_for_ever_is_given_up_and_the_next_is_judged() -> None:
+    # Nested unanchored alternatives over every element: minutes of work for a few kilobytes of schema.
+    slow = json.dumps({"items": {"allOf": [{"pattern": f"(x+x+)+y{n}"} for n in range(60)]}})
+    text = json.dumps(["x" * 2000 + str(n) for n in range(400)])
+    async with Validator(time_limit_seconds=1) as validator:
+        judgement = await validator.validate(slow, text)
+        assert judgement.finding is Finding.UNSUPPORTED
+        assert "within 1 s" in judgement.message
+        assert (await validator.validate(PERSON, '{"age": 3}')).finding is Finding.VALID
+
+
+async def test_what_eats_memory_dies_alone(validator: Validator) -> None:
+    text = "[" + ",".join(["[" + ",".join(["{}"] * 1000) + "]"] * 10_000) + "]"
+    judgement = await validator.validate("{}", text)
+    assert judgement.finding is not Finding.VALID
+    assert (await validator.validate(PERSON, '{"age": 3}')).finding is Finding.VALID
+
+
+async def test_a_cancelled_question_leaves_no_process_behind(validator: Validator) -> None:
+    asked = asyncio.create_task(validator.validate('{"items": {"pattern": "(x+x+)+y"}}', json.dumps(["x" * 40] * 5000)))
+    await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert (await validator.validate(PERSON, '{"age": 3}')).finding is Finding.VALID
+
+
+async def test_a_helper_knows_no_secrets(validator: Validator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_SECRET", "s3cret")
+    await validator.validate(PERSON, "{}")
+    environments = _environments_of_children()
+    assert environments
+    assert all(b"s3cret" not in each for each in environments)
+
+
+def _environments_of_children() -> list[bytes]:
+    pids = [pid for pid in os.listdir("/proc") if pid.isdigit() and _parent(pid) == os.getpid()]
+    return [Path(f"/proc/{pid}/environ").read_bytes() for pid in pids]
+
+
+def _parent(pid: str) -> int:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
