@@ -37,12 +37,13 @@ async def _retire(ref: ModelRef, now_ms: int, ctx: Context) -> None:
     """Nothing of the model stays in Redis. Its tasks find an empty queue and draw their conclusions."""
     await ctx.bus.purge(bus_key(ref))
     await ctx.bus.revoke(redis_user(ref))
+    if ref in ctx.memory.granted or ref in ctx.memory.registered:
+        _log.info("model retired", model=str(ref))
     ctx.memory.applied.pop(ref, None)
     ctx.memory.granted.pop(ref, None)
     ctx.memory.registered.discard(ref)
     ctx.explanations.forget(ref)
     ctx.memory.replaced_ms[ref] = now_ms
-    _log.info("model retired", model=str(ref))
     for view in ctx.store.open_tasks_of(ref):
         ctx.tasks.add(view.ref)
 

@@ -150,7 +150,11 @@ class Kube:
         return await self._request(
             "PATCH",
             CHILDREN[manifest["kind"]].path(metadata["namespace"], metadata["name"]),
-            query={"fieldManager": FIELD_MANAGER_OPERATOR, "force": "true" if uid else "false"},
+            query={
+                "fieldManager": FIELD_MANAGER_OPERATOR,
+                "fieldValidation": "Strict",
+                "force": "true" if uid else "false",
+            },
             body={**manifest, "metadata": metadata},
             content="application/apply-patch+yaml",
         )

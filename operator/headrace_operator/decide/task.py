@@ -115,7 +115,7 @@ def not_handed_out(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
         return None
     hindrance = waiting.can_never_serve(s.model)
     if hindrance is not None and attempt > 0:
-        return _explain(s, task, hindrance)
+        return _explain(s, task, hindrance, remove=s.held is not None)
     if hindrance is not None:
         return TaskPlan("accepted; waits", status=task_status.waiting(task, hindrance, attempt=1, now_ms=s.now_ms))
     number = max(1, attempt)

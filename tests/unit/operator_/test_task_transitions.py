@@ -1,0 +1,148 @@
+"""From every state that object, model and bus can be in, the plans lead somewhere and stop."""
+
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from operator_cases import (
+    LOADING,
+    NAME_CONFLICT,
+    NO_MODEL,
+    SERVING,
+    World,
+    came_back,
+    finished,
+    held,
+    model,
+    queued,
+    snapshot,
+    task_body,
+    waiting,
+)
+
+from headrace_crds.task import LLMTask, TaskPhase
+from headrace_operator.decide.snapshots import Held
+from headrace_operator.decide.task import GATES, decide
+
+STATUSES: dict[str, dict[str, Any] | None] = {
+    "new": None,
+    "Waiting": waiting(2),
+    "Queued": queued(2),
+    "Running": queued(2, phase="Running"),
+    "Complete": finished(2),
+    "Failed": finished(2, "Failed"),
+    "Cancelled": finished(2, "Cancelled"),
+}
+MODELS: dict[str, Any] = {
+    "serving": SERVING,
+    "loading": LOADING,
+    "at zero": model(replicas=0),
+    "conflict": NAME_CONFLICT,
+    "none": NO_MODEL,
+}
+PLACES: dict[str, Held | None] = {"nothing": None} | {
+    f"{place} at {attempt}": make(attempt)
+    for attempt in (1, 2, 3)
+    for place, make in {
+        "queued": lambda n: held("Queued", n),
+        "delayed": lambda n: held("Delayed", n),
+        "leased": lambda n: held("Leased", n),
+        "failed": lambda n: came_back("Failed", n),
+        "fatal": lambda n: came_back("Failed", n, retryable=False),
+        "lost": lambda n: came_back("LeaseExpired", n),
+        "released": lambda n: came_back("Released", n),
+    }.items()
+}
+EVERYTHING = [
+    pytest.param(STATUSES[status], MODELS[model_], PLACES[place], id=f"{status}, model {model_}, bus {place}")
+    for status, model_, place in product(STATUSES, MODELS, PLACES)
+]
+
+
+def test_every_phase_is_covered() -> None:
+    assert {phase.value for phase in TaskPhase} <= set(STATUSES)
+
+
+@pytest.mark.parametrize(("status", "model_", "held_"), EVERYTHING)
+def test_it_comes_to_rest(status: dict[str, Any] | None, model_: Any, held_: Held | None) -> None:
+    world = World(task_body(status), held_)
+    before = (status or {}).get("attempt", 0)
+    for _ in range(4):
+        plan = decide(world.snapshot(model=model_))
+        writes, sent = world.status_writes, len(world.enqueued)
+        world.apply(plan)
+        after = (world.body or {})["status"]
+        LLMTask.model_validate(world.body)
+        assert after["attempt"] >= before, "attempt never goes back"
+        before = after["attempt"]
+        if (status or {}).get("outcome"):
+            assert after == status, "finished is final"
+        if (world.status_writes, len(world.enqueued)) == (writes, sent):
+            break
+    else:
+        pytest.fail("it does not come to rest")
+    assert world.status_writes <= 2
+    entry = world.held
+    if after.get("outcome"):
+        assert entry is None or entry == held("Leased", after["attempt"])
+    elif after["phase"] == "Waiting":
+        assert model_ in (NO_MODEL, NAME_CONFLICT)
+    else:
+        assert entry is not None
+        assert entry.attempt == after["attempt"], "an open task that is handed out has its entry"
+        assert entry.returned is None
+
+
+@pytest.mark.parametrize("gate", GATES, ids=lambda gate: gate.__name__)
+def test_every_gate_opens_for_something(gate: Any) -> None:
+    found = [
+        gate(seen, seen.task)
+        for status, model_, place in product(STATUSES.values(), MODELS.values(), PLACES.values())
+        for generation in (1, 2)
+        for schema in ("{}", "[]")
+        if (
+            seen := snapshot(
+                LLMTask.model_validate(task_body(status, generation=generation, output={"jsonSchema": schema})),
+                model=model_,
+                held=place,
+            )
+        ).task
+    ]
+    assert any(plan is not None for plan in found)
+    assert any(plan is None for plan in found)
+
+
+@given(
+    status=st.sampled_from(list(STATUSES.values())),
+    model_=st.sampled_from(list(MODELS.values())),
+    held_=st.sampled_from(list(PLACES.values())),
+    jitter=st.floats(0, 1),
+    backoff_limit=st.integers(0, 100),
+    retries=st.integers(0, 100),
+    generation=st.integers(1, 3),
+    refused=st.sampled_from([None, 1, 2]),
+    replaced=st.booleans(),
+)
+def test_a_plan_applied_twice_is_a_plan_applied_once(
+    status: dict[str, Any] | None,
+    model_: Any,
+    held_: Held | None,
+    jitter: float,
+    backoff_limit: int,
+    retries: int,
+    generation: int,
+    refused: int | None,
+    replaced: bool,
+) -> None:
+    if status is not None:
+        status = {**status, "retries": retries}
+    once = World(task_body(status, generation=generation, backoffLimit=backoff_limit), held_)
+    plan = decide(once.snapshot(model=model_, jitter=jitter, refused_attempt=refused, model_replaced=replaced))
+    once.apply(plan)
+    twice = once.copy()
+    twice.apply(plan)
+    assert twice.body == once.body
+    assert twice.held == once.held
+    assert twice.enqueued == once.enqueued
