@@ -18,9 +18,6 @@
 Every answer is `{error_code, message, trace_id, details}`.
 """
 
-# Named after what happened, as HTTP names its statuses.
-# ruff: noqa: N818
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self

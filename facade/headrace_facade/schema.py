@@ -197,9 +197,12 @@ class Health(_Answer):
     """What a probe wants to know."""
 
     status: Literal["ok"] = "ok"
+    """Anything else is an error."""
 
 
 class ProblemField(_Answer):
+    """One field that cannot stay as it is."""
+
     field: str
     """In the request's words, such as parameters.top_p; empty for the request as a whole."""
     message: str
@@ -221,7 +224,8 @@ class Problem(_Answer):
     error_code: Annotated[str, Field(examples=["VALIDATION_FAILED"])]
     """A constant to program against."""
     message: str
-    """For people."""
+    """What happened and what to do, for people."""
     trace_id: str
     """As the header X-Trace-Id, and in the facade's log."""
     details: ProblemDetails
+    """More, where there is more to say."""

@@ -83,7 +83,7 @@ async def list_tasks(
     return await context.tasks.list(namespace, limit, continue_, token)
 
 
-@router.get("/{task_id}", summary="Look at a task", responses=_problems(401, 403, 404, 429, 503))
+@router.get("/{task_id}", summary="Look at a task", responses=_problems(401, 403, 404, 422, 429, 503))
 async def get_task(task_id: str, token: Bearer, context: InContext) -> Task:
     """Where the task stands; with the result once it is completed."""
     return await context.tasks.get(task_id, token)

@@ -1,0 +1,86 @@
+"""values.yaml and values.schema.json say the same: every value is described, and every description is of a value."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CHART = Path(__file__).parents[3] / "charts/headrace"
+TEXT = (CHART / "values.yaml").read_text(encoding="utf-8")
+VALUES = yaml.safe_load(TEXT)
+SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+
+
+def described(schema: dict[str, Any], path: str = "") -> dict[str, dict[str, Any]]:
+    """Every property of the schema by its path; free-form maps end there."""
+    found = {}
+    for name, part in schema.get("properties", {}).items():
+        found[f"{path}.{name}".removeprefix(".")] = part
+        found |= described(part, f"{path}.{name}")
+    return found
+
+
+def defaults(values: dict[str, Any], known: set[str], path: str = "") -> dict[str, Any]:
+    found = {}
+    for name, value in values.items():
+        here = f"{path}.{name}".removeprefix(".")
+        found[here] = value
+        if isinstance(value, dict) and any(k.startswith(f"{here}.") for k in known):
+            found |= defaults(value, known, here)
+    return found
+
+
+DESCRIBED = described(SCHEMA)
+DEFAULTS = defaults(VALUES, set(DESCRIBED))
+
+
+def test_schema_and_values_have_the_same_names() -> None:
+    assert set(DESCRIBED) - {"global"} == set(DEFAULTS)
+    assert len(DEFAULTS) > 60
+
+
+@pytest.mark.parametrize("path", DESCRIBED)
+def test_every_property_is_described_and_closed(path: str) -> None:
+    part = DESCRIBED[path]
+    assert len(part["description"].split()) >= 2
+    assert part["description"].endswith(".")
+    if "properties" in part:
+        assert part["additionalProperties"] is False
+
+
+def test_the_root_is_closed() -> None:
+    assert SCHEMA["additionalProperties"] is False
+
+
+def test_every_value_is_commented_where_it_stands() -> None:
+    """Groups and what Kubernetes itself documents need no comment."""
+    known = {
+        "podAnnotations",
+        "podLabels",
+        "nodeSelector",
+        "tolerations",
+        "affinity",
+        "annotations",
+        "requests",
+        "limits",
+    }
+    lines = TEXT.splitlines()
+    bare = []
+    for number, line in enumerate(lines):
+        key, colon, rest = line.strip().partition(":")
+        if not colon or line.strip().startswith("#") or key in known:
+            continue
+        is_group = not rest.strip()
+        if not is_group and not lines[number - 1].strip().startswith("#"):
+            bare.append(line)
+    assert bare == []
+
+
+def test_images_are_pinned() -> None:
+    assert VALUES["images"]["redis"].rpartition(":")[2].count(".") == 2
+    assert VALUES["images"]["operator"] == VALUES["images"]["runner"] == ""
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert chart["version"]
+    assert chart["appVersion"]

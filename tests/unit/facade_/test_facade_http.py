@@ -1,0 +1,293 @@
+"""What surrounds the routes, without an API server: errors, headers, limits, settings, what is logged."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+
+from headrace_facade.app import create_app
+from headrace_facade.context import Context, open_context
+from headrace_facade.errors import (
+    BadRequest,
+    Conflict,
+    Expired,
+    FacadeError,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Throttled,
+    Unauthenticated,
+    Unavailable,
+    UpstreamFailed,
+)
+from headrace_facade.kube import convert
+from headrace_facade.middleware import new_trace_id
+from headrace_facade.settings import Settings
+
+# Nothing listens there.
+SETTINGS = Settings(kube_url="http://127.0.0.1:1", kube_ca_file=None, body_limit_bytes=4096)
+TOKEN = {"Authorization": "Bearer secret.to.nobody"}
+
+
+@pytest.fixture
+async def context() -> AsyncIterator[Context]:
+    async with open_context(SETTINGS) as context:
+        yield context
+
+
+@pytest.fixture
+async def http(context: Context) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_app(context))
+    async with httpx.AsyncClient(transport=transport, base_url="http://facade", headers=TOKEN) as http:
+        yield http
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The body, after checking the shape that every error has."""
+    assert answer.status_code == status, answer.text
+    body: dict[str, Any] = answer.json()
+    assert set(body) == {"error_code", "message", "trace_id", "details"}
+    assert body["error_code"] == code
+    assert body["message"]
+    assert body["trace_id"] == answer.headers["X-Trace-Id"]
+    return body
+
+
+def fields(body: dict[str, Any]) -> dict[str, str]:
+    return {f["field"]: f["message"] for f in body["details"]["fields"]}
+
+
+async def test_an_api_server_that_is_away_is_a_503_with_retry_after(http: httpx.AsyncClient) -> None:
+    requests = [
+        http.post("/api/v1/tasks", json={"model": "m", "prompt": "p"}),
+        http.get("/api/v1/tasks"),
+        http.get("/api/v1/tasks/ns.name"),
+        http.get("/readyz"),
+    ]
+    for answer in await asyncio.gather(*requests):
+        body = problem(answer, 503, "UNAVAILABLE")
+        assert "cannot be reached" in body["message"]
+        assert int(answer.headers["Retry-After"]) == body["details"]["retry_after_seconds"] > 0
+    assert (await http.get("/healthz")).json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("value", [None, "Basic abc", "Bearer", "Bearer ", "Bearer a b", "Bearer ä", "Bearer x;y"])
+async def test_without_a_bearer_token_nothing_is_asked(http: httpx.AsyncClient, value: str | None) -> None:
+    http.headers.pop("Authorization")
+    headers = {} if value is None else {"Authorization": value.encode()}
+    answer = await http.get("/api/v1/tasks", headers=headers)
+    problem(answer, 401, "UNAUTHENTICATED")
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"prompt": "p"}, {"model": "Field required"}),
+        ({"model": "m", "promt": "p"}, {"promt": "no such field: see /openapi.json"}),
+        ({"model": "m", "parameters": {"topp": 1}}, {"parameters.topp": "no such field: see /openapi.json"}),
+        ({"model": "m", "parameters": {"temperature": "0.7"}}, {"parameters.temperature": "valid number"}),
+        ({"model": "m", "parameters": {"temperature": True}}, {"parameters.temperature": "valid number"}),
+        ({"model": "m", "parameters": {"temperature": 2.1}}, {"parameters.temperature": "less than or equal to 2"}),
+        ({"model": "m", "parameters": {"max_tokens": 1.5}}, {"parameters.max_tokens": "valid integer"}),
+        ({"model": "m", "messages": [{"role": "bot", "content": "x"}]}, {"messages[0].role": "'user'"}),
+        ({"model": "m", "json_schema": 3}, {"json_schema": "valid string, or: Input should be a valid dictionary"}),
+        (
+            {"model": "m", "parameters": {"stop": [1]}},
+            {"parameters.stop": "valid string", "parameters.stop[0]": "string"},
+        ),
+        ({"model": "m", "namespace": "../x"}, {"namespace": "pattern"}),
+        ([], {"": "dictionary"}),
+    ],
+)
+async def test_what_cannot_be_read_is_told_field_by_field(
+    http: httpx.AsyncClient, body: Any, told: dict[str, str]
+) -> None:
+    answer = problem(await http.post("/api/v1/tasks", json=body), 422, "VALIDATION_FAILED")
+    found = fields(answer)
+    assert set(found) == set(told)
+    for field, words in told.items():
+        assert words in found[field]
+
+
+@pytest.mark.parametrize("field", ["prompt", "model", "name", "json_schema"])
+async def test_half_a_character_is_refused_by_name(http: httpx.AsyncClient, field: str) -> None:
+    text = json.dumps({"model": "m", "prompt": "p", field: "\ud800"})
+    answer = await http.post("/api/v1/tasks", content=text, headers={"Content-Type": "application/json"})
+    assert "surrogate" in fields(problem(answer, 422, "VALIDATION_FAILED"))[field]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"model":', "\xff", '{"model": "m", "parameters": {"temperature": NaN}}', "[" * 4000]
+)
+async def test_a_body_that_is_no_json(http: httpx.AsyncClient, text: str) -> None:
+    answer = await http.post(
+        "/api/v1/tasks", content=text.encode("latin-1"), headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code in (400, 422)
+    problem(answer, answer.status_code, "BAD_REQUEST" if answer.status_code == 400 else "VALIDATION_FAILED")
+
+
+async def test_a_large_body_is_refused_whether_it_says_so_or_not(http: httpx.AsyncClient) -> None:
+    async def in_pieces() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b"x" * 1000
+
+    for content in (b"x" * 4097, in_pieces()):
+        body = problem(await http.post("/api/v1/tasks", content=content), 413, "BODY_TOO_LARGE")
+        assert "4096" in body["message"]
+
+
+async def test_paths_and_methods_that_do_not_exist(http: httpx.AsyncClient) -> None:
+    problem(await http.get("/api/v1/nothing"), 404, "NOT_FOUND")
+    problem(await http.get("/docs"), 404, "NOT_FOUND")
+    problem(await http.delete("/api/v1/tasks"), 405, "METHOD_NOT_ALLOWED")
+    for task_id in ("no-dot", "UPPER.case", "ns.%2e%2e", ".x", "ns."):
+        problem(await http.get(f"/api/v1/tasks/{task_id}"), 404, "NOT_FOUND")
+    problem(await http.get("/api/v1/tasks", params={"limit": 101}), 422, "VALIDATION_FAILED")
+
+
+async def test_every_answer_has_a_trace_id_and_security_headers(http: httpx.AsyncClient) -> None:
+    for answer in (
+        await http.get("/healthz"),
+        await http.get("/nothing"),
+        await http.post("/healthz", content=b"x" * 5000),
+    ):
+        assert len(answer.headers["X-Trace-Id"]) == 32
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+
+
+def test_a_callers_trace_goes_on_and_a_wrong_one_does_not() -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    assert new_trace_id([(b"traceparent", f"00-{trace}-b7ad6b7169203331-01".encode())]) == trace
+    for wrong in (b"x", b"00-" + b"0" * 32 + b"-b7ad6b7169203331-01", b"00-" + b"A" * 32 + b"-b7ad6b7169203331-01"):
+        made = new_trace_id([(b"traceparent", wrong)])
+        assert len(made) == 32
+        assert made != "0" * 32
+
+
+async def test_neither_tokens_nor_prompts_are_logged(http: httpx.AsyncClient) -> None:
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
+        answer = await http.post("/api/v1/tasks?continue=secret", json={"model": "m", "prompt": "secret"})
+        await http.post("/api/v1/tasks", json={"model": "m", "secret": 1})
+    assert [entry["event"] for entry in logs] == ["request", "request"]
+    assert logs[0]["trace_id"] == answer.headers["X-Trace-Id"]
+    assert logs[0]["status"] == 503
+    assert "secret" not in repr(logs)
+
+
+async def test_a_defect_is_a_500_that_says_nothing_and_is_logged_without_its_text(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken() -> None:
+        raise RuntimeError("".join(("per", "haps")))  # the stack shows the line
+
+    monkeypatch.setattr(context.kube, "check_ready", broken)
+    transport = httpx.ASGITransport(create_app(context))
+    async with httpx.AsyncClient(transport=transport, base_url="http://facade") as http:
+        with structlog.testing.capture_logs() as logs:
+            body = problem(await http.get("/readyz"), 500, "INTERNAL")
+    assert "perhaps" not in body["message"]
+    assert logs[0]["error"] == "RuntimeError"
+    assert "broken" in logs[0]["stack"]
+    assert "perhaps" not in repr(logs)
+
+
+async def test_requests_are_counted_by_route_and_not_by_path(http: httpx.AsyncClient, context: Context) -> None:
+    await http.get("/api/v1/tasks/ns.some-name")
+    await http.get("/wp-login.php")
+    text = context.metrics.exposition().decode()
+    assert 'headrace_facade_requests_total{method="GET",route="/api/v1/tasks/{task_id}",status="503"} 1.0' in text
+    assert 'route="unmatched"' in text
+    assert "some-name" not in text
+    assert "wp-login" not in text
+    assert "headrace_facade_active_requests 0.0" in text
+
+
+async def test_openapi_describes_everything(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/openapi.json")).json()
+    assert set(document["paths"]) == {"/api/v1/tasks", "/api/v1/tasks/{task_id}", "/healthz", "/readyz"}
+    schemas = document["components"]["schemas"]
+    assert "HTTPValidationError" not in schemas
+    for name, schema in schemas.items():
+        for member, described in schema.get("properties", {}).items():
+            assert described.get("description"), f"{name}.{member}"
+    create = document["paths"]["/api/v1/tasks"]["post"]
+    assert {"202", "401", "403", "404", "409", "413", "422", "429", "503"} == set(create["responses"])
+    for status in set(create["responses"]) - {"202"}:
+        content = create["responses"][status]["content"]["application/json"]
+        assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+    assert create["security"] == [{"HTTPBearer": []}]
+    assert schemas["CreateTask"]["additionalProperties"] is False
+    assert schemas["SamplingParameters"]["properties"]["temperature"]["anyOf"][0] == {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 2,
+    }
+
+
+STATUS_CASES: list[tuple[int, dict[str, Any], type[FacadeError]]] = [
+    (400, {}, BadRequest),
+    (401, {}, Unauthenticated),
+    (403, {}, Forbidden),
+    (404, {"details": {"name": "x"}}, NotFound),
+    (404, {"details": {}}, Unavailable),
+    (409, {}, Conflict),
+    (410, {}, Expired),
+    (422, {}, Invalid),
+    (429, {}, Throttled),
+    (500, {}, UpstreamFailed),
+    (503, {}, Unavailable),
+    (504, {}, Unavailable),
+    (302, {}, UpstreamFailed),
+]
+
+
+@pytest.mark.parametrize(("status", "answer", "expected"), STATUS_CASES)
+def test_every_answer_of_the_api_server_has_its_error(
+    status: int, answer: dict[str, Any], expected: type[FacadeError]
+) -> None:
+    error = convert(status, {"message": "told", **answer}, "7")
+    assert type(error) is expected
+    if expected is Throttled or status in (503, 504):
+        assert error.headers == {"Retry-After": "7"}
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ('Invalid value: "object": exactly one of a and b', "exactly one of a and b"),
+        ('Invalid value: "a \\" b: c": must not', "must not"),
+        ("Invalid value: 3: too small", "too small"),
+        (
+            "Invalid value: 1000: spec.priority in body should be less than or equal to 100",
+            "should be less than or equal to 100",
+        ),
+        ('Unsupported value: "bot": supported values: "system"', 'supported values: "system"'),
+        ("Required value", "Required value"),
+    ],
+)
+def test_the_offending_value_is_not_repeated(told: str, reason: str) -> None:
+    error = convert(422, {"details": {"causes": [{"field": "spec.x", "message": told}]}}, None)
+    assert isinstance(error, Invalid)
+    assert error.problems[0].message == reason
+
+
+def test_settings_come_from_the_environment() -> None:
+    inside = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "6443"}
+    settings = Settings.from_environment({**inside, "HEADRACE_METRICS_PORT": "0", "HEADRACE_DEFAULT_NAMESPACE": "team"})
+    assert settings.kube_url == "https://10.0.0.1:6443"
+    assert (settings.port, settings.metrics_port, settings.default_namespace) == (8000, 0, "team")
+    assert Settings.from_environment({"KUBERNETES_SERVICE_HOST": "fd00::1"}).kube_url == "https://[fd00::1]:443"
+    assert Settings.from_environment({**inside, "HEADRACE_KUBE_URL": "http://x/"}).kube_url == "http://x"
+    assert Settings.from_environment({**inside, "HEADRACE_KUBE_CA_FILE": ""}).kube_ca_file is None
+    with pytest.raises(ValueError, match="HEADRACE_KUBE_URL"):
+        Settings.from_environment({})
+    with pytest.raises(ValueError, match="HEADRACE_PORT"):
+        Settings.from_environment({**inside, "HEADRACE_PORT": "http"})
