@@ -60,7 +60,8 @@ class Attempt:
         earlier = [AttemptRecord.model_validate(each) for each in self.work.attempts]
         return terminal_status(
             verdict.outcome,
-            reason=verdict.reason,
+            # A plain string: YAML knows no enums.
+            reason=str(verdict.reason),
             message=verdict.message,
             generation=self.work.generation,
             completed_ms=completed_ms,

@@ -58,6 +58,11 @@ class KubeTaskStatus:
             )
         return cls(client.ApiClient(configuration))
 
+    @property
+    def host(self) -> str:
+        """The API server's URL."""
+        return str(self._api.configuration.host)
+
     async def aclose(self) -> None:
         await self._api.close()  # type: ignore[no-untyped-call]  # untyped in the client
 

@@ -104,14 +104,20 @@ async def runner(start_runner: StartRunner) -> Runner:
 
 
 @pytest.fixture
-async def gate(runner_kubeconfig: Path, tmp_path: Path) -> AsyncIterator[Gate]:
-    """A runner's way to the API server that can be shut; it is open."""
+def gated(runner_kubeconfig: Path, tmp_path: Path) -> Gate:
+    """A runner's way to the API server that can be shut; it is shut."""
     config = yaml.safe_load(runner_kubeconfig.read_text())
     cluster = config["clusters"][0]["cluster"]
     host, port = cluster["server"].removeprefix("https://").split(":")
     gate = Gate((host, int(port)), free_port(), tmp_path / "gated-kubeconfig")
     cluster["server"] = f"https://127.0.0.1:{gate.port}"
     gate.kubeconfig.write_text(yaml.safe_dump(config))
-    await gate.open()
-    yield gate
-    await gate.shut()
+    return gate
+
+
+@pytest.fixture
+async def gate(gated: Gate) -> AsyncIterator[Gate]:
+    """The same, open."""
+    await gated.open()
+    yield gated
+    await gated.shut()
