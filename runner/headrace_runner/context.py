@@ -13,12 +13,12 @@ from headrace_runner.commit import Committer
 from headrace_runner.engine_link import EngineFiles, EngineLink
 from headrace_runner.flight import Deck
 from headrace_runner.health import HealthServer
-from headrace_runner.kube import KubeTaskStatus
+from headrace_runner.kube import KubeTaskStatus, KubeUnconfigured
 from headrace_runner.lease import LeaseKeeper
 from headrace_runner.logs import error_keys
 from headrace_runner.metrics import Metrics
 from headrace_runner.report import Reporter
-from headrace_runner.settings import RunnerSettings
+from headrace_runner.settings import RunnerSettings, SettingsError
 from headrace_runner.slots import Slots
 from headrace_runner.validate import Validator
 
@@ -30,19 +30,27 @@ _log = structlog.get_logger()
 
 
 async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
-    """Run until ``stop`` is set, then give back what is in flight. Raises what breaks a part that must not break."""
+    """Run until ``stop`` is set, then give back what is in flight.
+
+    Raises SettingsError where it cannot start, and what breaks a part that must not break.
+    """
     metrics, slots = Metrics(), Slots(settings.parallelism)
     engine = EngineLink(EngineFiles(settings.engine_socket, settings.engine_state))
     async with contextlib.AsyncExitStack() as stack:
-        bus = await stack.enter_async_context(Bus.connect(settings.redis_url()))
-        tasks = await KubeTaskStatus.connect(settings.kubeconfig)
+        bus = await stack.enter_async_context(_bus(settings))
+        try:
+            tasks = await KubeTaskStatus.connect(settings.kubeconfig)
+        except KubeUnconfigured as error:
+            raise SettingsError(str(error)) from error
         stack.push_async_callback(tasks.aclose)
         validator = await stack.enter_async_context(Validator())
         leases = _lease_keeper(settings)
         leases.start()
         stack.push_async_callback(leases.aclose)
         reporter = Reporter(bus, settings.model, settings.pod, engine.state, slots, settings.generation)
-        health = HealthServer(settings.http_port, metrics, slots, reporter.not_ready)
+        health = HealthServer(
+            settings.http_port, metrics, slots, alive=lambda: leases.alive, not_ready=reporter.not_ready
+        )
         stack.push_async_callback(health.aclose)
         await health.start()
         deck = Deck(
@@ -66,6 +74,16 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
             _log.info("runner stops", in_flight=slots.generating, committing=slots.parked)
             await claims.stop(finish_seconds=FINISH_SECONDS, commit_seconds=COMMIT_SECONDS)
     _log.info("runner stopped")
+
+
+def _bus(settings: RunnerSettings) -> Bus:
+    try:
+        return Bus.connect(settings.redis_url())
+    except SettingsError:
+        raise
+    except ValueError as error:
+        # The library's message may quote the password.
+        raise SettingsError("HEADRACE_REDIS_URL_FILE: does not hold a Redis URL") from error
 
 
 def _lease_keeper(settings: RunnerSettings) -> LeaseKeeper:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import structlog
 from pydantic import ValidationError
 
-from headrace_bus import Bus, Delivery, Failure, ModelKey
+from headrace_bus import Bus, Delivery, Failure, ModelKey, WorkClass
 from headrace_crds.reasons import Reason
 from headrace_crds.work import Work
 from headrace_runner.attempt import Attempt
@@ -133,7 +133,8 @@ class Flight:
         try:
             engine = self._deck.engine.client
         except EngineLost:
-            await sink.give_back(Setback(Reason.ENGINE_LOST, "the engine ended before it was asked"))
+            # It was never asked: nobody is charged.
+            await sink.release(Reason.ENGINE_LOST)
             return
         announcement = asyncio.create_task(self._announce(attempt, sink), name="announcement")
         try:
@@ -159,8 +160,11 @@ class Flight:
             await sink.release(Reason.RUNNER_STOPPED)
 
     def _attempt(self) -> Attempt | None:
-        """None where the payload is no work."""
+        """None where the payload is no work for an object: a Call never reaches the commit."""
         envelope = self._delivery.envelope
+        if envelope.kind is not WorkClass.TASK:
+            _log.error("no work for a runner", **self._entry.keys, kind=envelope.kind.value)
+            return None
         try:
             work = Work.model_validate(envelope.payload)
         except ValidationError as error:

@@ -9,11 +9,20 @@ from headrace_runner.slots import Slots
 
 
 class HealthServer:
-    """``not_ready`` gives None or the reason why the pod does not serve."""
+    """``alive`` says whether the process can go on; ``not_ready`` why the pod does not serve, None when it does."""
 
-    def __init__(self, port: int, metrics: Metrics, slots: Slots, not_ready: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        port: int,
+        metrics: Metrics,
+        slots: Slots,
+        *,
+        alive: Callable[[], bool],
+        not_ready: Callable[[], str | None],
+    ) -> None:
         self._metrics = metrics
         self._slots = slots
+        self._alive = alive
         self._not_ready = not_ready
         self._port = port
         app = web.Application()
@@ -31,7 +40,8 @@ class HealthServer:
         await self._runner.cleanup()
 
     async def _healthz(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+        alive = self._alive()
+        return web.Response(status=200 if alive else 500, text="ok\n" if alive else "leases are not renewed\n")
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         reason = self._not_ready()

@@ -33,6 +33,10 @@ class Answer:
     message: str = ""
 
 
+class KubeUnconfigured(Exception):
+    """There is neither a service account nor a usable kubeconfig."""
+
+
 class TaskStatus(Protocol):
     """Whoever takes patches of a task's status."""
 
@@ -48,14 +52,20 @@ class KubeTaskStatus:
 
     @classmethod
     async def connect(cls, kubeconfig: Path | None) -> Self:
-        """In a pod by its service account, whose token file is read again every minute; else by a kubeconfig."""
+        """In a pod by its service account, whose token file is read again every minute; else by a kubeconfig.
+
+        Raises KubeUnconfigured.
+        """
         configuration = client.Configuration()
-        if kubeconfig is None:
-            config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # untyped in the client
-        else:
-            await config.load_kube_config(  # type: ignore[no-untyped-call]  # untyped in the client
-                config_file=str(kubeconfig), client_configuration=configuration
-            )
+        try:
+            if kubeconfig is None:
+                config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # untyped in the client
+            else:
+                await config.load_kube_config(  # type: ignore[no-untyped-call]  # untyped in the client
+                    config_file=str(kubeconfig), client_configuration=configuration
+                )
+        except (config.ConfigException, OSError) as error:
+            raise KubeUnconfigured(f"no way to the API server: {error}") from error
         return cls(client.ApiClient(configuration))
 
     @property

@@ -58,6 +58,11 @@ class LeaseKeeper:
             self._loop.call_soon_threadsafe(self._stop.set)
         await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs: without it every lease is lost in silence."""
+        return self._thread is not None and self._thread.is_alive()
+
     def hold(self, token: LeaseToken, on_lost: Callable[[], None]) -> None:
         with self._lock:
             self._held[token] = on_lost

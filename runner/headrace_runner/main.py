@@ -8,8 +8,8 @@ import sys
 import structlog
 
 from headrace_runner.context import run
-from headrace_runner.logs import configure_logs
-from headrace_runner.settings import RunnerSettings
+from headrace_runner.logs import configure_logs, error_keys
+from headrace_runner.settings import RunnerSettings, SettingsError
 
 
 def main() -> int:
@@ -17,11 +17,21 @@ def main() -> int:
     configure_logs()
     try:
         settings = RunnerSettings.from_environment(os.environ)
-    except ValueError as error:
-        structlog.get_logger().error("runner cannot start", cause=str(error))
-        return 2
-    asyncio.run(_run(settings))
+    except SettingsError as error:
+        return _refuse(error)
+    try:
+        asyncio.run(_run(settings))
+    except SettingsError as error:
+        return _refuse(error)
+    except Exception as error:  # its message may quote what must not be logged
+        structlog.get_logger().error("runner broke", **error_keys(error))
+        return 1
     return 0
+
+
+def _refuse(error: SettingsError) -> int:
+    structlog.get_logger().error("runner cannot start", cause=str(error))
+    return 2
 
 
 async def _run(settings: RunnerSettings) -> None:

@@ -10,6 +10,10 @@ from headrace_bus import ModelKey
 _DEFAULT_LEASE_SECONDS: Final = 15
 
 
+class SettingsError(ValueError):
+    """The runner cannot start as it is set up; the message names the setting and quotes no secret."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunnerSettings:
     """Which model this pod serves, and where Redis, engine and API server are.
@@ -37,19 +41,19 @@ class RunnerSettings:
         return self.lease_seconds / 3
 
     def redis_url(self) -> str:
-        """The URL with user and password. Raises ValueError where the file cannot be read."""
+        """The URL with user and password. Raises SettingsError where the file cannot be read."""
         try:
             return self.redis_url_file.read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise ValueError(f"HEADRACE_REDIS_URL_FILE: {error}") from error
+            raise SettingsError(f"HEADRACE_REDIS_URL_FILE: {error}") from error
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Read ``HEADRACE_*``. Raises ValueError that names the variable."""
+        """Read ``HEADRACE_*``. Raises SettingsError that names the variable."""
         try:
             model = ModelKey.parse(_text(environment, "HEADRACE_MODEL"))
         except ValueError as error:
-            raise ValueError(f"HEADRACE_MODEL: {error}") from error
+            raise SettingsError(f"HEADRACE_MODEL: {error}") from error
         kubeconfig = environment.get("HEADRACE_KUBECONFIG", "")
         return cls(
             model=model,
@@ -68,7 +72,7 @@ class RunnerSettings:
 def _text(environment: Mapping[str, str], name: str, default: str = "") -> str:
     value = environment.get(name) or default
     if not value:
-        raise ValueError(f"{name}: not set")
+        raise SettingsError(f"{name}: not set")
     return value
 
 
@@ -79,5 +83,5 @@ def _integer(environment: Mapping[str, str], name: str, default: int, low: int, 
     except ValueError:
         value = low - 1
     if not low <= value <= high:
-        raise ValueError(f"{name}: expected an integer between {low} and {high}")
+        raise SettingsError(f"{name}: expected an integer between {low} and {high}")
     return value
