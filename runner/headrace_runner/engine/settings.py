@@ -90,10 +90,10 @@ def _quota_v1() -> float | None:
 
 
 def _gpu_layers(environment: Mapping[str, str]) -> GpuLayers | None:
-    raw = environment.get("HEADRACE_GPU_LAYERS", "")
-    if raw in ("", "All"):
-        return "All" if raw else None
-    return _integer(environment, "HEADRACE_GPU_LAYERS", 0, 1, 1024)
+    if environment.get("HEADRACE_GPU_LAYERS") == "All":
+        return "All"
+    # A GPU may be held with no layer on it: that is a run on the CPU, and asked for as such.
+    return _integer(environment, "HEADRACE_GPU_LAYERS", 0, 0, 9999) or None
 
 
 def _integer(environment: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -34,6 +34,7 @@ def test_all_values() -> None:
     assert (settings.context_tokens, settings.parallelism, settings.threads) == (8192, 16, 3)
     assert (settings.gpu_layers, settings.sandbox) == ("All", "BestEffort")
     assert EngineSettings.from_environment({**MINIMAL, "HEADRACE_GPU_LAYERS": "20"}).gpu_layers == 20
+    assert EngineSettings.from_environment({**MINIMAL, "HEADRACE_GPU_LAYERS": "0"}).gpu_layers is None
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_all_values() -> None:
         ("HEADRACE_CONTEXT_TOKENS", "0"),
         ("HEADRACE_PARALLELISM", "257"),
         ("HEADRACE_GPU_LAYERS", "all"),
-        ("HEADRACE_GPU_LAYERS", "0"),
+        ("HEADRACE_GPU_LAYERS", "10000"),
         ("HEADRACE_THREADS", "-1"),
         ("HEADRACE_ENGINE_SANDBOX", "Off"),
         ("HEADRACE_ENGINE_SOCKET", "/run/" + "x" * 103),
