@@ -309,6 +309,22 @@ def test_only_the_operator_writes_a_models_status(world: World, kubectl: Kubectl
     assert world.operator.request("PATCH", path, patch, MERGE_PATCH).status_code == 200
 
 
+def test_commits_do_not_queue_with_other_service_accounts(world: World, kubectl: Kubectl, release: Release) -> None:
+    """The API server names the FlowSchema that a request was put into."""
+    task = world.assigned("flow")
+
+    def schema_of(answer: httpx.Response) -> str:
+        uid = answer.headers["X-Kubernetes-PF-FlowSchema-UID"]
+        schemas = json.loads(kubectl.ok("get", "flowschemas", "-o", "json"))["items"]
+        return next(str(schema["metadata"]["name"]) for schema in schemas if schema["metadata"]["uid"] == uid)
+
+    committed = world.patch(world.runner, "flow", *commit(task))
+    assert committed.status_code == 200
+    assert schema_of(committed) == f"{release.name}-headrace-runners"
+    assert schema_of(world.operator.request("GET", world.tasks)) == f"{release.name}-headrace-operator"
+    assert schema_of(world.editor.request("GET", world.tasks)) == "service-accounts"
+
+
 def test_people_have_the_rights_of_their_role(world: World, kubectl: Kubectl, release: Release) -> None:
     viewer = service_account(kubectl, world.namespace, "viewer", f"{release.name}-headrace-view")
     admin = service_account(kubectl, world.namespace, "admin", f"{release.name}-headrace-admin")
