@@ -1,0 +1,266 @@
+"""An operator process under exactly the rights that RBAC.md names, and hands for what is not there.
+
+No controller and no kubelet runs beside the API server: pods, their conditions, runners and the collection of owned
+objects are played by hand, on the real API server and the real Redis.
+"""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import yaml
+
+import headrace_operator
+from headrace_bus import Bus, Entry, ModelKey
+
+# Test folders are no packages; the fixture's module lies one above.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from redis_server import free_port
+
+WITHIN_SECONDS = 30.0
+MODEL = "smol"
+RUNNER = f"headrace-{MODEL}"
+ENGINE = {"architecture": "llama", "contextTokens": 2048, "quantization": "Q4_1", "sizeBytes": 98_000_000}
+CHILD_KINDS = ("serviceaccount", "rolebinding", "secret", "networkpolicy", "deployment")
+T = TypeVar("T")
+
+
+async def until(condition: Callable[[], Awaitable[T]], within_seconds: float = WITHIN_SECONDS) -> T:
+    """Wait until the condition gives something true, and give it."""
+    deadline = time.monotonic() + within_seconds
+    while not (value := await condition()):
+        assert time.monotonic() < deadline, f"still {value!r}"
+        await asyncio.sleep(0.02)
+    return value
+
+
+def granted_rules() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of RBAC.md as (scope, rule): what is documented is what the operator gets here."""
+    text = (Path(headrace_operator.__file__).parent / "RBAC.md").read_text()
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) != 5 or cells[0] not in ("cluster", "own"):
+            continue
+        scope, group, resource, verbs, _ = cells
+        names = re.findall(r"`([^`]+)`", resource)
+        rule: dict[str, Any] = {
+            "apiGroups": ["" if group == "*core*" else group.strip("`")],
+            "resources": [names[0]],
+            "verbs": [verb.strip() for verb in verbs.split(",")],
+        }
+        if len(names) > 1:
+            rule["resourceNames"] = names[1:]
+        yield scope, rule
+
+
+class Cluster:
+    """kubectl and a status patcher in one namespace."""
+
+    def __init__(self, kubectl: Any, namespace: str) -> None:
+        self.kubectl = kubectl
+        self.namespace = namespace
+
+    def create(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        out = self.kubectl.ok("create", "-n", self.namespace, "-o", "json", "-f", "-", stdin=json.dumps(manifest))
+        return dict(json.loads(out))
+
+    def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        out = self.kubectl.ok("get", kind, name, "-n", self.namespace, "-o", "json", "--ignore-not-found")
+        return dict(json.loads(out)) if out.strip() else None
+
+    def delete(self, kind: str, name: str) -> None:
+        self.kubectl.ok("delete", kind, name, "-n", self.namespace, "--ignore-not-found")
+
+    def patch(self, kind: str, name: str, patch: Any, *, type_: str = "merge", status: bool = False) -> None:
+        options = ["--subresource=status"] if status else []
+        self.kubectl.ok("patch", kind, name, "-n", self.namespace, f"--type={type_}", "-p", json.dumps(patch), *options)
+
+    # What a user does
+
+    def task(self, name: str, **spec: Any) -> str:
+        body = {
+            "apiVersion": "headrace.dev/v1alpha1",
+            "kind": "LLMTask",
+            "metadata": {"name": name},
+            "spec": {"modelRef": {"name": MODEL}, "prompt": "say hello", **spec},
+        }
+        uid: str = self.create(body)["metadata"]["uid"]
+        return uid
+
+    def model(self, *, claim: bool = True, **spec: Any) -> str:
+        if claim and self.get("persistentvolumeclaim", "models") is None:
+            request = {"accessModes": ["ReadOnlyMany"], "resources": {"requests": {"storage": "1Gi"}}}
+            self.create(
+                {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "models"}, "spec": request}
+            )
+        source = {"persistentVolumeClaim": {"claimName": "models", "path": "smol.gguf"}}
+        body = {
+            "apiVersion": "headrace.dev/v1alpha1",
+            "kind": "LLMModel",
+            "metadata": {"name": MODEL},
+            "spec": {"local": {"source": source, **spec.pop("local", {})}, **spec},
+        }
+        uid: str = self.create(body)["metadata"]["uid"]
+        return uid
+
+    def status(self, name: str, kind: str = "llmtask") -> dict[str, Any]:
+        found = self.get(kind, name)
+        return dict((found or {}).get("status") or {})
+
+    def conditions(self, kind: str = "llmmodel", name: str = MODEL) -> dict[str, tuple[str, str]]:
+        return {c["type"]: (c["status"], c["reason"]) for c in self.status(name, kind).get("conditions") or []}
+
+    # What scheduler and kubelet do
+
+    def pod(self, name: str, *, scheduled: bool = True, message: str = "") -> None:
+        """A pod as the Deployment's template makes it, with the scheduler's word."""
+        deployment = self.get("deployment", RUNNER)
+        assert deployment is not None
+        template = deployment["spec"]["template"]
+        body = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, **template["metadata"]},
+            "spec": template["spec"],
+        }
+        self.create(body)
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        placed = {"type": "PodScheduled", "status": str(scheduled), "lastTransitionTime": now, "message": message}
+        if not scheduled:
+            placed["reason"] = "Unschedulable"
+        self.patch("pod", name, {"status": {"conditions": [placed]}}, status=True)
+
+    def pod_ready(self, name: str) -> None:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        both = [{"type": each, "status": "True", "lastTransitionTime": now} for each in ("PodScheduled", "Ready")]
+        self.patch("pod", name, {"status": {"phase": "Running", "conditions": both}}, status=True)
+
+    # What the garbage collector does
+
+    def collect(self) -> None:
+        for kind in CHILD_KINDS:
+            self.delete(kind, RUNNER)
+        self.kubectl.ok("delete", "pods", "--all", "-n", self.namespace, "--grace-period=0", "--force")
+
+    def commit(self, name: str, attempt: int) -> None:
+        """What a runner writes when it is done."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        finished = {"type": "Finished", "status": "True", "reason": "Succeeded", "lastTransitionTime": now}
+        patch = [
+            {"op": "test", "path": "/status/attempt", "value": attempt},
+            {"op": "add", "path": "/status/outcome", "value": "Complete"},
+            {"op": "add", "path": "/status/phase", "value": "Complete"},
+            {"op": "add", "path": "/status/completionTime", "value": now},
+            {"op": "add", "path": "/status/conditions", "value": [finished]},
+        ]
+        self.patch("llmtask", name, patch, type_="json", status=True)
+
+
+class Writes:
+    """Counts the writes of one object from here on, its creation excepted: every version that a watch tells."""
+
+    def __init__(self, kubectl: Any, namespace: str, kind: str, name: str) -> None:
+        self._path = f"/apis/headrace.dev/v1alpha1/namespaces/{namespace}/{kind}s"
+        self._kubectl, self._name = kubectl, name
+        self._since = self._read(self._path)["metadata"]["resourceVersion"]
+
+    def count(self) -> int:
+        last = self._read(f"{self._path}/{self._name}")["metadata"]["resourceVersion"]
+        if int(last) <= int(self._since):
+            return 0
+        selector = f"watch=1&resourceVersion={self._since}&fieldSelector=metadata.name%3D{self._name}"
+        command = [self._kubectl.program, "kubectl", f"--kubeconfig={self._kubectl.kubeconfig}"]
+        written = 0
+        with subprocess.Popen([*command, "get", "--raw", f"{self._path}?{selector}"], stdout=subprocess.PIPE) as watch:
+            assert watch.stdout is not None
+            for line in watch.stdout:
+                event = json.loads(line)
+                written += event["type"] == "MODIFIED"
+                if event["object"]["metadata"]["resourceVersion"] == last:
+                    break
+            watch.terminate()
+        return written
+
+    def _read(self, path: str) -> dict[str, Any]:
+        return dict(json.loads(self._kubectl.ok("get", "--raw", path)))
+
+
+class Operator:
+    """A `headrace-operator` process that serves one namespace."""
+
+    def __init__(
+        self, folder: Path, kubeconfig: Path, namespace: str, redis_url: str, identity: str, **more: str
+    ) -> None:
+        self.port = free_port()
+        (folder / "redis-url").write_text(redis_url)
+        (folder / "redis-key").write_text("a key of thirty-two characters..")
+        self._environment = {
+            **os.environ,
+            "HEADRACE_KUBECONFIG": str(kubeconfig),
+            "HEADRACE_NAMESPACE": namespace,
+            "HEADRACE_WATCH_NAMESPACES": namespace,
+            "HEADRACE_REDIS_URL_FILE": str(folder / "redis-url"),
+            "HEADRACE_RUNNER_REDIS_SECRET_FILE": str(folder / "redis-key"),
+            "HEADRACE_RUNNER_REDIS_ADDRESS": "redis://127.0.0.1:6379/0",
+            "HEADRACE_RUNNER_IMAGE": "headrace-runner:test",
+            "HEADRACE_IDENTITY": identity,
+            "HEADRACE_HTTP_PORT": str(self.port),
+            "HEADRACE_SWEEP_SECONDS": "1",
+            "HEADRACE_RELIST_SECONDS": "2",
+            "HEADRACE_REAP_SECONDS": "0.2",
+            "HEADRACE_ELECTION_LEASE_SECONDS": "3",
+            **more,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen([sys.executable, "-P", "-m", "headrace_operator.main"], env=self._environment)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(20)
+
+    async def http(self, path: str) -> httpx.Response | None:
+        assert self.process is not None
+        assert self.process.poll() is None, "the operator ended"
+        try:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                return await client.get(f"http://127.0.0.1:{self.port}{path}", timeout=5)
+        except httpx.TransportError:
+            return None
+
+    async def ready(self) -> bool:
+        answer = await self.http("/readyz")
+        return answer is not None and answer.status_code == 200
+
+    async def leads(self) -> bool:
+        answer = await self.http("/metrics")
+        return answer is not None and "\nheadrace_leader 1.0" in answer.text
+
+
+async def entry(bus: Bus, key: ModelKey, uid: str) -> Entry | None:
+    return await bus.inspect(key, uid)
+
+
+def kubeconfig_of(kubectl: Any, account: str, namespace: str, folder: Path) -> Path:
+    """A kubeconfig with the account's own token."""
+    config = json.loads(kubectl.ok("config", "view", "--raw", "--minify", "--flatten", "-o", "json"))
+    token = kubectl.ok("create", "token", account, "-n", namespace).strip()
+    config["users"] = [{"name": config["contexts"][0]["context"]["user"], "user": {"token": token}}]
+    path = folder / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    return path

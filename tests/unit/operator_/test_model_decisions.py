@@ -1,0 +1,422 @@
+"""What a model's conditions say: one row per situation of scheduler, kubelet and engine."""
+
+from typing import Any
+
+import pytest
+from operator_cases import (
+    ENGINE,
+    MODEL,
+    NOW_MS,
+    SCHEDULER_SAYS_GPU,
+    condition,
+    conditions_of,
+    deployment,
+    gpu_model,
+    merged,
+    model,
+    model_snapshot,
+    pod,
+    report,
+)
+
+from headrace_crds.model import LLMModel
+from headrace_operator.decide.model import (
+    BUSY_LOOK_SECONDS,
+    PATIENT_LOOK_SECONDS,
+    SETTLED_LOOK_SECONDS,
+    decide,
+)
+from headrace_operator.decide.snapshots import ContainerView, LiveChild, Ownership
+
+READY = condition("Ready", "True", "Serving")
+VERIFIED: dict[str, Any] = {"engine": ENGINE}
+BROKEN = condition("Ready", "False", "ChecksumMismatch")
+
+
+def container(name: str = "runner", **more: Any) -> ContainerView:
+    return ContainerView(name, **more)
+
+
+def waits(reason: str, message: str = "", name: str = "runner", restarts: int = 0) -> tuple[ContainerView, ...]:
+    return (ContainerView(name, waiting_reason=reason, waiting_message=message, restarts=restarts),)
+
+
+def unplaced(message: str) -> Any:
+    return pod(scheduled=False, scheduling_message=message)
+
+
+SERVES: dict[str, Any] = {"pods": [pod(ready=True)], "reports": {"pod-a": report("Serving")}}
+
+ROWS: list[Any] = [
+    # on the way
+    pytest.param(
+        model(), {}, {"Ready": ("False", "Starting"), "Available": ("False", "Starting")}, "Starting", id="no pod yet"
+    ),
+    pytest.param(
+        model(),
+        {"pods": [pod(scheduled=None)]},
+        {"Ready": ("False", "Starting"), "Placed": ("False", "Starting")},
+        "Starting",
+        id="the scheduler has not looked yet",
+    ),
+    pytest.param(
+        model(),
+        {"pods": [pod(containers=waits("ContainerCreating"))]},
+        {"Ready": ("False", "Starting"), "Placed": ("True", "Scheduled")},
+        "Starting",
+        id="containers are being created",
+    ),
+    pytest.param(
+        model(),
+        {"pods": [pod()], "reports": {"pod-a": report("Verifying")}},
+        {"Ready": ("False", "VerifyingWeights"), "Placed": ("True", "Scheduled")},
+        "Loading",
+        id="the digest is checked",
+    ),
+    pytest.param(
+        model(),
+        {"pods": [pod()], "reports": {"pod-a": report("Loading")}},
+        {"Ready": ("False", "LoadingWeights")},
+        "Loading",
+        id="the weights are loaded",
+    ),
+    pytest.param(
+        model(),
+        SERVES,
+        {"Ready": ("True", "Serving"), "Available": ("True", "Serving"), "Placed": ("True", "Scheduled")},
+        "Serving",
+        id="it serves",
+    ),
+    # Ready stays
+    pytest.param(
+        model(READY, replicas=0, **VERIFIED),
+        {},
+        {"Ready": ("True", "ScaledToZero"), "Available": ("False", "ScaledToZero")},
+        "ScaledToZero",
+        id="scaled to zero after it was verified: Ready",
+    ),
+    pytest.param(
+        gpu_model(READY, **VERIFIED),
+        {"pods": [unplaced(SCHEDULER_SAYS_GPU)]},
+        {
+            "Ready": ("True", "WeightsVerified"),
+            "Available": ("False", "WaitingForGPU"),
+            "Placed": ("False", "WaitingForGPU"),
+        },
+        "WaitingForGPU",
+        id="displaced after it was verified: Ready",
+    ),
+    pytest.param(
+        model(READY, **VERIFIED),
+        {"pods": [pod()], "reports": {"pod-a": report("Restarting", "EngineCrashed", "died by SIGSEGV", restarts=1)}},
+        {"Ready": ("True", "WeightsVerified"), "Available": ("False", "EngineCrashed")},
+        "Starting",
+        id="the engine died once: Ready, not available",
+    ),
+    pytest.param(
+        model(READY, **VERIFIED),
+        {"pods": [pod()], "reports": {"pod-a": report("Restarting", "EngineCrashed", "died by SIGSEGV", restarts=3)}},
+        {"Ready": ("False", "EngineCrashed"), "Stalled": ("True", "EngineCrashed")},
+        "Failed",
+        id="the engine dies again and again: stalled",
+    ),
+    pytest.param(
+        model(BROKEN, **VERIFIED),
+        {"pods": [pod()], "reports": {"pod-a": report("Loading")}},
+        {"Ready": ("False", "LoadingWeights")},
+        "Loading",
+        id="after a failure loading alone does not make it Ready again",
+    ),
+    pytest.param(
+        model(BROKEN, condition("Stalled", "True", "ChecksumMismatch"), **VERIFIED),
+        SERVES,
+        {"Ready": ("True", "Serving"), "Available": ("True", "Serving"), "Stalled": None},
+        "Serving",
+        id="repaired: Ready, and Stalled is gone",
+    ),
+    pytest.param(
+        model(replicas=0),
+        {},
+        {"Ready": ("False", "ScaledToZero"), "Placed": None},
+        "ScaledToZero",
+        id="at zero from the start: never verified",
+    ),
+    pytest.param(
+        model(READY, generation=2, **VERIFIED),
+        {"deployment": deployment(model(), spec_hash="of-another-spec")},
+        {"Ready": ("False", "Starting")},
+        "Starting",
+        id="another spec: what was verified was something else",
+    ),
+    pytest.param(
+        model(READY, generation=2, **VERIFIED),
+        {"pods": [pod()]},
+        {"Ready": ("True", "WeightsVerified")},
+        "Starting",
+        id="the same spec at another generation (scaling): still verified",
+    ),
+    # what keeps it
+    pytest.param(
+        gpu_model(count=2),
+        {"pods": [unplaced("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")]},
+        {"Ready": ("False", "WaitingForGPU"), "Placed": ("False", "WaitingForGPU")},
+        "WaitingForGPU",
+        id="no GPU is free",
+    ),
+    pytest.param(
+        model(),
+        {"pods": [unplaced("0/1 nodes are available: 1 Insufficient memory.")]},
+        {"Ready": ("False", "Unschedulable"), "Placed": ("False", "Unschedulable")},
+        "Starting",
+        id="no node fits",
+    ),
+    pytest.param(
+        model(),
+        {"pods": [unplaced('0/1 nodes: persistentvolumeclaim "models" not found.')]},
+        {"Ready": ("False", "ClaimNotFound")},
+        "Starting",
+        id="the scheduler misses the claim",
+    ),
+    pytest.param(
+        model(),
+        {"claim_missing": True},
+        {"Ready": ("False", "ClaimNotFound")},
+        "Starting",
+        id="the claim does not exist",
+    ),
+    pytest.param(
+        model(),
+        {"pods": [unplaced("pod has unbound immediate PersistentVolumeClaims")]},
+        {"Ready": ("False", "VolumeNotReady")},
+        "Starting",
+        id="the claim is not bound",
+    ),
+    pytest.param(
+        model(),
+        {"pods": [pod(containers=waits("ImagePullBackOff", "Back-off pulling image"))]},
+        {"Ready": ("False", "ImagePullFailed")},
+        "Starting",
+        id="the image cannot be pulled",
+    ),
+    pytest.param(
+        model(),
+        {"pods": [pod(containers=waits("CreateContainerConfigError", 'secret "x" not found'))]},
+        {"Ready": ("False", "PodRefused")},
+        "Starting",
+        id="the kubelet refuses the container",
+    ),
+    pytest.param(
+        model(),
+        {"pods": [pod(containers=waits("CrashLoopBackOff", restarts=5))]},
+        {"Ready": ("False", "RunnerCrashed"), "Stalled": ("True", "RunnerCrashed")},
+        "Failed",
+        id="the runner crashes in a loop",
+    ),
+    pytest.param(
+        model(),
+        {"deployment": deployment(model(), replica_failure="pods is forbidden: exceeded quota")},
+        {"Ready": ("False", "PodRefused")},
+        "Starting",
+        id="a quota refuses the pod",
+    ),
+    pytest.param(
+        model(),
+        {"pods": [pod(containers=(container(started_ms=NOW_MS - 31_000),))]},
+        {"Ready": ("False", "RunnerSilent")},
+        "Starting",
+        id="the runner says nothing",
+    ),
+    pytest.param(
+        model(),
+        {"pods": [pod(containers=(container(started_ms=NOW_MS - 3_000),))]},
+        {"Ready": ("False", "Starting")},
+        "Starting",
+        id="the runner has just started",
+    ),
+    pytest.param(
+        model(),
+        {"pods": [pod(phase="Failed", message="UnexpectedAdmissionError: no GPU healthy")]},
+        {"Ready": ("False", "PodRefused")},
+        "Starting",
+        id="the node refused the pod",
+    ),
+    # engines that refuse
+    *(
+        pytest.param(
+            model(),
+            {"pods": [pod()], "reports": {"pod-a": report("Failed", reason, "a.gguf: what is wrong")}},
+            {"Ready": ("False", reason), "Stalled": ("True", reason)},
+            "Failed",
+            id=f"the engine refuses: {reason}",
+        )
+        for reason in ("ModelFileNotFound", "ChecksumMismatch", "InvalidModelFile", "GPUUnavailable", "EngineCrashed")
+    ),
+    # several pods
+    pytest.param(
+        model(replicas=2),
+        {
+            "pods": [pod("pod-a"), pod("pod-b", ready=True)],
+            "reports": {"pod-a": report("Failed", "GPUUnavailable"), "pod-b": report("Serving")},
+        },
+        {"Ready": ("True", "Serving"), "Stalled": None},
+        "Serving",
+        id="one of two serves: that one speaks",
+    ),
+    pytest.param(
+        gpu_model(replicas=2),
+        {
+            "pods": [pod("pod-a", ready=True), pod("pod-b", scheduled=False, scheduling_message=SCHEDULER_SAYS_GPU)],
+            "reports": {"pod-a": report("Serving")},
+        },
+        {"Ready": ("True", "Serving"), "Placed": ("False", "WaitingForGPU")},
+        "Serving",
+        id="one of two waits for a GPU: Placed says so",
+    ),
+    pytest.param(
+        model(generation=2),
+        {
+            "deployment": deployment(model(), generation=2),
+            "pods": [pod("old", generation=1, ready=True), pod("new", generation=2)],
+            "reports": {"old": report("Serving"), "new": report("Loading", generation=2)},
+        },
+        {"Ready": ("False", "LoadingWeights"), "Available": ("True", "Serving")},
+        "Serving",
+        id="a rollout: the old pod serves, the new spec is not verified yet",
+    ),
+    pytest.param(
+        model(),
+        {"pods": [pod()], "reports": {"pod-a": report("Serving", generation=7)}},
+        {"Ready": ("False", "Starting")},
+        "Starting",
+        id="a report about another spec counts for nothing",
+    ),
+    pytest.param(
+        gpu_model(),
+        {"pods": [pod("evicted", phase="Failed"), unplaced(SCHEDULER_SAYS_GPU)]},
+        {"Ready": ("False", "WaitingForGPU")},
+        "WaitingForGPU",
+        id="an evicted pod does not speak for its successor",
+    ),
+]
+
+
+def after(of: LLMModel, plan: Any) -> dict[str, Any]:
+    return dict(merged(of.status.dump() if of.status else {}, plan.status or {}))
+
+
+@pytest.mark.parametrize(("of", "seen", "want", "phase"), ROWS)
+def test_model(of: LLMModel, seen: dict[str, Any], want: dict[str, Any], phase: str) -> None:
+    status = after(of, decide(model_snapshot(of, **seen)))
+    found = conditions_of(status)
+    assert {type_: found.get(type_) for type_ in want} == want
+    assert status["phase"] == phase
+    assert all(c["observedGeneration"] == of.metadata.generation for c in status["conditions"])
+
+
+@pytest.mark.parametrize(("of", "seen", "want", "phase"), ROWS)
+def test_a_second_look_at_the_same_writes_nothing(of: LLMModel, seen: dict[str, Any], want: Any, phase: str) -> None:
+    status = after(of, decide(model_snapshot(of, **seen)))
+    told = of.model_copy(update={"status": type(of).model_validate({"spec": of.spec, "status": status}).status})
+    again = decide(model_snapshot(told, **seen))
+    assert again.status is None
+    assert again.announcement is None
+
+
+def test_how_long_it_waits_for_what() -> None:
+    of = gpu_model(count=2)
+    status = decide(model_snapshot(of, pods=[unplaced(SCHEDULER_SAYS_GPU)])).status
+    assert status is not None
+    message = next(c["message"] for c in status["conditions"] if c["type"] == "Placed")
+    assert message.startswith("waiting since 2027-01-15T07:59:10Z for 2 nvidia.com/gpu: 0/1 nodes are available")
+    assert status["load"] == {"stage": "Scheduling", "since": "2027-01-15T07:59:10Z"}
+
+
+def test_what_the_engine_found_is_recorded() -> None:
+    status = decide(model_snapshot(model(), **SERVES)).status
+    assert status is not None
+    assert status["engine"] == ENGINE
+    assert (status["replicas"], status["readyReplicas"]) == (1, 1)
+    assert "headrace.dev/model=qwen" in status["selector"]
+
+
+def test_another_spec_forgets_what_the_engine_found() -> None:
+    of = model(READY, generation=2, **VERIFIED)
+    status = after(of, decide(model_snapshot(of, deployment=deployment(model(), spec_hash="of-another-spec"))))
+    assert "engine" not in status
+
+
+@pytest.mark.parametrize(
+    ("seen", "seconds"),
+    [
+        pytest.param({}, BUSY_LOOK_SECONDS, id="nothing there yet"),
+        pytest.param({"pods": [pod()], "reports": {"pod-a": report("Loading")}}, BUSY_LOOK_SECONDS, id="loading"),
+        pytest.param({"pods": [unplaced(SCHEDULER_SAYS_GPU)]}, PATIENT_LOOK_SECONDS, id="waiting for a GPU"),
+        pytest.param(
+            {"pods": [pod()], "reports": {"pod-a": report("Failed", "ChecksumMismatch")}},
+            PATIENT_LOOK_SECONDS,
+            id="stalled: nothing loops hot",
+        ),
+        pytest.param(SERVES, SETTLED_LOOK_SECONDS, id="serving"),
+    ],
+)
+def test_how_soon_it_is_looked_at_again(seen: dict[str, Any], seconds: float) -> None:
+    assert decide(model_snapshot(gpu_model(), **seen)).requeue_after_seconds == seconds
+
+
+def live(ownership: Ownership) -> list[LiveChild]:
+    return [LiveChild(kind, "headrace-qwen", ownership, "uid-x") for kind in ("ServiceAccount", "Deployment")]
+
+
+def test_a_foreign_object_is_named_and_nothing_is_touched() -> None:
+    mixed = [*live(Ownership.OURS), LiveChild("Secret", "headrace-qwen", Ownership.FOREIGN)]
+    plan = decide(model_snapshot(model(), live=mixed))
+    assert not plan.children
+    assert not plan.serve
+    assert conditions_of(plan.status)["Ready"] == ("False", "NameConflict")
+    assert conditions_of(plan.status)["Stalled"] == ("True", "NameConflict")
+    assert plan.announcement is not None
+    assert "Secret 'headrace-qwen'" in plan.announcement.note
+
+
+def test_objects_of_the_deleted_model_are_waited_for() -> None:
+    plan = decide(model_snapshot(model(), live=live(Ownership.PREDECESSOR)))
+    assert not plan.children
+    assert not plan.serve
+    assert conditions_of(plan.status)["Ready"] == ("False", "Starting")
+    assert plan.requeue_after_seconds == BUSY_LOOK_SECONDS
+
+
+def test_only_our_own_objects_are_changed_by_force() -> None:
+    mixed = [
+        LiveChild("Secret", "headrace-qwen", Ownership.ABSENT),
+        LiveChild("Deployment", "h", Ownership.OURS, "uid-d"),
+    ]
+    plan = decide(model_snapshot(model(), live=mixed))
+    assert [manifest["kind"] for manifest in plan.children][-1] == "Deployment"
+    assert plan.uids == {"Deployment": "uid-d"}
+
+
+def test_children_are_left_alone_when_nothing_is_due() -> None:
+    assert not decide(model_snapshot(model())).children
+
+
+def test_a_model_that_is_gone_is_retired() -> None:
+    plan = decide(model_snapshot(None))
+    assert plan.retire
+    assert plan.status is None
+
+
+@pytest.mark.parametrize(("served", "retired"), [("", False), ("model-uid", False), ("another-uid", True)])
+def test_a_model_made_again_begins_with_an_empty_queue(served: str, retired: bool) -> None:
+    assert decide(model_snapshot(model(), served_uid=served)).retire is retired
+
+
+def test_ready_is_announced_once() -> None:
+    first = decide(model_snapshot(model(), **SERVES))
+    assert first.announcement is not None
+    assert first.announcement.reason == "Ready"
+    assert decide(model_snapshot(model(READY), **SERVES)).announcement is None
+
+
+def test_the_ref_reads_as_namespace_and_name() -> None:
+    assert str(MODEL) == "team-a/qwen"
