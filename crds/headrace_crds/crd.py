@@ -157,6 +157,8 @@ def open_api_schema(kind: Kind) -> dict[str, Any]:
     properties = dict(schema["properties"])
     properties.pop("metadata")
     root = structural({**schema, "properties": properties}, schema["$defs"], kind.name)
+    # kstatus (helm --wait, Flux) takes an object without a status for done; one behind its generation is in progress.
+    root["properties"]["status"]["default"] = {"observedGeneration": 0}
     root["properties"] = {
         "apiVersion": {"type": "string"},
         "kind": {"type": "string"},

@@ -72,9 +72,9 @@ Apply = Callable[[str], subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def apply(kubectl: Kubectl, namespace: str) -> Apply:
-    """kubectl apply with strict field validation, in the test's own namespace."""
+    """Server-side apply (no annotation bounds its size) with strict validation, in the test's own namespace."""
 
     def applied(manifest: str) -> subprocess.CompletedProcess[str]:
-        return kubectl.run("apply", "--validate=strict", "-n", namespace, "-f", "-", stdin=manifest)
+        return kubectl.run("apply", "--server-side", "--validate=strict", "-n", namespace, "-f", "-", stdin=manifest)
 
     return applied

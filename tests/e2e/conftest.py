@@ -153,8 +153,8 @@ def long_task(name: str, model_name: str) -> dict[str, Any]:
     schema = {
         "type": "array",
         "items": {"type": "integer", "minimum": 100000, "maximum": 999999},
-        "minItems": 150,
-        "maxItems": 150,
+        "minItems": 80,
+        "maxItems": 80,
     }
     return task(
         name,
