@@ -21,7 +21,7 @@ _STOP_SECONDS: Final = 10.0
 _FOLDER_CHARS: Final = 80
 
 
-class EngineFailed(Exception):  # noqa: N818  named after what happened
+class EngineFailed(Exception):
     """The engine does not serve; the message says why, in the engine's words."""
 
 

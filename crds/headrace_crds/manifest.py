@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from headrace_crds.base import GROUP, VERSION
 from headrace_crds.crd import KINDS, open_api_schema
-from headrace_crds.manifest_schema import Flaw, flaws, suggestion, with_defaults
+from headrace_crds.manifest_schema import Flaw, flaws, suggestion
 from headrace_crds.manifest_yaml import Document, Path, UnreadableError, read
 from headrace_crds.model import LLMModel
 from headrace_crds.task import LLMTask
@@ -111,7 +111,7 @@ def _document(document: Document, source: str, checked: Checked) -> None:
             message = "kubectl apply refuses generateName, kubectl create takes it"
             checked.notes.append(problem(Flaw(("metadata", "generateName"), message)))
             value["metadata"]["name"] = value["metadata"]["generateName"] + "0"
-        stored = with_defaults({key: each for key, each in value.items() if key != "status"}, _schema(value["kind"]))
+        stored = {key: each for key, each in value.items() if key != "status"}
         typed = _KINDS[value["kind"]].model.model_validate(stored)
         if isinstance(typed, LLMModel | LLMTask):
             checked.manifests.append(Manifest(source, document.line(()), value["kind"], typed, value))

@@ -36,17 +36,17 @@ class Flaw:
 
 def flaws(value: Any, schema: Schema, path: Path = ()) -> list[Flaw]:
     """All that the schema finds; its rules are asked only about a value of the right shape."""
-    return list(_structure(value, schema, path)) or list(_rules(with_defaults(value, schema), schema, path))
+    return list(_structure(value, schema, path)) or list(_rules(_with_defaults(value, schema), schema, path))
 
 
-def with_defaults(value: Any, schema: Schema) -> Any:
+def _with_defaults(value: Any, schema: Schema) -> Any:
     """The value as it would be stored: the schema's defaults filled in."""
     if isinstance(value, dict):
         properties: Mapping[str, Schema] = schema.get("properties", {})
         filled = {name: each["default"] for name, each in properties.items() if "default" in each} | value
-        return {name: with_defaults(item, properties.get(name, {})) for name, item in filled.items()}
+        return {name: _with_defaults(item, properties.get(name, {})) for name, item in filled.items()}
     if isinstance(value, list):
-        return [with_defaults(item, schema.get("items", {})) for item in value]
+        return [_with_defaults(item, schema.get("items", {})) for item in value]
     return value
 
 

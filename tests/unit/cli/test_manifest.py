@@ -6,6 +6,7 @@ import pytest
 
 from headrace_crds.crd import KINDS, open_api_schema
 from headrace_crds.manifest import Checked, check
+from headrace_crds.manifest_schema import flaws
 from headrace_crds.model import LLMModel
 from headrace_crds.task import LLMTask
 from tests.unit.cli.manifest_cases import CASES, Case
@@ -154,6 +155,17 @@ items:
 def test_the_same_object_twice_is_a_mistake() -> None:
     checked = check([("a.yaml", TASK), ("b.yaml", TASK)])
     assert "first at a.yaml:1" in str(checked.problems[0])
+
+
+def test_rules_see_the_schemas_defaults_as_in_the_api_server() -> None:
+    rule = {"rule": "has(self.n) && self.n == 3", "message": "no default"}
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer", "default": 3}},
+        "x-kubernetes-validations": [rule],
+    }
+    assert flaws({}, schema) == []
+    assert [flaw.message for flaw in flaws({"n": 4}, schema)] == ["no default"]
 
 
 def test_a_model_is_typed() -> None:
