@@ -46,6 +46,7 @@ class Reason(StrEnum):
     VOLUME_NOT_READY = "VolumeNotReady"
     CLAIM_NOT_FOUND = "ClaimNotFound"
     POD_REFUSED = "PodRefused"
+    CHILD_REFUSED = "ChildRefused"
     NAME_CONFLICT = "NameConflict"
     MODEL_FILE_NOT_FOUND = "ModelFileNotFound"
     INVALID_MODEL_FILE = "InvalidModelFile"

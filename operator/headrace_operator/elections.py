@@ -23,7 +23,7 @@ LEASE_NAME: Final = "headrace-operator"
 _log = structlog.get_logger()
 
 
-class LeadershipLost(Exception):  # noqa: N818  names what happened
+class LeadershipLost(Exception):
     """The lease could not be renewed in time; the work was stopped."""
 
 

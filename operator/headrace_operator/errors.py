@@ -8,7 +8,6 @@ KubeError
 """
 
 # The names say the state: that is how the callers' `except` lines read best.
-# ruff: noqa: N818
 
 from typing import ClassVar
 

@@ -1,6 +1,7 @@
 """What only the leader does, in one task group: the first part to fail ends the leadership, and the process."""
 
 import asyncio
+from typing import Final
 
 from headrace_operator import sweep
 from headrace_operator.context import Context, Memory
@@ -8,13 +9,13 @@ from headrace_operator.reaper import Reaper, check_redis
 from headrace_operator.reconcile import reconcile_model, reconcile_task
 from headrace_operator.refs import ModelRef, TaskRef
 
-REDIS_RETRY_SECONDS = 2.0
+REDIS_RETRY_SECONDS: Final = 2.0
 
 
 async def lead(ctx: Context) -> None:
     """Until cancelled."""
     # What another leader did in between is not remembered here.
-    ctx.memory = Memory()
+    ctx.memory = Memory(redis_run_id=ctx.memory.redis_run_id)
     while not await check_redis(ctx):  # noqa: ASYNC110  Redis has no event to wait for
         await asyncio.sleep(REDIS_RETRY_SECONDS)
 

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
 import structlog
 
@@ -15,7 +15,7 @@ from headrace_operator.context import Context
 from headrace_operator.elections import Election
 from headrace_operator.kube import Kube
 from headrace_operator.leader import lead
-from headrace_operator.reaper import check_redis
+from headrace_operator.reaper import check_redis, watch_redis
 from headrace_operator.settings import Settings
 
 _log = structlog.get_logger()
@@ -46,28 +46,28 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> int:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
             election = Election(kube, settings.namespace, settings.identity, settings.election_lease_seconds)
-            return await _until_one_ends(election.lead(lambda: lead(ctx)), watching(), stop)
+            parts = {"leader": election.lead(lambda: lead(ctx)), "redis": watch_redis(ctx), "watches": watching()}
+            return await _until_one_ends(parts, stop)
         finally:
             await served.cleanup()
             await kube.aclose()
 
 
-async def _until_one_ends(leading: Awaitable[None], watching: Awaitable[None], stop: asyncio.Event) -> int:
-    """Leading ends first, so that the lease is given back while requests still work."""
-    work = asyncio.ensure_future(leading)
-    watches = asyncio.ensure_future(watching)
+async def _until_one_ends(parts: Mapping[str, Awaitable[None]], stop: asyncio.Event) -> int:
+    """They end in this order: the leader first, so that the lease is given back while requests still work."""
+    running = {asyncio.ensure_future(part): name for name, part in parts.items()}
     asked = asyncio.ensure_future(stop.wait())
-    done, _ = await asyncio.wait({work, watches, asked}, return_when=asyncio.FIRST_COMPLETED)
-    code = 0
-    for part in done - {asked}:
-        code = 1
+    await asyncio.wait({asked, *running}, return_when=asyncio.FIRST_COMPLETED)
+    ended = [part for part in running if part.done()]
+    for part in ended:
         error = None if part.cancelled() else part.exception()
-        _log.error("a part of the operator ended", part="leader" if part is work else "watches", error=repr(error))
-    for part in (work, watches, asked):
+        _log.error("a part of the operator ended", part=running[part], error=repr(error))
+    asked.cancel()
+    for part in running:
         part.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await part
-    return code
+    return 1 if ended else 0
 
 
 if __name__ == "__main__":

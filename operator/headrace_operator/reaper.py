@@ -1,4 +1,4 @@
-"""What the leader hears from Redis: ended leases, returned deliveries, changed reports, a Redis that started anew."""
+"""What is heard from Redis: ended leases, returned deliveries, changed reports, and whether it is there at all."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -30,7 +30,6 @@ class Reaper:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reap(), name="reap")
             group.create_task(self._listen(), name="listen")
-            group.create_task(watch_redis(self._ctx), name="watch redis")
             group.create_task(self._forget(), name="forget")
 
     async def look(self, ref: ModelRef) -> None:

@@ -4,7 +4,9 @@ from headrace_operator import apply_model, apply_task, observe_model, observe_ta
 from headrace_operator.context import Context
 from headrace_operator.decide import model as decide_model
 from headrace_operator.decide import task as decide_task
-from headrace_operator.errors import KubeConflict
+from headrace_operator.decide.plans import ModelPlan
+from headrace_operator.decide.snapshots import ModelSnapshot
+from headrace_operator.errors import KubeConflict, KubeRefused
 from headrace_operator.kube import MODELS
 from headrace_operator.refs import ModelRef, TaskRef
 from headrace_operator.views import parse_model
@@ -24,7 +26,7 @@ async def reconcile_model(ref: ModelRef, ctx: Context) -> float | None:
     snapshot = await observe_model.observe(ref, ctx)
     plan = decide_model.decide(snapshot)
     try:
-        return await apply_model.apply(plan, snapshot, ctx)
+        return await _apply(plan, snapshot, ctx)
     except KubeConflict:
         # The store is behind; without this look the next try would be as stale.
         body = await ctx.kube.get(MODELS, ref.namespace, ref.name)
@@ -33,3 +35,13 @@ async def reconcile_model(ref: ModelRef, ctx: Context) -> float | None:
         else:
             ctx.store.put_model(ref, parse_model(body))
         raise
+
+
+async def _apply(plan: ModelPlan, snapshot: ModelSnapshot, ctx: Context) -> float | None:
+    try:
+        return await apply_model.apply(plan, snapshot, ctx)
+    except KubeRefused as error:
+        if snapshot.model is None or not plan.children:
+            raise
+        refused = decide_model.refused(snapshot, snapshot.model, str(error))
+        return await apply_model.apply(refused, snapshot, ctx)

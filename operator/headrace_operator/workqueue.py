@@ -6,7 +6,7 @@ It decides nothing and knows neither kinds nor clients; the bounds are `agenda`'
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
@@ -17,6 +17,9 @@ from headrace_operator.errors import KubeConflict, KubeError, ObjectInvalid
 K = TypeVar("K", bound=Hashable)
 Reconcile = Callable[[K], Awaitable[float | None]]
 """Brings one key's object closer to what it should be; gives seconds after which to look again, or None."""
+
+COMPLAIN_SECONDS: Final = 10.0
+"""Between two log lines about the same kind of failure: when Redis is away, every key fails."""
 
 _log = structlog.get_logger()
 
@@ -37,6 +40,7 @@ class WorkQueue(Generic[K]):
         self._agenda: Agenda[K] = Agenda()
         self._changed = asyncio.Event()
         self._open = False
+        self._complained: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._agenda)
@@ -70,7 +74,7 @@ class WorkQueue(Generic[K]):
                 outcome, again_after = error.reason, 0.0
             except (KubeError, BusError, ObjectInvalid) as error:
                 outcome, failed = error.reason, True
-                _log.warning("reconcile failed", queue=self.name, key=str(key), reason=error.reason, error=str(error))
+                self._complain(key, error.reason, str(error))
             except Exception as error:
                 outcome, failed = "Error", True
                 _log.exception("reconcile broke", queue=self.name, key=str(key), error=type(error).__name__)
@@ -81,6 +85,12 @@ class WorkQueue(Generic[K]):
             self._changed.set()
             if self._observer is not None:
                 self._observer.reconciled(self.name, outcome, _now() - started)
+
+    def _complain(self, key: K, reason: str, error: str) -> None:
+        now = _now()
+        if now - self._complained.get(reason, -COMPLAIN_SECONDS) >= COMPLAIN_SECONDS:
+            self._complained[reason] = now
+            _log.warning("reconcile failed", queue=self.name, key=str(key), reason=reason, error=error)
 
     async def _next(self) -> K:
         while (key := self._agenda.take(_now())) is None:

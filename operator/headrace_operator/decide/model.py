@@ -45,6 +45,12 @@ def decide(s: ModelSnapshot) -> ModelPlan:
     )
 
 
+def refused(s: ModelSnapshot, model: LLMModel, message: str) -> ModelPlan:
+    """The API server does not take a child: a quota, an admission policy, missing rights."""
+    finding = Finding(Rank.NONE, Reason.CHILD_REFUSED, f"the API server refused a runner object: {message}")
+    return _told(s, model, "child refused", finding)
+
+
 def name_conflict(foreign: LiveChild) -> Finding:
     message = f"{foreign.kind} {foreign.name!r} exists and is not this model's: rename the model or delete that object"
     return Finding(Rank.NONE, Reason.NAME_CONFLICT, message, stalled=True)

@@ -39,8 +39,10 @@ async def bus(server: RedisServer) -> AsyncIterator[Bus]:
 
 
 @pytest.fixture
-def cluster(kubectl: Any, namespace: str) -> Cluster:
-    return Cluster(kubectl, namespace)
+def cluster(kubectl: Any, namespace: str) -> Iterator[Cluster]:
+    cluster = Cluster(kubectl, namespace)
+    yield cluster
+    cluster.close()
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def key(namespace: str) -> ModelKey:
 
 
 @pytest.fixture
-def operator_config(cluster: Cluster, kubectl: Any, namespace: str, tmp_path: Path) -> Iterator[Path]:
+def operator_config(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Path]:
     """A kubeconfig of a service account that holds what RBAC.md says, and nothing else."""
     name = f"headrace-operator-{namespace}"
     account = {"kind": "ServiceAccount", "name": "operator", "namespace": namespace}
@@ -77,8 +79,8 @@ def operator_config(cluster: Cluster, kubectl: Any, namespace: str, tmp_path: Pa
         },
     ):
         cluster.create(manifest)
-    yield kubeconfig_of(kubectl, "operator", namespace, tmp_path)
-    kubectl.run("delete", "clusterrole", name)
+    yield kubeconfig_of(cluster, "operator", tmp_path)
+    cluster.delete("clusterrole", name)
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ async def test_from_nothing_to_serving(
     assert status["phase"] == "Serving"
 
     cluster.patch("llmmodel", MODEL, {"spec": {"replicas": 0}})
-    cluster.kubectl.ok("delete", "pods", "--all", "-n", namespace, "--grace-period=0", "--force")
+    cluster.delete_pods()
     await until(lambda: conditions(cluster, Ready=("True", "ScaledToZero"), Available=("False", "ScaledToZero")))
     deployment = cluster.get("deployment", RUNNER)
     assert deployment is not None
@@ -84,7 +84,7 @@ async def test_a_model_at_rest_is_not_written(
     model, deployment = cluster.get("llmmodel", MODEL), cluster.get("deployment", RUNNER)
     assert model is not None
     assert deployment is not None
-    writes = Writes(kubectl, namespace, "llmmodel", MODEL)
+    writes = Writes(cluster, "llmmodel", MODEL)
 
     async def reconciles() -> float:
         answer = await operator.http("/metrics")
@@ -154,7 +154,7 @@ async def test_a_refused_file_is_named_and_nothing_loops_hot(
 
     await until(told)
     assert cluster.status("waits")["message"] == f"ChecksumMismatch: {message}"
-    assert "ChecksumMismatch" in kubectl.ok("get", "events", "-n", namespace, "-o", "jsonpath={.items[*].reason}")
+    assert "ChecksumMismatch" in cluster.reasons_of_events()
 
     await bus.report(key, "pod-a", {"state": "Serving", "generation": 1, "engine": ENGINE}, ttl_ms=60_000)
     await until(lambda: conditions(cluster, Ready=("True", "Serving"), Stalled=None))
@@ -263,3 +263,23 @@ async def test_a_model_made_again_waits_for_its_predecessors_objects(operator: O
         return found is not None and found["metadata"]["ownerReferences"][0]["uid"] == second
 
     await until(ours)
+
+
+async def test_a_quota_that_refuses_a_child_is_said(operator: Operator, cluster: Cluster) -> None:
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "none"},
+        "spec": {"hard": {"secrets": "0"}},
+    }
+    cluster.create(quota)
+    # No controller counts here: the status is what admission goes by.
+    cluster.patch(
+        "resourcequota", "none", {"status": {"hard": {"secrets": "0"}, "used": {"secrets": "0"}}}, status=True
+    )
+    cluster.model()
+    await until(lambda: conditions(cluster, Ready=("False", "ChildRefused")))
+    assert cluster.get("deployment", RUNNER) is None
+    cluster.delete("resourcequota", "none")
+    await until(lambda: deployed(cluster))
+    await until(lambda: conditions(cluster, Ready=("False", "Starting")))

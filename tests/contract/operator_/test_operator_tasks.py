@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import pytest
-from cluster_world import MODEL, RUNNER, Cluster, Operator, Writes, until
+from cluster_world import ENGINE, MODEL, RUNNER, Cluster, Operator, Writes, until
 from redis.asyncio import Redis
 from redis_server import RedisServer
 
-from headrace_bus import Bus, EntryState, Failure, ModelKey
+from headrace_bus import OPERATOR_ACL, Bus, EntryState, Failure, ModelKey
 
 LEASE_MS = 600
 
@@ -26,7 +25,7 @@ async def keys_of_work(redis: Redis) -> list[str]:
 async def test_a_task_before_its_model_waits_and_goes_on_without_a_nudge(
     operator: Operator, cluster: Cluster, bus: Bus, key: ModelKey, kubectl: Any, namespace: str
 ) -> None:
-    writes = Writes(kubectl, namespace, "llmtask", "early")
+    writes = Writes(cluster, "llmtask", "early")
     uid = cluster.task("early")
 
     async def waits() -> bool:
@@ -53,7 +52,7 @@ async def test_two_writes_for_a_modest_task(
 ) -> None:
     cluster.model()
     await serve(cluster, bus, key)
-    writes = Writes(kubectl, namespace, "llmtask", "modest")
+    writes = Writes(cluster, "llmtask", "modest")
     uid = cluster.task("modest")
     await until(lambda: in_state(bus, key, uid, EntryState.QUEUED, 1))
     (delivery,) = await bus.claim(key, worker="pod-a", count=1, lease_ms=30_000)
@@ -108,8 +107,6 @@ async def test_a_redis_that_starts_anew_gets_its_users_back(
     late = cluster.task("meanwhile")
     server.start()
     await redis.connection_pool.disconnect()
-    from headrace_bus import OPERATOR_ACL
-
     await redis.execute_command("ACL", "SETUSER", "operator", "reset", "on", ">secret", *OPERATOR_ACL)
 
     await until(lambda: in_state(bus, key, uid, EntryState.QUEUED, 2))
@@ -176,48 +173,43 @@ async def test_when_the_limit_is_used_up_the_task_says_what_failed_last(
         return await bus.inspect(key, uid) is None
 
     await until(forgotten)
-    events = kubectl.ok("get", "events", "-n", namespace, "-o", "jsonpath={.items[*].reason}")
-    assert "BackoffLimitExceeded" in events
+    assert "BackoffLimitExceeded" in cluster.reasons_of_events()
 
 
-@pytest.mark.parametrize(
-    ("spec", "reason"),
-    [
-        pytest.param({"output": {"jsonSchema": "{]"}}, "InvalidSchema", id="schema"),
-        pytest.param({"prompt": "ä" * 140_000}, "InputTooLarge", id="size"),
-    ],
-)
 async def test_what_can_never_run_fails_in_one_write(
-    operator: Operator, cluster: Cluster, kubectl: Any, namespace: str, spec: dict[str, Any], reason: str
+    operator: Operator, cluster: Cluster, kubectl: Any, namespace: str
 ) -> None:
-    writes = Writes(kubectl, namespace, "llmtask", "never")
-    cluster.task("never", **spec)
-    kubectl.ok("wait", "--for=condition=Finished", "llmtask/never", "-n", namespace, "--timeout=20s")
-    status = cluster.status("never")
-    assert (status["phase"], status["reason"], status["attempt"]) == ("Failed", reason, 1)
-    assert writes.count() == 1
+    specs: dict[str, dict[str, Any]] = {
+        "InvalidSchema": {"output": {"jsonSchema": "{]"}},
+        "InputTooLarge": {"prompt": "ä" * 140_000},
+    }
+    for reason, spec in specs.items():
+        name = reason.lower()
+        writes = Writes(cluster, "llmtask", name)
+        cluster.task(name, **spec)
+        kubectl.ok("wait", "--for=condition=Finished", f"llmtask/{name}", "-n", namespace, "--timeout=20s")
+        status = cluster.status(name)
+        assert (status["phase"], status["reason"], status["attempt"]) == ("Failed", reason, 1)
+        assert writes.count() == 1
 
 
-@pytest.mark.parametrize("state", ["queued", "leased", "returned", "delayed", "waiting", "finished"])
-async def test_deleting_a_task_leaves_nothing_in_redis(
-    operator: Operator, cluster: Cluster, bus: Bus, key: ModelKey, redis: Redis, state: str
+async def test_deleting_tasks_in_any_state_leaves_nothing_in_redis(
+    operator: Operator, cluster: Cluster, bus: Bus, key: ModelKey, redis: Redis
 ) -> None:
-    if state != "waiting":
-        cluster.model()
-        uid = cluster.task("gone")
-        await until(lambda: in_state(bus, key, uid, EntryState.QUEUED, 1))
-    else:
-        cluster.task("gone")
-    if state in ("leased", "returned", "delayed", "finished"):
-        (delivery,) = await bus.claim(key, worker="pod-a", count=1, lease_ms=60_000)
-        if state == "returned":
-            await bus.release(key, delivery.token, "RunnerStopped")
-        if state == "delayed":
-            await bus.fail(key, delivery.token, Failure("EngineError", "x"))
-        if state == "finished":
-            cluster.commit("gone", 1)
-            await bus.complete(key, delivery.token, result={"text": "hello"})
-    cluster.delete("llmtask", "gone")
+    cluster.model()
+    states = ("leased", "returned", "delayed", "finished", "queued")
+    for state in states:
+        uid = cluster.task(state)
+        await until(lambda uid=uid: in_state(bus, key, uid, EntryState.QUEUED, 1))
+    deliveries = {d.envelope.name: d.token for d in await bus.claim(key, worker="pod-a", count=4, lease_ms=60_000)}
+    assert set(deliveries) == set(states) - {"queued"}
+    await bus.release(key, deliveries["returned"], "RunnerStopped")
+    await bus.fail(key, deliveries["delayed"], Failure("EngineError", "x"))
+    cluster.commit("finished", 1)
+    await bus.complete(key, deliveries["finished"], result={"text": "hello"})
+    cluster.task("waiting", modelRef={"name": "another"})
+    for state in (*states, "waiting"):
+        cluster.delete("llmtask", state)
 
     async def nothing() -> bool:
         return not await keys_of_work(redis)
@@ -261,7 +253,6 @@ async def test_an_operator_killed_at_any_time_loses_nothing(
 
 async def serve(cluster: Cluster, bus: Bus, key: ModelKey) -> None:
     """A pod that serves, as far as the operator can see."""
-    from cluster_world import ENGINE
 
     async def has_deployment() -> bool:
         return cluster.get("deployment", RUNNER) is not None
