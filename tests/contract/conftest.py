@@ -67,14 +67,14 @@ def namespace(kubectl: Kubectl) -> Iterator[str]:
     kubectl.run("delete", "namespace", name, "--wait=false")
 
 
-Apply = Callable[[str], subprocess.CompletedProcess[str]]
+Create = Callable[[str], subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def apply(kubectl: Kubectl, namespace: str) -> Apply:
-    """Server-side apply (no annotation bounds its size) with strict validation, in the test's own namespace."""
+def create(kubectl: Kubectl, namespace: str) -> Create:
+    """kubectl create, strictly validated, in the test's namespace; apply would copy large inputs into an annotation."""
 
-    def applied(manifest: str) -> subprocess.CompletedProcess[str]:
-        return kubectl.run("apply", "--server-side", "--validate=strict", "-n", namespace, "-f", "-", stdin=manifest)
+    def created(manifest: str) -> subprocess.CompletedProcess[str]:
+        return kubectl.run("create", "--validate=strict", "-n", namespace, "-f", "-", stdin=manifest)
 
-    return applied
+    return created

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from headrace_crds.crd import KINDS, open_api_schema
-from tests.contract.conftest import ROOT, Apply, Kubectl
+from tests.contract.conftest import ROOT, Create, Kubectl
 
 pytestmark = pytest.mark.contract
 
@@ -22,14 +22,14 @@ def expectation(sample: Path) -> str:
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda p: p.stem)
-def test_a_valid_sample_is_accepted(apply: Apply, sample: Path) -> None:
-    done = apply(sample.read_text(encoding="utf-8"))
+def test_a_valid_sample_is_accepted(create: Create, sample: Path) -> None:
+    done = create(sample.read_text(encoding="utf-8"))
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("sample", INVALID, ids=lambda p: p.stem)
-def test_an_invalid_sample_is_refused_with_the_field_and_the_remedy(apply: Apply, sample: Path) -> None:
-    done = apply(sample.read_text(encoding="utf-8"))
+def test_an_invalid_sample_is_refused_with_the_field_and_the_remedy(create: Create, sample: Path) -> None:
+    done = create(sample.read_text(encoding="utf-8"))
     assert done.returncode != 0
     assert expectation(sample) in done.stderr
 
@@ -146,9 +146,9 @@ def test_every_field_is_explained(kubectl: Kubectl) -> None:
         assert "<no description>" not in kubectl.ok("explain", f"{kind}.spec")
 
 
-def test_an_unknown_field_is_named(apply: Apply) -> None:
+def test_an_unknown_field_is_named(create: Create) -> None:
     task = next(yaml.safe_load_all((ROOT / "config/demo/tasks.yaml").read_text(encoding="utf-8")))
     task["spec"]["propmt"] = "x"
-    done = apply(yaml.safe_dump(task))
+    done = create(yaml.safe_dump(task))
     assert done.returncode != 0
     assert "propmt" in done.stderr
