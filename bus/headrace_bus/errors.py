@@ -11,7 +11,6 @@ BusError
 """
 
 # The names say the state: that is how the callers' `except` lines read best.
-# ruff: noqa: N818
 
 from typing import ClassVar
 

@@ -49,7 +49,7 @@ class EngineError(Exception):
     """
 
 
-class EngineRefused(EngineError):  # noqa: N818  named after what happened
+class EngineRefused(EngineError):
     """The engine answered with a reason; ``retryable`` tells whether the same request may succeed later."""
 
     def __init__(self, reason: str, message: str, retryable: bool) -> None:
@@ -59,7 +59,7 @@ class EngineRefused(EngineError):  # noqa: N818  named after what happened
         self.retryable = retryable
 
 
-class EngineLost(EngineError):  # noqa: N818  named after what happened
+class EngineLost(EngineError):
     """The connection ended before the answer. Says nothing about whose fault it was: suspects are tried alone."""
 
 

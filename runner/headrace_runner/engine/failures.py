@@ -13,7 +13,7 @@ REPORT_FD_VARIABLE: Final = "HEADRACE_ENGINE_REPORT_FD"
 MAX_REPORT_BYTES: Final = 64 * 1024
 
 
-class EngineRefusal(Exception):  # noqa: N818  named after what happened
+class EngineRefusal(Exception):
     """The engine refuses to serve this configuration. ``reason`` is a PascalCase word for the model's condition:
 
     ModelFileNotFound, ChecksumMismatch, InvalidModelFile, ModelLoadFailed, GPUUnavailable, ContextTooLarge,

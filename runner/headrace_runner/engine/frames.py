@@ -17,7 +17,7 @@ class ProtocolError(Exception):
     """The peer sent something that is not the protocol; the connection cannot be used further."""
 
 
-class FrameTooLarge(ProtocolError):  # noqa: N818  named after what happened
+class FrameTooLarge(ProtocolError):
     """A frame beyond MAX_FRAME_BYTES, announced by the peer or about to be sent by us."""
 
     def __init__(self, size_bytes: int) -> None:

@@ -63,7 +63,7 @@ _FILE_TYPES: Final[dict[int, str]] = {
 }
 
 
-class InvalidModelFile(Exception):  # noqa: N818  named after what happened
+class InvalidModelFile(Exception):
     """The file is not a GGUF that this engine would hand to llama.cpp; the message is the cause."""
 
 

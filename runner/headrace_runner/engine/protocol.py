@@ -40,7 +40,7 @@ class Reason(enum.StrEnum):
     PROTOCOL_ERROR = "ProtocolError"  # no: a broken frame; the connection ends
 
 
-class Refusal(Exception):  # noqa: N818  named after what happened
+class Refusal(Exception):
     """A request that ends without a text. ``reason`` is a Reason; ``retryable`` tells whether another try can help."""
 
     def __init__(self, reason: Reason, message: str, *, retryable: bool = False) -> None:

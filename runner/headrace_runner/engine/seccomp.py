@@ -27,7 +27,7 @@ DENIED: Final = (
 _CLONE_NEW_FLAGS: Final = (*(0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000),)
 
 
-class SandboxUnavailable(Exception):  # noqa: N818  named after what happened
+class SandboxUnavailable(Exception):
     """The filter could not be installed: no libseccomp, or a kernel that refuses."""
 
 
