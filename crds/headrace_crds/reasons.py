@@ -32,6 +32,12 @@ class Reason(StrEnum):
     RUNNER_STOPPED = "RunnerStopped"
     MODEL_REPLACED = "ModelReplaced"
     QUEUE_STATE_LOST = "QueueStateLost"
+    ATTEMPT_SUPERSEDED = "AttemptSuperseded"
+    API_SERVER_UNAVAILABLE = "APIServerUnavailable"
+    COMMIT_FORBIDDEN = "CommitForbidden"
+    COMMIT_REFUSED = "CommitRefused"
+    INVALID_WORK = "InvalidWork"
+    RUNNER_ERROR = "RunnerError"
     # a model
     SERVING = "Serving"
     SCALED_TO_ZERO = "ScaledToZero"
@@ -59,3 +65,4 @@ class Reason(StrEnum):
     SANDBOX_UNAVAILABLE = "SandboxUnavailable"
     RUNNER_CRASHED = "RunnerCrashed"
     RUNNER_SILENT = "RunnerSilent"
+    ENGINE_STATE_UNREADABLE = "EngineStateUnreadable"

@@ -45,7 +45,7 @@ class EngineLink:
         try:
             told = read_state(self._files.state)
         except (OSError, ValueError) as error:
-            return EngineState(Stage.STARTING, "EngineStateUnreadable", type(error).__name__)
+            return EngineState(Stage.STARTING, Reason.ENGINE_STATE_UNREADABLE, type(error).__name__)
         if told.state is not Stage.SERVING or self.serving.is_set():
             return told
         if not self._ever_connected:

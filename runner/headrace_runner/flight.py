@@ -32,8 +32,6 @@ from headrace_runner.validate import Validator
 from headrace_runner.verdict import Setback
 
 ANNOUNCE_AFTER_SECONDS: Final = 1.0
-INVALID_WORK: Final = "InvalidWork"
-RUNNER_ERROR: Final = "RunnerError"
 
 _log = structlog.get_logger()
 
@@ -106,7 +104,7 @@ class Flight:
             if attempt is not None:
                 await self._guard(attempt)
             else:
-                await self._entry.fail(Failure(INVALID_WORK, "the envelope holds no work", retryable=False))
+                await self._entry.fail(Failure(Reason.INVALID_WORK, "the envelope holds no work", retryable=False))
         finally:
             self._deck.leases.drop(token)
             self._deck.slots.leave(parked=self.committing)
@@ -124,7 +122,7 @@ class Flight:
                 await self._end(sink)
             elif error := execution.exception():
                 _log.error("attempt broke", **self._entry.keys, **error_keys(error))
-                await sink.give_back(Setback(RUNNER_ERROR, f"the runner broke: {type(error).__name__}"))
+                await sink.give_back(Setback(Reason.RUNNER_ERROR, f"the runner broke: {type(error).__name__}"))
         finally:
             await _cancel(execution)
             await _cancel(aborted)

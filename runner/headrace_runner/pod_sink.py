@@ -28,10 +28,6 @@ from headrace_runner.metrics import Metrics
 from headrace_runner.slots import Slots
 from headrace_runner.verdict import Setback, Verdict
 
-COMMIT_FORBIDDEN: Final = "CommitForbidden"
-COMMIT_REFUSED: Final = "CommitRefused"
-API_SERVER_UNAVAILABLE: Final = "APIServerUnavailable"
-ATTEMPT_SUPERSEDED: Final = "AttemptSuperseded"
 _BUS_TRIES: Final = 5
 
 _log = structlog.get_logger()
@@ -128,14 +124,16 @@ class PodSink:
             case Ending.FINISHED:
                 await self._entry.complete(None)
             case Ending.MOVED:
-                await self._entry.release(ATTEMPT_SUPERSEDED)
+                await self._entry.release(Reason.ATTEMPT_SUPERSEDED)
             case Ending.UNANSWERED:
-                await self._entry.release(API_SERVER_UNAVAILABLE)
+                await self._entry.release(Reason.API_SERVER_UNAVAILABLE)
             case Ending.FORBIDDEN:
                 message = "the API server does not admit this runner's commit: is the task still assigned to its model?"
-                await self._entry.fail(Failure(COMMIT_FORBIDDEN, message))
+                await self._entry.fail(Failure(Reason.COMMIT_FORBIDDEN, message))
             case Ending.REFUSED:
-                await self._entry.fail(Failure(COMMIT_REFUSED, "the API server refused the outcome again and again"))
+                await self._entry.fail(
+                    Failure(Reason.COMMIT_REFUSED, "the API server refused the outcome again and again")
+                )
 
     def _drop(self, ending: Ending) -> None:
         if ending in (Ending.FINISHED, Ending.MOVED):
