@@ -201,7 +201,7 @@ class AttemptRecord(ApiModel):
     number: Annotated[int, Field(ge=1)]
     """status.attempt of that delivery."""
     model: Annotated[str, Field(max_length=128)] | None = None
-    """LLMModel it was assigned to."""
+    """LLMModel it was assigned to, as namespace/name."""
     pod: Annotated[str, Field(max_length=253)] | None = None
     """Runner pod that claimed it; absent when none did."""
     start_time: Timestamp | None = None
@@ -323,7 +323,7 @@ class LLMTaskStatus(ApiModel):
     message: Annotated[str, Field(max_length=1024)] | None = None
     """The reason in words, and what to do about it."""
     assigned_model: Annotated[str, Field(max_length=128)] | None = None
-    """LLMModel that the current attempt is queued for."""
+    """LLMModel that the current attempt is queued for, as namespace/name."""
     runner: RunnerRef | None = None
     """Who may commit the outcome, and who did."""
     start_time: Timestamp | None = None

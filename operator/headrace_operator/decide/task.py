@@ -72,7 +72,7 @@ def delivery_returned(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
         retries=retries,
         backoff_limit=task.spec.backoff_limit,
         records=records,
-        model=task.spec.model_ref.name,
+        model=str(s.ref.model),
         jitter=s.jitter,
     )
     if isinstance(verdict, retry.GiveUp):
@@ -234,7 +234,7 @@ def _undelivered(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) -
     runner = task.status.runner if task.status is not None else None
     return retry.undelivered_record(
         attempt=task_status.attempt_of(task),
-        model=task.spec.model_ref.name,
+        model=str(s.ref.model),
         pod=runner.pod if runner is not None else None,
         now_ms=s.now_ms,
         reason=reason,

@@ -38,7 +38,7 @@ def queued(task: LLMTask, why: Waiting, *, attempt: int, now_ms: int, **members:
         **explanation(task, why, now_ms=now_ms),
         "phase": TaskPhase.QUEUED.value,
         "attempt": attempt,
-        "assignedModel": model,
+        "assignedModel": f"{namespace}/{model}",
         "runner": {"serviceAccount": runner_service_account(namespace, model), "pod": None},
         **_counters(task),
         **members,

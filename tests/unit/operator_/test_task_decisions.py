@@ -429,7 +429,7 @@ def test_accept_names_who_may_commit() -> None:
     status = decide(snapshot(task())).status
     assert status is not None
     assert status["runner"] == {"serviceAccount": "team-a/headrace-qwen", "pod": None}
-    assert status["assignedModel"] == MODEL.name
+    assert status["assignedModel"] == str(MODEL)
     assert {c["type"]: c["status"] for c in status["conditions"]} == {"Finished": "False", "Ready": "False"}
 
 
