@@ -22,7 +22,6 @@ import httpx
 import yaml
 
 import headrace_operator
-from headrace_bus import Bus, Entry, ModelKey
 
 # Test folders are no packages; the fixture's module lies one above.
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -300,8 +299,7 @@ class Operator:
         return answer is not None and "\nheadrace_leader 1.0" in answer.text
 
 
-async def entry(bus: Bus, key: ModelKey, uid: str) -> Entry | None:
-    return await bus.inspect(key, uid)
+StartOperator = Callable[..., Operator]
 
 
 def kubeconfig_of(cluster: Cluster, account: str, folder: Path) -> Path:

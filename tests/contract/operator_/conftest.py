@@ -1,7 +1,7 @@
 """One namespace, one Redis and one operator per test."""
 
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,8 @@ from headrace_bus import OPERATOR_ACL, Bus, ModelKey
 
 # Test folders are no packages; the fixture's module lies one above.
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from cluster_world import MODEL, Cluster, Operator, granted_rules, kubeconfig_of, until
+from cluster_world import MODEL, Cluster, Operator, StartOperator, granted_rules, kubeconfig_of, until
 from redis_server import RedisServer, redis_server
-
-StartOperator = Callable[..., Operator]
 
 
 @pytest.fixture

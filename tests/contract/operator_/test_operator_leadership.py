@@ -1,7 +1,6 @@
 """Two replicas, one Lease."""
 
-from cluster_world import Cluster, Operator, until
-from conftest import StartOperator
+from cluster_world import Cluster, Operator, StartOperator, until
 
 from headrace_bus import Bus, EntryState, ModelKey
 

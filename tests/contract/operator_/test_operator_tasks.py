@@ -42,7 +42,7 @@ async def test_a_task_before_its_model_waits_and_goes_on_without_a_nudge(
     status = cluster.status("early")
     assert (status["phase"], status["attempt"]) == ("Queued", 1)
     assert status["runner"]["serviceAccount"] == f"{namespace}/{RUNNER}"
-    assert status["assignedModel"] == MODEL
+    assert status["assignedModel"] == f"{namespace}/{MODEL}"
     # accept, handed out, and the model's reason if it changed in between
     assert writes.count() <= 3
 
@@ -117,6 +117,23 @@ async def test_a_redis_that_starts_anew_gets_its_users_back(
         return f"headrace:{key.namespace}:{MODEL}" in await redis.acl_users()
 
     await until(granted)
+
+
+async def test_a_full_redis_takes_the_task_later_at_the_same_attempt(
+    operator: Operator, cluster: Cluster, bus: Bus, key: ModelKey, redis: Redis
+) -> None:
+    cluster.model()
+    await redis.config_set("maxmemory", "1")
+    uid = cluster.task("squeezed")
+
+    async def refused() -> bool:
+        answer = await operator.http("/metrics")
+        return answer is not None and 'outcome="BusOutOfMemory",queue="tasks"' in answer.text
+
+    await until(refused)
+    await redis.config_set("maxmemory", "0")
+    await until(lambda: in_state(bus, key, uid, EntryState.QUEUED, 1))
+    assert cluster.status("squeezed")["attempts"] == []
 
 
 async def test_a_vanished_runner_costs_an_attempt_and_leaves_a_record(

@@ -98,7 +98,7 @@ def queued(attempt: int = 1, *, reason: str = "Queued", phase: str = "Queued", *
         "reason": reason,
         "message": message,
         "observedGeneration": 1,
-        "assignedModel": MODEL.name,
+        "assignedModel": str(MODEL),
         "runner": {"serviceAccount": "team-a/headrace-qwen"},
         "conditions": [condition("Finished", "False", reason), condition("Ready", "False", reason)],
         **more,
