@@ -55,11 +55,11 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
 
 async def _enqueue(wanted: Enqueue, task: LLMTask, model: LLMModel, ctx: Context) -> None:
     ref = ModelRef(model.metadata.namespace, model.metadata.name)
-    if ref not in ctx.memory.registered:
-        await ctx.bus.register(bus_key(ref))
-        ctx.memory.registered.add(ref)
     envelope = _envelope(task, resolve(task, model), wanted.attempt)
     try:
+        if ref not in ctx.memory.registered:
+            await ctx.bus.register(bus_key(ref))
+            ctx.memory.registered.add(ref)
         outcome = await ctx.bus.enqueue(bus_key(ref), envelope, not_before_ms=wanted.not_before_ms)
     except BusOutOfMemory:
         ctx.memory.refused_attempts[envelope.uid] = wanted.attempt

@@ -13,6 +13,7 @@ from headrace_bus import Bus
 from headrace_operator import health, logs, watch
 from headrace_operator.context import Context
 from headrace_operator.elections import Election
+from headrace_operator.errors import KubeError
 from headrace_operator.kube import Kube
 from headrace_operator.leader import lead
 from headrace_operator.reaper import check_redis, watch_redis
@@ -30,6 +31,9 @@ def main() -> int:
     except ValueError as error:
         _log.error("settings are not usable", error=str(error))
         return 2
+    except KubeError as error:
+        _log.error("the API server is not usable", reason=error.reason, error=str(error))
+        return 1
 
 
 async def run(settings: Settings, stop: asyncio.Event | None = None) -> int:

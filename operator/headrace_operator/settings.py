@@ -38,7 +38,7 @@ class Settings:
     sweep_seconds: float = 30.0
     """Between two set differences of Redis and objects: how long a missed event can go unnoticed."""
     relist_seconds: float = 300.0
-    """Between two comparisons of what is remembered with what the API server lists (metadata, in pages)."""
+    """Between two comparisons of remembered tasks with what the API server lists (metadata, in pages)."""
     reap_seconds: float = 1.0
     """Between two looks for ended leases: what a vanished runner costs beyond its lease."""
     election_lease_seconds: float = 15.0

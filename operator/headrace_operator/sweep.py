@@ -4,7 +4,7 @@ It only enqueues keys: what is to be done about a difference is decided where ev
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Final
 
 import structlog
@@ -26,17 +26,22 @@ async def run(ctx: Context) -> None:
 
     async def difference() -> None:
         await sweep(ctx)
+        await _unless_away(relist_models(ctx))
 
     async def listing() -> None:
         await asyncio.sleep(ctx.settings.relist_seconds)
-        try:
-            await relist(ctx)
-        except KubeError as error:
-            _log.warning("relist failed", reason=error.reason, error=str(error))
+        await _unless_away(relist_tasks(ctx))
 
     async with asyncio.TaskGroup() as group:
         group.create_task(every(ctx.settings.sweep_seconds, "sweep", difference), name="sweep")
         group.create_task(every(0.0, "relist", listing), name="relist")
+
+
+async def _unless_away(listing: Awaitable[None]) -> None:
+    try:
+        await listing
+    except KubeError as error:
+        _log.warning("listing failed", reason=error.reason, error=str(error))
 
 
 async def sweep(ctx: Context) -> None:
@@ -80,21 +85,23 @@ async def _surplus(ref: ModelRef, ctx: Context) -> set[str]:
             return held
 
 
-async def relist(ctx: Context) -> None:
+async def relist_tasks(ctx: Context) -> None:
     """Drops from the store what the API server does not list: a deletion in a gap between two watches has no event."""
     before = {view.ref.uid: view.ref for view in ctx.store.tasks()}
-    models = ctx.store.models()
     living = await _uids(TASKS, ctx)
     for uid, ref in before.items():
         if uid not in living:
             ctx.store.drop_task(ref)
             ctx.tasks.add(ref)
+
+
+async def relist_models(ctx: Context) -> None:
+    """The same for models."""
+    before = [(ref, model.metadata.uid) for ref in ctx.store.models() if (model := ctx.store.model(ref)) is not None]
     living = await _uids(MODELS, ctx)
-    for model_ref in models:
-        model = ctx.store.model(model_ref)
-        if model is not None and model.metadata.uid not in living:
-            ctx.store.drop_model(model_ref, model.metadata.uid)
-            ctx.models.add(model_ref)
+    for ref, uid in before:
+        if uid not in living and ctx.store.drop_model(ref, uid):
+            ctx.models.add(ref)
 
 
 async def _uids(resource: Resource, ctx: Context) -> set[str]:

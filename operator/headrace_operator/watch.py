@@ -15,7 +15,7 @@ import structlog
 from headrace_crds.base import GROUP, VERSION
 from headrace_crds.names import LABEL_MANAGED_BY
 from headrace_operator.context import Context
-from headrace_operator.errors import ObjectInvalid
+from headrace_operator.errors import KubeNotFound, ObjectInvalid
 from headrace_operator.kube import Kube
 from headrace_operator.refs import ModelRef
 from headrace_operator.views import deployment_view, model_of, parse_model, pod_view, task_view
@@ -113,6 +113,7 @@ def settings() -> kopf.OperatorSettings:
 
 async def spawn(ctx: Context) -> Callable[[], Awaitable[None]]:
     """Starts watching; gives what runs until it is cancelled or a watcher dies."""
+    await _require_kinds(ctx.kube)
     # At its end kopf cancels every task that it did not find here.
     not_kopfs = asyncio.all_tasks()
     registry = kopf.OperatorRegistry()
@@ -134,6 +135,14 @@ async def spawn(ctx: Context) -> Callable[[], Awaitable[None]]:
             ctx.health.watching = False
 
     return run
+
+
+async def _require_kinds(kube: Kube) -> None:
+    """kopf would wait for ever, deaf, for kinds that are not there when it starts. Raises KubeError."""
+    found = await kube.read(f"/apis/{GROUP}/{VERSION}")
+    missing = {"llmtasks", "llmmodels"} - {resource["name"] for resource in found.get("resources") or []}
+    if missing:
+        raise KubeNotFound(f"{GROUP}/{VERSION} lacks {', '.join(sorted(missing))}: apply the CRDs")
 
 
 def _login(kube: Kube) -> Callable[..., Awaitable[kopf.ConnectionInfo]]:

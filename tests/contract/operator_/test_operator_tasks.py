@@ -95,8 +95,11 @@ async def test_a_redis_that_starts_anew_gets_its_users_back(
     cluster.model()
     uid = cluster.task("survivor")
     await until(lambda: in_state(bus, key, uid, EntryState.QUEUED, 1))
-    assert f"headrace:{key.namespace}:{MODEL}" in await redis.acl_users()
 
+    async def granted() -> bool:
+        return f"headrace:{key.namespace}:{MODEL}" in await redis.acl_users()
+
+    await until(granted)
     server.stop()
 
     async def says_so() -> str:
@@ -112,10 +115,6 @@ async def test_a_redis_that_starts_anew_gets_its_users_back(
     await until(lambda: in_state(bus, key, uid, EntryState.QUEUED, 2))
     await until(lambda: in_state(bus, key, late, EntryState.QUEUED, 1))
     await until(operator.ready)
-
-    async def granted() -> bool:
-        return f"headrace:{key.namespace}:{MODEL}" in await redis.acl_users()
-
     await until(granted)
 
 
