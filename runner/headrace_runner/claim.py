@@ -4,6 +4,8 @@ It must not execute anything; every delivery becomes a flight, and the flights a
 """
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -28,6 +30,8 @@ class Claims:
         self._lease_ms = lease_ms
         self._flights: dict[asyncio.Task[None], Flight] = {}
         self._stop = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._answered.set()
 
     async def run(self) -> None:
         backoff_seconds = _FIRST_BACKOFF_SECONDS
@@ -47,10 +51,15 @@ class Claims:
         await self._unless_stopped(deck.slots.wait_free())
         if self._stop.is_set() or not deck.engine.serving.is_set():
             return
-        # Not interrupted by a stop: a claim that is cancelled may have taken leases that nobody holds.
-        deliveries = await deck.bus.claim(deck.model, worker=deck.pod, count=deck.slots.free, lease_ms=self._lease_ms)
-        for delivery in deliveries:
-            self._take_off(Flight(delivery, deck))
+        # Not interrupted by a stop, which waits for it: a cancelled claim may have taken leases that nobody holds.
+        self._answered.clear()
+        try:
+            count = deck.slots.free
+            deliveries = await deck.bus.claim(deck.model, worker=deck.pod, count=count, lease_ms=self._lease_ms)
+            for delivery in deliveries:
+                self._take_off(Flight(delivery, deck))
+        finally:
+            self._answered.set()
         if not deliveries:
             await self._unless_stopped(deck.bus.wait_for_work(deck.model, timeout_s=_LOOK_AT_LEAST_EVERY_SECONDS))
 
@@ -66,12 +75,23 @@ class Claims:
         if not task.cancelled() and (error := task.exception()):
             _log.error("flight broke", **error_keys(error))
 
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
     async def stop(self, *, finish_seconds: float, commit_seconds: float) -> None:
-        """Claim nothing more. What runs has a moment to finish and is released then; commits have a longer one."""
+        """Claim nothing more. What runs has a moment to finish and is released then; commits have a longer one.
+
+        A claim under way is waited for, within that moment: what it took is released with the rest.
+        """
         self._stop.set()
+        deadline = time.monotonic() + finish_seconds
         for flight in self._flights.values():
             flight.prepare_to_stop()
-        await self._landing(finish_seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(finish_seconds):
+                await self._answered.wait()
+        await self._landing(max(0.0, deadline - time.monotonic()))
         for flight in self._flights.values():
             if not flight.committing:
                 flight.abort(Abort.STOPPING)
