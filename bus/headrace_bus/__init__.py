@@ -33,7 +33,7 @@ Outside of every model: `headrace:models`, a set of `ns/name` written by the ope
 channels `headrace:wake:<ns>/<name>`, which carry empty messages to the operator.
 """
 
-from headrace_bus.acl import FACADE_ACL, OPERATOR_ACL, acl_rules
+from headrace_bus.acl import OPERATOR_ACL, acl_rules
 from headrace_bus.bus import REPORT_MAX_BYTES, RESULT_MAX_BYTES, Bus
 from headrace_bus.envelope import ENVELOPE_MAX_BYTES, ENVELOPE_VERSION, Envelope, WorkClass
 from headrace_bus.errors import (
@@ -67,7 +67,6 @@ __all__ = [
     "CALLS_PER_TASK",
     "ENVELOPE_MAX_BYTES",
     "ENVELOPE_VERSION",
-    "FACADE_ACL",
     "OPERATOR_ACL",
     "PRIORITY_AGE_MS",
     "REPORT_MAX_BYTES",

@@ -9,13 +9,13 @@ script that does not end.
 import re
 from typing import Final
 
-from headrace_bus.keys import CHANNEL_PREFIX, REGISTRY_KEY, ModelKey, key_prefix, wake_channel
+from headrace_bus.keys import CHANNEL_PREFIX, ModelKey, key_prefix, wake_channel
 
 # AUTH and HELLO need no rule. SELECT is for URLs that name a database; key patterns hold in each.
 _CONNECT: Final = ("+ping", "+select")
 _SCRIPTS: Final = ("+evalsha", "+eval", "+script|load")
 
-# What the transitions call, by data type; `tests/unit/bus/test_acl.py` compares this with the Lua files.
+# What the transitions call, by data type; `tests/unit/bus/test_bus_scripts.py` compares this with the Lua files.
 _TRANSITIONS: Final = (
     "+time +publish +exists +del +unlink +pexpire +pttl",
     "+get +set +incr",
@@ -24,7 +24,7 @@ _TRANSITIONS: Final = (
     "+rpush",
 )
 _OPERATOR_ONLY: Final = "+hrandfield +hscan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info"
-_OPERATOR_GRANTS: Final = "+acl|setuser +acl|deluser"
+_OPERATOR_GRANTS: Final = "+acl|setuser +acl|getuser +acl|deluser"
 
 _USER: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:/-]{0,252})", re.ASCII)
 
@@ -43,16 +43,6 @@ def acl_rules(model: ModelKey) -> list[str]:
         *_commands(*_CONNECT, *_SCRIPTS, *_TRANSITIONS, "+blpop"),
     ]
 
-
-FACADE_ACL: Final[tuple[str, ...]] = (
-    "resetkeys",
-    "~headrace:{*}:*",
-    f"%R~{REGISTRY_KEY}",
-    "resetchannels",
-    f"&{CHANNEL_PREFIX}*",
-    *_commands(*_CONNECT, *_SCRIPTS, *_TRANSITIONS, "+sscan +info +blpop"),
-)
-"""Every model's queue, but no user, no registration and no purge."""
 
 OPERATOR_ACL: Final[tuple[str, ...]] = (
     "resetkeys",

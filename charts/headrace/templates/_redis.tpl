@@ -30,7 +30,7 @@ answer is put aside in .Values.
 {{- end -}}
 {{- end -}}
 {{- $generated := dict -}}
-{{- range $key := list "operator-password" "facade-password" "runner-key" -}}
+{{- range $key := list "operator-password" "runner-key" -}}
 {{- $_ := set $generated $key (default (randAlphaNum 48) (get $kept $key)) -}}
 {{- end -}}
 {{- $_ := set .Values.redis "generated" $generated -}}
@@ -39,7 +39,7 @@ answer is put aside in .Values.
 {{- end -}}
 
 {{/*
-Users of the chart's Redis. The rules of operator and facade are those of headrace_bus.acl; tests/unit/chart compares them.
+Users of the chart's Redis. The operator's rules are those of headrace_bus.acl; tests/contract/chart compares them.
 Runners' users are made by the operator. `health` may only PING, for the probes.
 */}}
 {{- define "headrace.redis.users" -}}
@@ -47,7 +47,6 @@ Runners' users are made by the operator. `health` may only PING, for the probes.
 user default off resetpass resetkeys resetchannels -@all
 user health on nopass resetkeys resetchannels -@all +ping
 user operator on #{{ get $passwords "operator-password" | sha256sum }} {{ include "headrace.redis.operatorRules" . }}
-user facade on #{{ get $passwords "facade-password" | sha256sum }} {{ include "headrace.redis.facadeRules" . }}
 {{ end -}}
 
 {{- define "headrace.redis.transitions" -}}
@@ -55,11 +54,7 @@ user facade on #{{ get $passwords "facade-password" | sha256sum }} {{ include "h
 {{- end -}}
 
 {{- define "headrace.redis.operatorRules" -}}
-resetkeys ~headrace:* resetchannels &headrace:wake:* {{ include "headrace.redis.transitions" . }} +hrandfield +hscan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info +acl|setuser +acl|deluser +blpop
-{{- end -}}
-
-{{- define "headrace.redis.facadeRules" -}}
-resetkeys ~headrace:{*}:* %R~headrace:models resetchannels &headrace:wake:* {{ include "headrace.redis.transitions" . }} +sscan +info +blpop
+resetkeys ~headrace:* resetchannels &headrace:wake:* {{ include "headrace.redis.transitions" . }} +hrandfield +hscan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info +acl|setuser +acl|getuser +acl|deluser +blpop
 {{- end -}}
 
 {{- define "headrace.redis.config" -}}

@@ -8,7 +8,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 from redis_server import RedisServer
 
-from headrace_bus import FACADE_ACL, OPERATOR_ACL, Bus, BusDenied, Failure, ModelKey, WorkClass
+from headrace_bus import OPERATOR_ACL, Bus, BusDenied, Failure, ModelKey
 
 pytestmark = pytest.mark.contract
 
@@ -197,31 +197,6 @@ async def test_the_operators_rules_suffice_for_the_operator(
         for command in (("KEYS", "*"), ("FLUSHALL",), ("CONFIG", "GET", "*"), ("SET", "elsewhere", "1")):
             with pytest.raises(exceptions.NoPermissionError):
                 await client.execute_command(*command)
-
-
-async def test_the_facades_rules_suffice_for_the_facade_and_no_more(
-    shared_server: RedisServer, bus: Bus, redis: Redis, model: ModelKey, envelopes
-) -> None:
-    await redis.execute_command("ACL", "SETUSER", "facade", "reset", "on", ">secret", *FACADE_ACL)
-    await bus.register(model)
-    async with as_user(shared_server, "facade") as (own, client):
-        await own.check()
-        assert await own.models() == {model}
-        await own.enqueue(model, envelopes(uid="u", kind=WorkClass.CALL))
-        assert await own.position(model, "u") == 0
-        await own.inspect(model, "u")
-        await own.stats(model)
-        await own.reports(model)
-        assert await own.result(model, "u") is None
-        assert await own.remove(model, "u")
-        with pytest.raises(BusDenied):
-            await own.register(OTHER)
-        with pytest.raises(BusDenied):
-            await own.grant(model, "me", "x")
-        with pytest.raises(BusDenied):
-            await own.purge(model)
-        with pytest.raises(exceptions.NoPermissionError):
-            await client.execute_command("SET", "headrace:models", "1")
 
 
 async def test_credentials_given_beside_the_url_win_over_those_in_it(

@@ -9,7 +9,6 @@ import pytest
 from redis import exceptions as vendor
 
 from headrace_bus import (
-    FACADE_ACL,
     OPERATOR_ACL,
     BusDenied,
     BusError,
@@ -41,9 +40,8 @@ def test_every_lua_file_is_a_script_and_every_shared_one_is_included() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - OPERATOR_SCRIPTS))
-def test_runner_and_facade_may_call_what_the_transitions_call(name: ScriptName) -> None:
+def test_a_runner_may_call_what_the_transitions_call(name: ScriptName) -> None:
     assert commands(name) <= allowed(acl_rules(ModelKey("ns", "m")))
-    assert commands(name) <= allowed(FACADE_ACL)
 
 
 def test_no_rule_is_broader_than_its_use() -> None:
@@ -55,7 +53,7 @@ def test_no_rule_is_broader_than_its_use() -> None:
     assert every <= allowed(OPERATOR_ACL)
 
 
-@pytest.mark.parametrize("rules", [acl_rules(ModelKey("ns", "m")), FACADE_ACL, OPERATOR_ACL])
+@pytest.mark.parametrize("rules", [acl_rules(ModelKey("ns", "m")), OPERATOR_ACL])
 def test_rules_begin_from_nothing_and_admit_no_category(rules: list[str]) -> None:
     assert "-@all" in rules
     assert "resetkeys" in rules
