@@ -14,7 +14,7 @@ from headrace_runner.attempt import Attempt
 from headrace_runner.engine.client import EngineError
 from headrace_runner.engine.frames import ProtocolError
 from headrace_runner.engine.protocol import Generate, GenerationResult, Message, Parameters
-from headrace_runner.validate import Finding, Validator
+from headrace_runner.validate import Finding, ValidationUnavailable, Validator
 from headrace_runner.verdict import Setback, Verdict, failed, of_error, of_generation
 
 
@@ -57,7 +57,10 @@ async def _ending(attempt: Attempt, engine: Engine, validator: Validator, sink: 
     work = attempt.work
     if work.json_schema is not None:
         # Before the engine is asked: a schema that cannot be judged by would cost a whole generation.
-        schema = await validator.check_schema(work.json_schema)
+        try:
+            schema = await validator.check_schema(work.json_schema)
+        except ValidationUnavailable as error:
+            return Setback(Reason.RUNNER_ERROR, str(error))
         if schema.finding is not Finding.VALID:
             return failed(schema.finding.reason, schema.message)
     asked_ms = attempt.elapsed_ms
@@ -70,7 +73,10 @@ async def _ending(attempt: Attempt, engine: Engine, validator: Validator, sink: 
     timings = _timings(attempt, asked_ms, generation)
     judgement = None
     if work.json_schema is not None and generation.finish_reason == "Stop":
-        judgement = await validator.validate(work.json_schema, generation.text)
+        try:
+            judgement = await validator.validate(work.json_schema, generation.text)
+        except ValidationUnavailable as error:
+            return Setback(Reason.RUNNER_ERROR, str(error))
     return of_generation(generation, work, judgement, timings)
 
 

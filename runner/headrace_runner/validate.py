@@ -1,25 +1,36 @@
 """Judges documents against the task's own JSON Schema, in helper processes that may be killed.
 
 Schema and pattern come from tenants: compiling or matching them may take for ever or eat memory. Neither may reach the
-process that renews leases, so a helper gets a time limit and an address-space limit, and dies alone.
+process that renews leases, so a helper gets limits of CPU time and address space, and dies alone.
+
+| a helper                                  | fresh                | reused              |
+|-------------------------------------------|----------------------|---------------------|
+| used up its CPU time                      | UnsupportedSchema    | UnsupportedSchema   |
+| used up its memory                        | UnsupportedSchema    | ask a fresh one     |
+| ended or broke in any other way           | ValidationUnavailable| ask a fresh one     |
+| is silent for very long, or does not start| ValidationUnavailable| ValidationUnavailable|
 """
 
 import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 from headrace_crds.reasons import Reason
-from headrace_runner.validation_helper import HEADER_BYTES, LIMIT_VARIABLE
+from headrace_runner.validation_helper import CPU_VARIABLE, HEADER_BYTES, MEMORY_EXIT, MEMORY_LIMIT_BYTES, WALL_VARIABLE
 
-TIME_LIMIT_SECONDS: Final = 5
+CPU_SECONDS: Final = 5.0
+WALL_SECONDS: Final = 60.0
+"""A bound for the runner's sake. It says nothing about a schema: the node may be busy."""
 HELPERS: Final = 2
-_START_LIMIT_SECONDS: Final = 10
+_END_SECONDS: Final = 5.0
 _MESSAGE_CHARS: Final = 600
+_REPLY_BYTES: Final = 64 * 1024
 
 
 class Finding(StrEnum):
@@ -41,20 +52,37 @@ class Judgement:
     message: str = ""
 
 
+class ValidationUnavailable(Exception):
+    """Nothing is known about schema or document: the helpers broke. Another try may go better."""
+
+
+class _TooMuch(Exception):
+    """The question used up what a helper may use; the text says what."""
+
+
+class _Memory(_TooMuch):
+    pass
+
+
+class _Broken(Exception):
+    """The helper ended, and not for the question's sake."""
+
+
 class Validator:
     """Up to ``HELPERS`` warm helper processes. Use as ``async with Validator() as validator``."""
 
-    def __init__(self, *, time_limit_seconds: int = TIME_LIMIT_SECONDS) -> None:
-        self._time_limit_seconds = time_limit_seconds
+    def __init__(self, *, cpu_seconds: float = CPU_SECONDS, wall_seconds: float = WALL_SECONDS) -> None:
+        self._cpu_seconds = cpu_seconds
+        self.wall_seconds = wall_seconds
         self._free = asyncio.Semaphore(HELPERS)
         self._idle: list[_Helper] = []
 
     async def check_schema(self, schema: str) -> Judgement:
-        """Whether the schema (JSON text) can be used at all."""
+        """Whether the schema (JSON text) can be used at all. Raises ValidationUnavailable."""
         return await self._ask({"schema": schema})
 
     async def validate(self, schema: str, text: str) -> Judgement:
-        """Whether ``text`` is a JSON document that the schema admits."""
+        """Whether ``text`` is a JSON document that the schema admits. Raises ValidationUnavailable."""
         return await self._ask({"schema": schema, "text": text})
 
     async def aclose(self) -> None:
@@ -70,21 +98,34 @@ class Validator:
         await self.aclose()
 
     async def _ask(self, question: dict[str, Any]) -> Judgement:
+        data = json.dumps(question).encode()
         async with self._free:
-            helper = self._idle.pop() if self._idle else await self._start()
-            answered = False
             try:
-                async with asyncio.timeout(self._time_limit_seconds):
-                    reply = await helper.ask(json.dumps(question).encode())
-                answered = True
-            except (TimeoutError, asyncio.IncompleteReadError, OSError):
-                return Judgement(Finding.UNSUPPORTED, self._given_up())
-            finally:
-                if answered:
-                    self._idle.append(helper)
-                else:
-                    await helper.end()
-        return Judgement(Finding(reply["finding"]), str(reply["message"])[:_MESSAGE_CHARS])
+                if self._idle:
+                    # What earlier questions left behind, and whoever killed it meanwhile, are not this one's fault.
+                    with contextlib.suppress(_Broken, _Memory):
+                        return await self._ask_helper(self._idle.pop(), data)
+                return await self._ask_helper(await self._start(), data)
+            except _TooMuch as error:
+                remedy = "simplify its patterns and references"
+                return Judgement(Finding.UNSUPPORTED, f"output.jsonSchema could not be judged {error}: {remedy}")
+            except (_Broken, OSError) as error:  # TimeoutError is an OSError
+                raise ValidationUnavailable(f"a validation helper broke: {error or type(error).__name__}") from error
+
+    async def _ask_helper(self, helper: "_Helper", data: bytes) -> Judgement:
+        answered = False
+        try:
+            async with asyncio.timeout(self.wall_seconds):
+                judgement = await helper.ask(data)
+            answered = True
+            return judgement
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:  # IncompleteReadError is an EOFError
+            raise await self._why(helper) from error
+        finally:
+            if answered:
+                self._idle.append(helper)
+            else:
+                await helper.end()
 
     async def _start(self) -> "_Helper":
         process = await asyncio.create_subprocess_exec(
@@ -95,24 +136,23 @@ class Validator:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             # No credentials and no addresses: it needs none.
-            env={LIMIT_VARIABLE: str(self._time_limit_seconds + 1), "PYTHONPATH": _import_path()},
+            env={
+                CPU_VARIABLE: str(self._cpu_seconds),
+                WALL_VARIABLE: str(int(self.wall_seconds) + 10),
+                "PYTHONPATH": _import_path(),
+            },
             # Ctrl-C in a terminal is the parent's to handle.
             start_new_session=True,
         )
-        helper = _Helper(process)
-        try:
-            async with asyncio.timeout(_START_LIMIT_SECONDS):
-                await helper.ask(b'{"schema": "true"}')
-        except BaseException:
-            await helper.end()
-            raise
-        return helper
+        return _Helper(process)
 
-    def _given_up(self) -> str:
-        return (
-            f"output.jsonSchema could not be judged within {self._time_limit_seconds} s and its memory bound: "
-            "simplify its patterns and references"
-        )
+    async def _why(self, helper: "_Helper") -> Exception:
+        code = await helper.exit_code()
+        if code == -signal.SIGPROF:
+            return _TooMuch(f"within {self._cpu_seconds:g} s of CPU time")
+        if code in (MEMORY_EXIT, -signal.SIGABRT):
+            return _Memory(f"within {MEMORY_LIMIT_BYTES // (1 << 20)} MiB of memory")
+        return _Broken("it went silent" if code is None else f"exit code {code}")
 
 
 def _import_path() -> str:
@@ -126,12 +166,25 @@ class _Helper:
             raise ValueError("a helper is talked to through pipes")
         self._process, self._stdin, self._stdout = process, process.stdin, process.stdout
 
-    async def ask(self, question: bytes) -> dict[str, Any]:
+    async def ask(self, question: bytes) -> Judgement:
+        """Raises EOFError and OSError where the helper ends, _Broken where it says what a helper does not say."""
         self._stdin.write(len(question).to_bytes(HEADER_BYTES, "big") + question)
         await self._stdin.drain()
         size = int.from_bytes(await self._stdout.readexactly(HEADER_BYTES), "big")
-        reply: dict[str, Any] = json.loads(await self._stdout.readexactly(size))
-        return reply
+        if size > _REPLY_BYTES:
+            raise _Broken("its reply is too long")
+        try:
+            reply = json.loads(await self._stdout.readexactly(size))
+            return Judgement(Finding(reply["finding"]), str(reply["message"])[:_MESSAGE_CHARS])
+        except (ValueError, LookupError, TypeError) as error:
+            raise _Broken("its reply makes no sense") from error
+
+    async def exit_code(self) -> int | None:
+        """How it ended; None while it has not."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                return await self._process.wait()
+        return None
 
     async def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -1,7 +1,8 @@
 """The process in which documents are judged: ``python -m headrace_runner.validation_helper``.
 
-Frames on stdin and stdout: four bytes of length, then JSON. Ends with its stdin, and by SIGALRM when one
-question takes too long, also inside native code and also when nobody is left to kill it.
+Frames on stdin and stdout: four bytes of length, then JSON. Ends with its stdin. How it dies of a question says why,
+also inside native code: by SIGPROF when its CPU time is used up, by SIGABRT (native code) or MEMORY_EXIT (Python) when
+its memory is, and by SIGALRM when nobody is left to kill it.
 """
 
 import json
@@ -12,8 +13,11 @@ import sys
 from typing import Any, BinaryIO, Final, NoReturn
 
 HEADER_BYTES: Final = 4
-LIMIT_VARIABLE: Final = "HEADRACE_VALIDATION_SECONDS"
-MEMORY_LIMIT_BYTES: Final = 512 * 1024 * 1024
+CPU_VARIABLE: Final = "HEADRACE_VALIDATION_CPU_SECONDS"
+WALL_VARIABLE: Final = "HEADRACE_VALIDATION_SECONDS"
+MEMORY_LIMIT_BYTES: Final = 128 * 1024 * 1024
+"""Address space beyond what the helper has when it is ready; two of them and the runner fit a container of 512 MiB."""
+MEMORY_EXIT: Final = 4
 
 
 def judge(question: dict[str, Any]) -> dict[str, str]:
@@ -50,17 +54,35 @@ def judge(question: dict[str, Any]) -> dict[str, str]:
 
 
 def main() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     # A core file would hold results.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    limit_seconds = int(os.environ[LIMIT_VARIABLE])
-    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    # Part of what every helper has; not at the top, because the runner imports this module for its names.
+    import jsonschema_rs  # noqa: F401
+
+    limit_bytes = _address_space_bytes() + MEMORY_LIMIT_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+    cpu_seconds, wall_seconds = float(os.environ[CPU_VARIABLE]), int(os.environ[WALL_VARIABLE])
+    try:
+        _answer(sys.stdin.buffer, sys.stdout.buffer, cpu_seconds, wall_seconds)
+    except MemoryError:
+        os._exit(MEMORY_EXIT)
+
+
+def _answer(source: BinaryIO, sink: BinaryIO, cpu_seconds: float, wall_seconds: int) -> None:
     while header := source.read(HEADER_BYTES):
         question = json.loads(source.read(int.from_bytes(header, "big")))
-        signal.alarm(limit_seconds)
+        # CPU time judges the question, not how busy the node is. Neither signal has a handler: both kill.
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+        signal.alarm(wall_seconds)
         reply = judge(question)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
         _write(sink, json.dumps(reply).encode())
+
+
+def _address_space_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def _write(sink: BinaryIO, data: bytes) -> None:

@@ -3,12 +3,23 @@
 import asyncio
 import json
 import os
+import resource
+import signal
+import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from headrace_runner.validate import Finding, Validator
+from headrace_crds.work import Work
+from headrace_runner.attempt import Attempt
+from headrace_runner.engine.protocol import Generate, GenerationResult
+from headrace_runner.execute import execute
+from headrace_runner.validate import WALL_SECONDS, Finding, Judgement, ValidationUnavailable, Validator
+from headrace_runner.verdict import Setback, Verdict
+
+MIB = 1024 * 1024
 
 PERSON = '{"type":"object","properties":{"age":{"type":"integer"}},"required":["age"],"additionalProperties":false}'
 
@@ -61,18 +72,103 @@ async def test_what_takes_for_ever_is_given_up_and_the_next_is_judged() -> None:
     for n in range(60):
         definitions[f"d{n + 1}"] = {"allOf": [{"$ref": f"#/$defs/d{n}"}, {"$ref": f"#/$defs/d{n}"}]}
     slow = json.dumps({"$ref": "#/$defs/d60", "$defs": definitions})
-    async with Validator(time_limit_seconds=1) as validator:
+    async with Validator(cpu_seconds=1) as validator:
         judgement = await validator.validate(slow, "1")
         assert judgement.finding is Finding.UNSUPPORTED
-        assert "within 1 s" in judgement.message
+        assert "within 1 s of CPU time" in judgement.message
         assert (await validator.validate(PERSON, '{"age": 3}')).finding is Finding.VALID
 
 
-async def test_what_eats_memory_dies_alone(validator: Validator) -> None:
-    text = "[" + ",".join(["[" + ",".join(["{}"] * 1000) + "]"] * 10_000) + "]"
-    judgement = await validator.validate("{}", text)
-    assert judgement.finding is not Finding.VALID
+MEMORY_BOMBS = {
+    # Each pattern is below the regex library's own bound; all of them are not.
+    "schema": (json.dumps({"patternProperties": {f"^[a-z{i}]{{900}}{i}$": {} for i in range(3000)}}), "{}"),
+    "document": ("{}", "[" + ",".join(["[" + ",".join(["{}"] * 1000) + "]"] * 10_000) + "]"),
+}
+
+
+@pytest.mark.parametrize("name", MEMORY_BOMBS)
+async def test_what_eats_memory_dies_alone_and_within_its_bound(validator: Validator, name: str) -> None:
+    schema, text = MEMORY_BOMBS[name]
+    asked = asyncio.create_task(validator.validate(schema, text))
+    peak_bytes = 0
+    while not asked.done():
+        peak_bytes = max([peak_bytes, *map(_peak_bytes, _children())])
+        await asyncio.sleep(0.005)
+    judgement = await asked
+    assert judgement.finding is Finding.UNSUPPORTED
+    assert "within 128 MiB of memory" in judgement.message
+    # A helper that is ready has about 20 MiB; two of them and the runner fit 512 MiB.
+    assert 50 * MIB < peak_bytes < 170 * MIB
     assert (await validator.validate(PERSON, '{"age": 3}')).finding is Finding.VALID
+
+
+async def test_a_helper_that_was_killed_while_idle_costs_nobody_anything(validator: Validator) -> None:
+    assert (await validator.validate(PERSON, '{"age": 3}')).finding is Finding.VALID
+    for pid in _children():
+        os.kill(int(pid), signal.SIGKILL)
+    assert (await validator.validate(PERSON, '{"age": 3}')).finding is Finding.VALID
+
+
+async def test_what_an_earlier_question_left_behind_does_not_count(validator: Validator) -> None:
+    assert (await validator.validate(PERSON, '{"age": 3}')).finding is Finding.VALID
+    (pid,) = _children()
+    # As if earlier questions had left it no memory.
+    resource.prlimit(int(pid), resource.RLIMIT_AS, (MIB, MIB))
+    text = json.dumps({"age": 3, "x": "y" * 4_000_000})
+    judgement = await validator.validate('{"properties": {"age": {"type": "integer"}}}', text)
+    assert judgement.finding is Finding.VALID
+    assert _children() != [pid]
+
+
+async def test_helpers_that_keep_breaking_are_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Validator() as validator:
+        monkeypatch.setattr(sys, "path", ["/nowhere"])
+        with pytest.raises(ValidationUnavailable, match="exit code 1"):
+            await validator.validate(PERSON, "{}")
+
+
+async def test_a_helper_that_gets_no_time_is_no_verdict() -> None:
+    async with Validator() as validator:
+        await validator.validate(PERSON, '{"age": 3}')
+        (pid,) = _children()
+        os.kill(int(pid), signal.SIGSTOP)
+        validator.wall_seconds = 0.2
+        with pytest.raises(ValidationUnavailable):
+            await validator.validate(PERSON, '{"age": 3}')
+        validator.wall_seconds = WALL_SECONDS
+        assert (await validator.validate(PERSON, '{"age": 3}')).finding is Finding.VALID
+
+
+class Helpless(Validator):
+    """Its helpers break with every question."""
+
+    async def check_schema(self, schema: str) -> Judgement:
+        raise ValidationUnavailable("a validation helper broke")
+
+
+async def test_an_attempt_that_cannot_be_judged_is_a_setback(attempt: Attempt, work: Work) -> None:
+    ended: list[Verdict | Setback] = []
+
+    class Endings:
+        def progress(self, completion_tokens: int) -> None: ...
+
+        def generated(self) -> None: ...
+
+        async def conclude(self, verdict: Verdict) -> None:
+            ended.append(verdict)
+
+        async def give_back(self, setback: Setback) -> None:
+            ended.append(setback)
+
+    class NoEngine:
+        async def generate(self, request: Generate, *, on_progress: object = None) -> GenerationResult:
+            raise AssertionError("the schema comes first")
+
+    shaped = replace(attempt, work=work.model_copy(update={"json_schema": PERSON}))
+    await execute(shaped, NoEngine(), Helpless(), Endings())
+    (setback,) = ended
+    assert isinstance(setback, Setback)
+    assert (setback.reason, setback.retryable) == ("RunnerError", True)
 
 
 async def test_a_cancelled_question_leaves_no_process_behind(validator: Validator) -> None:
@@ -93,8 +189,19 @@ async def test_a_helper_knows_no_secrets(validator: Validator, monkeypatch: pyte
 
 
 def _environments_of_children() -> list[bytes]:
-    pids = [pid for pid in os.listdir("/proc") if pid.isdigit() and _parent(pid) == os.getpid()]
-    return [Path(f"/proc/{pid}/environ").read_bytes() for pid in pids]
+    return [Path(f"/proc/{pid}/environ").read_bytes() for pid in _children()]
+
+
+def _children() -> list[str]:
+    return [pid for pid in os.listdir("/proc") if pid.isdigit() and _parent(pid) == os.getpid()]
+
+
+def _peak_bytes(pid: str) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
 def _parent(pid: str) -> int:
