@@ -134,6 +134,11 @@ class Output(ApiModel):
         exactly_one_of(
             "jsonSchema", message="output needs jsonSchema: a JSON Schema as text; leave output out for plain text"
         ),
+        Rule(
+            "!has(self.jsonSchema) || size(bytes(self.jsonSchema)) <= 65536",
+            "jsonSchema holds more than 65536 bytes in UTF-8: shorten it",
+            ".jsonSchema",
+        ),
     )
 
     json_schema: Annotated[str, Field(min_length=2, max_length=65536)] | None = None
@@ -150,6 +155,12 @@ class LLMTaskSpec(ApiModel):
         exactly_one_of(
             "prompt", "messages", message="exactly one of prompt and messages is needed: set one, remove the other"
         ),
+        Rule(
+            "!has(self.prompt) || size(bytes(self.prompt)) <= 262144",
+            "prompt holds more than 262144 bytes in UTF-8: shorten it",
+            ".prompt",
+        ),
+        # In characters: counting the bytes of up to 1,024 messages is over the API server's cost budget. Accept counts them.
         Rule(
             "!has(self.messages) || self.messages.map(m, size(m.content)).sum() <= 262144",
             "messages hold more than 262144 characters together: shorten them",

@@ -15,6 +15,16 @@ SAMPLES = sorted([*(ROOT / "config/samples").glob("*.yaml"), *(ROOT / "config/de
 INVALID = sorted((ROOT / "config/samples/invalid").glob("*.yaml"))
 
 
+# Too large to keep as files: few enough characters, too many bytes.
+OVERSIZED = {
+    "prompt holds more than 262144 bytes in UTF-8: shorten it": {"prompt": "\u00fc" * 140_000},
+    "jsonSchema holds more than 65536 bytes in UTF-8: shorten it": {
+        "prompt": "p",
+        "output": {"jsonSchema": '{"description": "' + "\u00fc" * 35_000 + '"}'},
+    },
+}
+
+
 def expectation(sample: Path) -> str:
     first = sample.read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# expect: "), f"{sample.name} does not say which error it expects"
@@ -32,6 +42,19 @@ def test_an_invalid_sample_is_refused_with_the_field_and_the_remedy(create: Crea
     done = create(sample.read_text(encoding="utf-8"))
     assert done.returncode != 0
     assert expectation(sample) in done.stderr
+
+
+@pytest.mark.parametrize("message", OVERSIZED)
+def test_bytes_are_counted_not_characters(create: Create, message: str) -> None:
+    task = {
+        "apiVersion": "headrace.dev/v1alpha1",
+        "kind": "LLMTask",
+        "metadata": {"name": "oversized"},
+        "spec": {"modelRef": {"name": "m"}, **OVERSIZED[message]},
+    }
+    done = create(json.dumps(task))
+    assert done.returncode != 0
+    assert message in done.stderr
 
 
 def rule_messages(node: object, path: str = "") -> dict[str, str]:
@@ -56,7 +79,7 @@ def test_every_rule_has_a_sample_that_breaks_it() -> None:
         schema = open_api_schema(kind)
         schema["properties"].pop("status")  # test_finality breaks those
         messages |= rule_messages(schema)
-    expected = [expectation(sample) for sample in INVALID]
+    expected = [*OVERSIZED, *(expectation(sample) for sample in INVALID)]
     missing = [m for m in messages if not any(e in m or m in e for e in expected)]
     assert messages
     assert missing == []
