@@ -1,5 +1,6 @@
 """Manifests and what is wrong with them; a contract test asks a real API server for its opinion of the same."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,13 @@ CASES = [
         "more than 262144 characters",
         prompt=...,
         messages=[{"role": "user", "content": "x" * 140_000}] * 2,
+    ),
+    task("prompt of too many bytes", "spec.prompt", "more than 262144 bytes", prompt="ü" * 140_000),
+    task(
+        "schema of too many bytes",
+        "spec.output.jsonSchema",
+        "more than 65536 bytes",
+        output={"jsonSchema": json.dumps({"description": "ü" * 33_000}, ensure_ascii=False)},
     ),
     task("large messages", prompt=..., messages=[{"role": "user", "content": "ü" * 131_072}] * 2),
     task(
