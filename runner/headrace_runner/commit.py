@@ -20,6 +20,8 @@ from headrace_runner.kube import Answer, Operation, TaskStatus
 from headrace_runner.verdict import Verdict, too_large_for_object
 
 PATIENCE_SECONDS: Final = 600.0
+FORBIDDEN_SECONDS: Final = 120.0
+"""So long a commit waits for its right: a RoleBinding that comes back, a policy or authorizer that lags."""
 REFUSALS: Final = 8
 """So often the object may refuse a commit while it still waits for this attempt."""
 _FIRST_BACKOFF_SECONDS: Final = 0.1
@@ -37,6 +39,9 @@ class Ending(StrEnum):
     MOVED = "Moved"
     """Dropped: another attempt is under way."""
     FORBIDDEN = "Forbidden"
+    """Dropped: the runner's right to commit did not come back."""
+    NOT_ASSIGNED = "NotAssigned"
+    """Dropped: the task is another runner's."""
     REFUSED = "Refused"
     """Refused again and again although the object waits for it."""
     UNANSWERED = "Unanswered"
@@ -56,11 +61,13 @@ _DROPPED: Final = {
     Next.COMMITTED: Ending.COMMITTED,
     Next.FINISHED: Ending.FINISHED,
     Next.MOVED: Ending.MOVED,
-    Next.FORBIDDEN: Ending.FORBIDDEN,
+    Next.NOT_ASSIGNED: Ending.NOT_ASSIGNED,
 }
 
 
 class Committer:
+    """``forbidden`` while the API server's last word was that this runner has no right to commit."""
+
     def __init__(
         self,
         tasks: TaskStatus,
@@ -69,6 +76,7 @@ class Committer:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.forbidden = False
         self._tasks = tasks
         self._patience_seconds = patience_seconds
         self._sleep = sleep
@@ -81,6 +89,7 @@ class Committer:
         status = attempt.terminal_status(verdict, completed_ms)
         deadline = self._monotonic() + self._patience_seconds
         refusals = tries = 0
+        forbidden_since: float | None = None
         shrunk = False
         while self._monotonic() < deadline and refusals < REFUSALS:
             step = after_commit(await self._send(attempt, patches.commit(attempt, status)))
@@ -90,20 +99,29 @@ class Committer:
                 continue
             if step in (Next.READ, Next.SHRINK):
                 refusals += 1
-            if step is not Next.COMMITTED:
-                step = await self._read(attempt, deadline)
+            if step is Next.WAIT:
+                forbidden_since = None
+            if step not in (Next.COMMITTED, Next.FORBIDDEN, Next.NOT_ASSIGNED):
+                step = await self._read(attempt, status, deadline)
             if step in _DROPPED:
                 return Commit(_DROPPED[step], verdict, status)
+            if step is not Next.FORBIDDEN:
+                forbidden_since = None
+            elif forbidden_since is None:
+                forbidden_since = self._monotonic()
+                _log.warning("commit waits for its right", **_keys(attempt))
+            elif self._monotonic() - forbidden_since >= FORBIDDEN_SECONDS:
+                return Commit(Ending.FORBIDDEN, verdict, status)
             await self._sleep(_backoff(tries))
             tries += 1
         return Commit(Ending.REFUSED if refusals >= REFUSALS else Ending.UNANSWERED, verdict, status)
 
-    async def _read(self, attempt: Attempt, deadline: float) -> Next:
+    async def _read(self, attempt: Attempt, status: dict[str, Any], deadline: float) -> Next:
         """Ask for the object until it is told, at most until the deadline."""
         tries = 0
         while True:
             answer = await self._send(attempt, patches.read(attempt.uid))
-            step = after_read(answer, number=attempt.number, pod=attempt.pod)
+            step = after_read(answer, number=attempt.number, ours=status)
             if step is not Next.WAIT or self._monotonic() >= deadline:
                 return step
             if tries == 0:
@@ -112,7 +130,11 @@ class Committer:
             tries += 1
 
     async def _send(self, attempt: Attempt, operations: list[Operation]) -> Answer:
-        return await self._tasks.patch(attempt.namespace, attempt.name, operations)
+        answer = await self._tasks.patch(attempt.namespace, attempt.name, operations)
+        # Silence says nothing about rights.
+        if answer.status in range(200, 500) and answer.status not in (401, 429):
+            self.forbidden = after_commit(answer) is Next.FORBIDDEN
+        return answer
 
 
 async def announce_running(tasks: TaskStatus, attempt: Attempt) -> None:

@@ -47,7 +47,16 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
         leases = _lease_keeper(settings)
         leases.start()
         stack.push_async_callback(leases.aclose)
-        reporter = Reporter(bus, settings.model, settings.pod, engine.state, slots, settings.generation)
+        committer = Committer(tasks)
+        reporter = Reporter(
+            bus,
+            settings.model,
+            settings.pod,
+            engine.state,
+            slots,
+            settings.generation,
+            commit_forbidden=lambda: committer.forbidden,
+        )
         health = HealthServer(
             settings.http_port, metrics, slots, alive=lambda: leases.alive, not_ready=reporter.not_ready
         )
@@ -58,7 +67,7 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
             model=settings.model,
             pod=settings.pod,
             tasks=tasks,
-            committer=Committer(tasks),
+            committer=committer,
             leases=leases,
             engine=engine,
             validator=validator,
@@ -90,8 +99,9 @@ def _lease_keeper(settings: RunnerSettings) -> LeaseKeeper:
     url, every_seconds = settings.redis_url(), settings.renew_every_seconds
 
     def connect() -> Bus:
-        # A renewal that hangs has to be over before the next is due.
-        limit = every_seconds / 2
+        # Two tries of two steps each: a renewal that hangs is over before the next is due, and one lost reply costs a
+        # quarter of that.
+        limit = every_seconds / 4
         return Bus.connect(url, connect_timeout_s=limit, socket_timeout_s=limit, max_connections=2)
 
     return LeaseKeeper(connect, settings.model, lease_ms=settings.lease_ms, every_seconds=every_seconds)

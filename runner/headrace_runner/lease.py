@@ -24,8 +24,10 @@ _log = structlog.get_logger()
 class LeaseKeeper:
     """Renews every held lease each ``every_seconds``.
 
-    ``connect`` makes the thread's own bus. An unanswered renewal is tried again each second and is not a loss: while
-    Redis is away nobody else can claim. ``on_lost`` runs in the event loop that called ``start``.
+    ``connect`` makes the thread's own bus. An unanswered renewal is tried again each second and is not a loss: only
+    Redis' word that the lease is another's, or nobody's any more, is one. Its time-outs have to be shorter than a third
+    of the lease, so that a lost reply costs a try and not the lease. ``on_lost`` runs in the event loop that called
+    ``start``.
     """
 
     def __init__(

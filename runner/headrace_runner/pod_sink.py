@@ -6,7 +6,9 @@
 | object gone or finished by somebody else | –               | complete |
 | attempt moved on                         | –               | release  |
 | API server away for ten minutes          | –               | release  |
-| commit forbidden, or refused all along   | –               | fail     |
+| commit forbidden for two minutes         | –               | release  |
+| the task is another runner's             | –               | release  |
+| commit refused all along                 | –               | fail     |
 | setback                                  | –               | fail     |
 | runner stops                             | –               | release  |
 | lease lost                               | –               | –        |
@@ -22,6 +24,7 @@ import structlog
 
 from headrace_bus import Bus, BusError, Failure, LeaseToken, ModelKey
 from headrace_crds.reasons import Reason
+from headrace_crds.task import INLINE_RESULT_LIMIT_BYTES
 from headrace_runner.attempt import Attempt
 from headrace_runner.commit import Commit, Committer, Ending
 from headrace_runner.metrics import Metrics
@@ -120,7 +123,7 @@ class PodSink:
     async def _tell(self, commit: Commit) -> None:
         match commit.ending:
             case Ending.COMMITTED:
-                await self._entry.complete(commit.status)
+                await self._entry.complete(_for_waiters(commit.status))
             case Ending.FINISHED:
                 await self._entry.complete(None)
             case Ending.MOVED:
@@ -128,15 +131,16 @@ class PodSink:
             case Ending.UNANSWERED:
                 await self._entry.release(Reason.API_SERVER_UNAVAILABLE)
             case Ending.FORBIDDEN:
-                message = "the API server does not admit this runner's commit: is the task still assigned to its model?"
-                await self._entry.fail(Failure(Reason.COMMIT_FORBIDDEN, message))
+                await self._entry.release(Reason.COMMIT_FORBIDDEN)
+            case Ending.NOT_ASSIGNED:
+                await self._entry.release(Reason.ATTEMPT_SUPERSEDED)
             case Ending.REFUSED:
                 await self._entry.fail(
                     Failure(Reason.COMMIT_REFUSED, "the API server refused the outcome again and again")
                 )
 
     def _drop(self, ending: Ending) -> None:
-        if ending in (Ending.FINISHED, Ending.MOVED):
+        if ending in (Ending.FINISHED, Ending.MOVED, Ending.NOT_ASSIGNED):
             self._metrics.fenced_commits.inc()
         self._metrics.tasks.labels("Dropped", ending.value).inc()
         _log.warning("outcome dropped", **self._entry.keys, ending=ending.value)
@@ -156,3 +160,12 @@ class PodSink:
             claim_to_commit_millis=self._attempt.elapsed_ms,
             generation_millis=verdict.timings.generation_millis if verdict.timings else None,
         )
+
+
+def _for_waiters(status: dict[str, Any]) -> dict[str, Any]:
+    """What Redis keeps for who waits: its memory is for queued work. A longer text is read from the object."""
+    kept: dict[str, Any] = {name: status[name] for name in ("outcome", "reason", "usage") if name in status}
+    text = (status.get("result") or {}).get("text")
+    if text is not None and len(text.encode()) <= INLINE_RESULT_LIMIT_BYTES:
+        kept["text"] = text
+    return kept

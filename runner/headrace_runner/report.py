@@ -15,22 +15,30 @@ from headrace_runner.slots import Slots
 EVERY_SECONDS: Final = 2.0
 TTL_MS: Final = 10_000
 _LOOKS: Final = 10
+_FORBIDDEN: Final = (
+    "the API server forbids this runner to commit results: is its RoleBinding there, and its Role, and are the tasks "
+    "assigned to it?"
+)
 
 _log = structlog.get_logger()
 
 
-def build(state: EngineState, slots: Slots, generation: int) -> dict[str, Any]:
+def build(state: EngineState, slots: Slots, generation: int, *, commit_forbidden: bool = False) -> dict[str, Any]:
     """The report as docs/architecture.md has it."""
+    message = state.message
+    if commit_forbidden and not message:
+        message = _FORBIDDEN
     return {
         "state": state.state.value,
         "reason": state.reason,
-        "message": state.message,
+        "message": message,
         "sinceMs": state.since_ms,
         "restarts": state.restarts,
         "engine": None if state.engine is None else _engine(state.engine),
         "generation": generation,
         "busy": slots.generating,
         "slots": slots.sequences,
+        "commitForbidden": commit_forbidden,
     }
 
 
@@ -38,7 +46,15 @@ class Reporter:
     """Run ``run`` as a task. ``not_ready`` says why the pod cannot serve, for its readiness."""
 
     def __init__(
-        self, bus: Bus, model: ModelKey, pod: str, state: Callable[[], EngineState], slots: Slots, generation: int
+        self,
+        bus: Bus,
+        model: ModelKey,
+        pod: str,
+        state: Callable[[], EngineState],
+        slots: Slots,
+        generation: int,
+        *,
+        commit_forbidden: Callable[[], bool],
     ) -> None:
         self._bus = bus
         self._model = model
@@ -46,6 +62,7 @@ class Reporter:
         self._state = state
         self._slots = slots
         self._generation = generation
+        self._commit_forbidden = commit_forbidden
         self._told_at: float | None = None
 
     def not_ready(self) -> str | None:
@@ -59,19 +76,20 @@ class Reporter:
 
     async def run(self) -> None:
         while True:
-            report = build(self._state(), self._slots, self._generation)
+            forbidden = self._commit_forbidden()
+            report = build(self._state(), self._slots, self._generation, commit_forbidden=forbidden)
             try:
                 await self._bus.report(self._model, self._pod, report, ttl_ms=TTL_MS)
                 self._told_at = time.monotonic()
             except BusError as error:
                 _log.warning("not reported", reason=error.reason)
-            await self._changed(report["state"])
+            await self._changed(report["state"], forbidden)
 
-    async def _changed(self, told: str) -> None:
+    async def _changed(self, state: str, forbidden: bool) -> None:
         """Sleep until the next report; a changed state is told at once."""
         for _ in range(_LOOKS):
             await asyncio.sleep(EVERY_SECONDS / _LOOKS)
-            if self._state().state.value != told:
+            if self._state().state.value != state or self._commit_forbidden() is not forbidden:
                 return
 
 

@@ -50,7 +50,8 @@ async def test_a_task_ends_complete(tasks: Tasks, bus: Bus, runner: Runner, mode
     await until(gone)
     kept = await bus.result(model, task.metadata.uid)
     assert kept is not None
-    assert kept["result"]["text"] == status.result.text
+    assert set(kept) == {"outcome", "reason", "text", "usage"}
+    assert kept["text"] == status.result.text
     # Prompts and results never reach the log.
     assert status.result.text not in runner.log.read_text()
     assert "Say hello" not in runner.log.read_text()
@@ -238,7 +239,18 @@ async def test_it_reports(bus: Bus, runner: Runner, model: ModelKey) -> None:
     await until(serving)
     report = (await bus.reports(model))[POD]
     assert set(report) == {
-        *("state", "reason", "message", "sinceMs", "restarts", "engine", "generation", "busy", "slots")
+        *(
+            "state",
+            "reason",
+            "message",
+            "sinceMs",
+            "restarts",
+            "engine",
+            "generation",
+            "busy",
+            "slots",
+            "commitForbidden",
+        )
     }
     assert (report["generation"], report["slots"]) == (3, 2)
     assert report["engine"]["architecture"] == "llama"

@@ -6,11 +6,17 @@ from typing import Any
 import pytest
 
 from headrace_runner.attempt import Attempt
-from headrace_runner.commit import PATIENCE_SECONDS, REFUSALS, Committer, Ending, announce_running
+from headrace_runner.commit import FORBIDDEN_SECONDS, PATIENCE_SECONDS, REFUSALS, Committer, Ending, announce_running
 from headrace_runner.kube import Answer, Operation
 from headrace_runner.verdict import Verdict
 
 OPEN = Answer(200, body={"status": {"attempt": 1}})
+ANOTHERS = Answer(
+    403,
+    message="llmtasks.headrace.dev \"t\" is forbidden: ValidatingAdmissionPolicy 'headrace-task-status' with binding "
+    "'headrace-task-status' denied request: only the operator and the runner that the task is assigned to (ns/other) "
+    "may write its status, not system:serviceaccount:ns:headrace-smol",
+)
 TOO_LARGE = Answer(500, message="etcdserver: request is too large")
 
 
@@ -46,7 +52,10 @@ def values(operations: Sequence[Operation]) -> dict[str, Any]:
         ([Answer(503), Answer(404)], Ending.FINISHED, "cr"),
         ([Answer(422), Answer(422)], Ending.FINISHED, "cr"),
         ([Answer(422), Answer(200, body={"status": {"attempt": 2}})], Ending.MOVED, "cr"),
-        ([Answer(403), Answer(403)], Ending.FORBIDDEN, "cr"),
+        ([Answer(403), Answer(403), Answer(200)], Ending.COMMITTED, "ccc"),
+        ([Answer(422), Answer(403), Answer(200)], Ending.COMMITTED, "crc"),
+        ([ANOTHERS], Ending.NOT_ASSIGNED, "c"),
+        ([Answer(0), ANOTHERS], Ending.NOT_ASSIGNED, "cr"),
         ([Answer(404), OPEN, Answer(200)], Ending.COMMITTED, "crc"),
         ([TOO_LARGE, Answer(200)], Ending.COMMITTED, "cc"),
         ([TOO_LARGE, Answer(0), OPEN, Answer(200)], Ending.COMMITTED, "ccrc"),
@@ -139,6 +148,47 @@ async def test_patience_ends_after_ten_minutes(clock: Any, attempt: Attempt, ver
     assert PATIENCE_SECONDS <= clock() - began < PATIENCE_SECONDS + 10
     # Ten minutes of silence are no storm: about one request in eight seconds.
     assert len(script.sent) < 120
+
+
+async def test_a_right_that_does_not_come_back_ends_a_commit_after_two_minutes(
+    clock: Any, attempt: Attempt, verdict: Verdict
+) -> None:
+    script = Script(Answer(403, message="cannot patch resource"))
+    committer = Committer(script, sleep=clock.sleep, monotonic=clock)
+    began = clock()
+    committed = await committer.commit(attempt, verdict)
+    assert committed.ending is Ending.FORBIDDEN
+    assert FORBIDDEN_SECONDS <= clock() - began < FORBIDDEN_SECONDS + 10
+    assert committer.forbidden
+
+
+async def test_two_minutes_without_a_right_are_two_minutes_in_a_row(
+    clock: Any, attempt: Attempt, verdict: Verdict
+) -> None:
+    class Flapping(Script):
+        async def patch(self, namespace: str, name: str, operations: list[Operation]) -> Answer:
+            await super().patch(namespace, name, operations)
+            return Answer(403) if int(clock() / 60) % 2 else Answer(0)
+
+    committed = await Committer(Flapping(OPEN), sleep=clock.sleep, monotonic=clock).commit(attempt, verdict)
+    assert committed.ending is Ending.UNANSWERED
+
+
+@pytest.mark.parametrize(("last", "forbidden"), [(200, False), (422, False), (403, True), (0, True), (503, True)])
+async def test_a_missing_right_is_known_until_the_server_says_otherwise(
+    clock: Any, attempt: Attempt, verdict: Verdict, last: int, forbidden: bool
+) -> None:
+    seen: list[bool] = []
+
+    class Watched(Script):
+        async def patch(self, namespace: str, name: str, operations: list[Operation]) -> Answer:
+            seen.append(committer.forbidden)
+            return await super().patch(namespace, name, operations)
+
+    committer = Committer(Watched(Answer(403), Answer(last), OPEN, Answer(200)), sleep=clock.sleep, monotonic=clock)
+    await committer.commit(attempt, verdict)
+    # Before the first, after the first, after the second.
+    assert [*seen, committer.forbidden][:3] == [False, True, forbidden]
 
 
 async def test_running_keeps_what_conditions_know(clock: Any, attempt: Attempt) -> None:

@@ -88,7 +88,11 @@ def test_a_report_is_what_the_operator_reads() -> None:
         "generation": 4,
         "busy": 1,
         "slots": 2,
+        "commitForbidden": False,
     }
+    forbidden = build(state, slots, 4, commit_forbidden=True)
+    assert forbidden["commitForbidden"] is True
+    assert "RoleBinding" in forbidden["message"]
     assert build(EngineState(), Slots(1), 0)["engine"] is None
 
 
