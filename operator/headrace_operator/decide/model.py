@@ -62,7 +62,11 @@ def find(s: ModelSnapshot, model: LLMModel) -> Finding:
         return Finding(Rank.NONE, Reason.SCALED_TO_ZERO, "spec.replicas is 0: scale the model up and it is loaded")
     local = model.spec.local
     finding = placement.best(
-        _current_pods(s), _current_reports(s), s.deployment, gpu=local.gpu if local else None, now_ms=s.now_ms
+        _current_pods(s, model),
+        _current_reports(s, model),
+        s.deployment,
+        gpu=local.gpu if local else None,
+        now_ms=s.now_ms,
     )
     claim = local.source.persistent_volume_claim if local else None
     if s.claim_missing and claim is not None and finding.rank >= Rank.STARTING:
@@ -136,13 +140,13 @@ def _condition(model: LLMModel, type_: str) -> Condition | None:
     return find_condition(model.status.conditions, type_) if model.status is not None else None
 
 
-def _current_pods(s: ModelSnapshot) -> list[PodView]:
+def _current_pods(s: ModelSnapshot, model: LLMModel) -> list[PodView]:
     """Pods made from the present spec; those that ended count only when there is no other."""
-    generation = s.deployment.spec_generation if s.deployment is not None else None
+    generation = children.spec_generation(s, model)
     pods = [pod for pod in s.pods if not pod.terminating and pod.spec_generation == generation]
     return [pod for pod in pods if pod.phase not in ("Failed", "Succeeded")] or pods
 
 
-def _current_reports(s: ModelSnapshot) -> dict[str, Report]:
-    generation = s.deployment.spec_generation if s.deployment is not None else None
+def _current_reports(s: ModelSnapshot, model: LLMModel) -> dict[str, Report]:
+    generation = children.spec_generation(s, model)
     return {pod: report for pod, report in s.reports.items() if report.generation == generation}

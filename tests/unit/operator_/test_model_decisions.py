@@ -150,6 +150,13 @@ ROWS: list[Any] = [
     ),
     pytest.param(
         model(READY, generation=2, **VERIFIED),
+        {"deployment": deployment(model(), spec_hash="of-another-spec"), **SERVES},
+        {"Ready": ("False", "Starting"), "Available": ("True", "Serving")},
+        "Serving",
+        id="another spec while the old pod serves: its word does not verify the new one",
+    ),
+    pytest.param(
+        model(READY, generation=2, **VERIFIED),
         {"pods": [pod()]},
         {"Ready": ("True", "WeightsVerified")},
         "Starting",
