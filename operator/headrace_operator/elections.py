@@ -7,6 +7,7 @@ change for its duration by *our* monotonic clock. A deposed leader that does not
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from headrace_operator.errors import KubeConflict, KubeError
 from headrace_operator.kube import LEASES, Body, Kube
 
 LEASE_NAME: Final = "headrace-operator"
+STOP_SECONDS: Final = 5.0
+"""So long the work may take to end."""
 
 _log = structlog.get_logger()
 
@@ -35,11 +38,14 @@ class Election:
     namespace: str
     identity: str
     lease_seconds: float
+    give_up: Callable[[], None]
+    """Ends the process at once: the work goes on after it was cancelled."""
     monotonic: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self._held: Body | None = None
         self._seen: tuple[str, float] = ("", 0.0)
+        self._until = -math.inf
 
     @property
     def retry_seconds(self) -> float:
@@ -49,6 +55,10 @@ class Election:
     def renew_within_seconds(self) -> float:
         """Stops before the others may start."""
         return self.lease_seconds * 2 / 3
+
+    def seconds_left(self) -> float:
+        """How long the work may still write; by the clock alone, so that it holds when nothing was scheduled."""
+        return self._until - self.monotonic()
 
     async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
         """Waits to be the leader, then works until the work ends or fails, the lease is lost, or it is cancelled.
@@ -65,7 +75,10 @@ class Election:
         finally:
             for future in (working, renewing):
                 future.cancel()
-            await asyncio.wait({working, renewing})
+            _, stuck = await asyncio.wait({working, renewing}, timeout=STOP_SECONDS)
+            if stuck:
+                _log.critical("the work does not end", identity=self.identity)
+                self.give_up()
             if renewing.cancelled() or renewing.exception() is None:
                 await self._release()
         for future in (working, renewing):
@@ -73,23 +86,23 @@ class Election:
                 future.result()
 
     async def _renew(self) -> None:
-        renewed = self.monotonic()
         while True:
             await asyncio.sleep(self.retry_seconds)
-            left = renewed + self.renew_within_seconds - self.monotonic()
             try:
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(self.seconds_left()):
                     if await self._attempt():
-                        renewed = self.monotonic()
                         continue
             except TimeoutError:
                 pass
-            if self.monotonic() - renewed >= self.renew_within_seconds or self._held is None:
+            if self.seconds_left() <= 0 or self._held is None:
+                self._until = -math.inf
                 _log.error("leadership lost", identity=self.identity)
                 raise LeadershipLost(self.identity)
 
     async def _attempt(self) -> bool:
         """Acquire or renew; False when another leads or the API server does not answer."""
+        # Before the request: the others count from when the server took it, which is no earlier.
+        asked = self.monotonic()
         try:
             lease = await self.kube.get(LEASES, self.namespace, LEASE_NAME)
             if lease is None:
@@ -100,6 +113,7 @@ class Election:
                     "spec": self._spec({}),
                 }
                 self._held = await self.kube.create(LEASES, self.namespace, body)
+                self._until = asked + self.renew_within_seconds
                 return True
             if not self._is_free(lease):
                 self._held = None
@@ -111,6 +125,7 @@ class Election:
         except KubeError as error:
             _log.warning("lease not reached", reason=error.reason, error=str(error))
             return False
+        self._until = asked + self.renew_within_seconds
         return True
 
     def _is_free(self, lease: Body) -> bool:

@@ -3,11 +3,14 @@
 Generated API classes are not used: they would be models of everything, and typed bodies are not wanted here.
 """
 
+import asyncio
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio import config
@@ -19,6 +22,9 @@ from headrace_crds.names import FIELD_MANAGER_OPERATOR
 from headrace_operator.errors import KubeConflict, KubeError, KubeNotFound, KubeRefused, KubeUnavailable
 
 REQUEST_TIMEOUT_SECONDS: Final = 15.0
+_NO_TIMER: Final = aiohttp.ClientTimeout(total=None)
+"""aiohttp's own timer takes back two cancellations where it made one: a cancelled request becomes a late one."""
+_DNS_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -35,13 +41,17 @@ class Resource:
     """False: the operator has no `get`; ownership is probed by a dry run (RBAC.md)."""
 
     def path(self, namespace: str | None, name: str | None = None, *tail: str) -> str:
+        """Raises KubeNotFound for what cannot be a name: it may come from a label or a spec that anybody wrote."""
+        for part in (namespace, name):
+            if part is not None and (not _DNS_NAME.fullmatch(part) or ".." in part):
+                raise KubeNotFound(f"no {self.plural} can be called {part[:64]!r}")
         prefix = "/api/" if "/" not in self.api_version else "/apis/"
         parts = [self.api_version]
         if namespace is not None:
-            parts += ["namespaces", quote(namespace)]
+            parts += ["namespaces", namespace]
         parts.append(self.plural)
         if name is not None:
-            parts.append(quote(name))
+            parts.append(name)
         return prefix + "/".join([*parts, *tail])
 
 
@@ -78,6 +88,11 @@ class Kube:
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
         self._http: Any = RESTClientObject(configuration)
+        self._writable_seconds: Callable[[], float] = lambda: math.inf
+
+    def fence(self, writable_seconds: Callable[[], float]) -> None:
+        """From here on writes, but of Leases, are sent only while this many seconds are left, and end with them."""
+        self._writable_seconds = writable_seconds
 
     @classmethod
     async def connect(cls, kubeconfig: str | None) -> Self:
@@ -115,8 +130,9 @@ class Kube:
 
     async def probe(self, resource: Resource, namespace: str, name: str) -> Body | None:
         """The object's metadata alone; None when there is none. Works without `get` where the resource says so."""
-        path, accept = resource.path(namespace, name), _METADATA_ONLY
+        accept = _METADATA_ONLY
         try:
+            path = resource.path(namespace, name)
             if resource.readable:
                 return await self._request("GET", path, accept=accept)
             return await self._request(
@@ -160,11 +176,12 @@ class Kube:
         )
 
     async def create(self, resource: Resource, namespace: str, body: Mapping[str, Any]) -> Body:
-        return await self._request("POST", resource.path(namespace), body=body)
+        return await self._request("POST", resource.path(namespace), body=body, fenced=resource is not LEASES)
 
     async def replace(self, resource: Resource, namespace: str, name: str, body: Mapping[str, Any]) -> Body:
         """A full update; the body's resourceVersion makes it conditional."""
-        return await self._request("PUT", resource.path(namespace, name), body=body)
+        path = resource.path(namespace, name)
+        return await self._request("PUT", path, body=body, fenced=resource is not LEASES)
 
     async def read(self, path: str) -> Body:
         """Anything else, such as discovery."""
@@ -179,6 +196,7 @@ class Kube:
         body: Mapping[str, Any] | None = None,
         content: str = "application/json",
         accept: str = "application/json",
+        fenced: bool = True,
     ) -> Body:
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
         headers = {"Accept": accept, "Content-Type": content, "User-Agent": FIELD_MANAGER_OPERATOR}
@@ -186,9 +204,12 @@ class Kube:
             token = await self._configuration.get_api_key_with_prefix("BearerToken")
             if token:
                 headers["Authorization"] = token
-            timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
-            response = await self._http.request(method, url, headers, body, _request_timeout=timeout)
-            data: bytes = await response.read()
+            left = self._writable_seconds() if fenced and method != "GET" else math.inf
+            if left <= 0:
+                raise KubeUnavailable(f"{method} {path}: not sent, the lease ran out")
+            async with asyncio.timeout(min(left, REQUEST_TIMEOUT_SECONDS)):
+                response = await self._http.request(method, url, headers, body, _request_timeout=_NO_TIMER)
+                data: bytes = await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise KubeUnavailable(f"{method} {path}: {type(error).__name__}") from error
         if 200 <= response.status <= 299:

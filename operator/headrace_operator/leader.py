@@ -25,16 +25,18 @@ async def lead(ctx: Context) -> None:
     async def model(ref: ModelRef) -> float | None:
         return await reconcile_model(ref, ctx)
 
-    ctx.health.leading = True
-    ctx.metrics.leading.set(1)
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(ctx.models.run(model), name="models")
-            group.create_task(ctx.tasks.run(task), name="tasks")
-            await asyncio.sleep(0)  # the queues are open from here on
-            ctx.enqueue_everything()
-            group.create_task(Reaper(ctx).run(), name="reaper")
-            group.create_task(sweep.run(ctx), name="sweep")
-    finally:
-        ctx.health.leading = False
-        ctx.metrics.leading.set(0)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ctx.models.run(model), name="models")
+        group.create_task(ctx.tasks.run(task), name="tasks")
+        await asyncio.sleep(0)  # the queues are open from here on
+        ctx.enqueue_everything()
+        group.create_task(Reaper(ctx).run(), name="reaper")
+        group.create_task(sweep.run(ctx), name="sweep")
+        ctx.health.leading = True
+        ctx.metrics.leading.set(1)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            # Here, and not after the group: it ends only when its last part has.
+            ctx.health.leading = False
+            ctx.metrics.leading.set(0)

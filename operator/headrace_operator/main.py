@@ -49,12 +49,20 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> int:
             # After kopf, which installs its own.
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
-            election = Election(kube, settings.namespace, settings.identity, settings.election_lease_seconds)
+            election = Election(
+                kube, settings.namespace, settings.identity, settings.election_lease_seconds, give_up=_end_at_once
+            )
+            kube.fence(election.seconds_left)
             parts = {"leader": election.lead(lambda: lead(ctx)), "redis": watch_redis(ctx), "watches": watching()}
             return await _until_one_ends(parts, stop)
         finally:
             await served.cleanup()
             await kube.aclose()
+
+
+def _end_at_once() -> None:
+    """Without a look back: what should have ended by itself did not."""
+    os._exit(1)
 
 
 async def _until_one_ends(parts: Mapping[str, Awaitable[None]], stop: asyncio.Event) -> int:

@@ -58,13 +58,20 @@ class WorkQueue(Generic[K]):
             async with asyncio.TaskGroup() as group:
                 for number in range(self._workers):
                     group.create_task(self._work(reconcile), name=f"{self.name}-{number}")
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self._close()
         finally:
-            self._open = False
             self._agenda = Agenda()
 
+    def _close(self) -> None:
+        """A library under a reconcile may swallow the cancellation (asyncio.wait_for does, until Python 3.12)."""
+        self._open = False
+        self._changed.set()
+
     async def _work(self, reconcile: Reconcile[K]) -> None:
-        while True:
-            key = await self._next()
+        while (key := await self._next()) is not None:
             started = _now()
             outcome, again_after, failed = "Done", None, False
             try:
@@ -92,14 +99,17 @@ class WorkQueue(Generic[K]):
             self._complained[reason] = now
             _log.warning("reconcile failed", queue=self.name, key=str(key), reason=reason, error=error)
 
-    async def _next(self) -> K:
-        while (key := self._agenda.take(_now())) is None:
+    async def _next(self) -> K | None:
+        """None when the queue is closed."""
+        while self._open:
+            if (key := self._agenda.take(_now())) is not None:
+                return key
             self._changed.clear()
             due = self._agenda.next_due()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(due):
                     await self._changed.wait()
-        return key
+        return None
 
 
 def _now() -> float:
