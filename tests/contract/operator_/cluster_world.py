@@ -141,11 +141,12 @@ class Cluster:
     # What a user does
 
     def task(self, name: str, **spec: Any) -> str:
+        said = {} if "messages" in spec else {"prompt": "say hello"}
         body = {
             "apiVersion": "headrace.dev/v1alpha1",
             "kind": "LLMTask",
             "metadata": {"name": name},
-            "spec": {"modelRef": {"name": MODEL}, "prompt": "say hello", **spec},
+            "spec": {"modelRef": {"name": MODEL}, **said, **spec},
         }
         uid: str = self.create(body)["metadata"]["uid"]
         return uid
