@@ -14,7 +14,7 @@ from headrace_operator.decide.plans import Enqueue, TaskPlan
 from headrace_operator.decide.snapshots import TaskSnapshot
 from headrace_operator.errors import KubeNotFound
 from headrace_operator.kube import TASKS
-from headrace_operator.refs import ModelRef
+from headrace_operator.refs import TaskRef
 from headrace_operator.views import milliseconds, parse_task, task_view
 
 EXPLAIN_LATER_SECONDS: Final = 30.0
@@ -28,6 +28,8 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
     key, task = bus_key(s.ref.model), s.task
     if plan.status is not None and task is not None:
         if plan.explains_only and not ctx.explanations.take(s.ref.model):
+            if plan.remove:
+                await ctx.bus.remove(key, s.ref.uid)
             return EXPLAIN_LATER_SECONDS
         try:
             body = await ctx.kube.patch_status(
@@ -44,17 +46,17 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
             reason=plan.status.get("reason"),
         )
     if plan.enqueue is not None and task is not None and s.model is not None:
-        await _enqueue(plan.enqueue, task, s.model, ctx)
+        await _enqueue(plan.enqueue, task, s.model, s.ref, ctx)
     if plan.remove:
-        ctx.memory.refused_attempts.pop(s.ref.uid, None)
+        ctx.memory.refused_attempts.pop(s.ref, None)
         await ctx.bus.remove(key, s.ref.uid)
     if plan.announcement is not None and task is not None:
         await announce.publish("LLMTask", task.metadata, plan.announcement, ctx)
     return plan.requeue_after_seconds
 
 
-async def _enqueue(wanted: Enqueue, task: LLMTask, model: LLMModel, ctx: Context) -> None:
-    ref = ModelRef(model.metadata.namespace, model.metadata.name)
+async def _enqueue(wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskRef, ctx: Context) -> None:
+    ref = about.model
     envelope = _envelope(task, resolve(task, model), wanted.attempt)
     try:
         if ref not in ctx.memory.registered:
@@ -62,9 +64,9 @@ async def _enqueue(wanted: Enqueue, task: LLMTask, model: LLMModel, ctx: Context
             ctx.memory.registered.add(ref)
         outcome = await ctx.bus.enqueue(bus_key(ref), envelope, not_before_ms=wanted.not_before_ms)
     except BusOutOfMemory:
-        ctx.memory.refused_attempts[envelope.uid] = wanted.attempt
+        ctx.memory.refused_attempts[about] = wanted.attempt
         raise
-    ctx.memory.refused_attempts.pop(envelope.uid, None)
+    ctx.memory.refused_attempts.pop(about, None)
     if outcome is EnqueueOutcome.STALE:
         # It was completed, or a later attempt is there: the next look sees which.
         _log.info("enqueue came too late", task=f"{envelope.namespace}/{envelope.name}", attempt=wanted.attempt)

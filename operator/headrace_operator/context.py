@@ -43,8 +43,12 @@ class Memory:
     """Redis' run_id and the model's uid for which the runners' user stands."""
     registered: set[ModelRef] = field(default_factory=set)
     replaced_ms: dict[ModelRef, int] = field(default_factory=dict)
-    refused_attempts: dict[str, int] = field(default_factory=dict)
-    """Task uid to the attempt whose enqueue Redis refused whole."""
+    refused_attempts: dict[TaskRef, int] = field(default_factory=dict)
+    """The attempt whose enqueue Redis refused whole."""
+    complaints: dict[ModelRef, set[tuple[str, str]]] = field(default_factory=dict)
+    """What was told already of a model's unreadable keys: look and kind of error."""
+    elsewhere: frozenset[ModelRef] = frozenset()
+    """Registered models of namespaces that are not watched, as told last."""
     redis_run_id: str = ""
 
 
@@ -103,7 +107,7 @@ class Context:
         for model in self.store.models():
             self.models.add(model)
         for view in self.store.tasks():
-            if not view.finished:
+            if not view.finished or view.behind:
                 self.tasks.add(view.ref)
 
     def enqueue_tasks_of(self, ref: ModelRef) -> None:

@@ -5,8 +5,9 @@ from typing import Final
 
 from headrace_operator import sweep
 from headrace_operator.context import Context, Memory
-from headrace_operator.reaper import Reaper, check_redis
+from headrace_operator.reaper import Reaper
 from headrace_operator.reconcile import reconcile_model, reconcile_task
+from headrace_operator.redis_watch import check_redis
 from headrace_operator.refs import ModelRef, TaskRef
 
 REDIS_RETRY_SECONDS: Final = 2.0

@@ -16,7 +16,7 @@ from headrace_operator.elections import Election
 from headrace_operator.errors import KubeError
 from headrace_operator.kube import Kube
 from headrace_operator.leader import lead
-from headrace_operator.reaper import check_redis, watch_redis
+from headrace_operator.redis_watch import check_redis, watch_redis
 from headrace_operator.settings import Settings
 
 _log = structlog.get_logger()

@@ -43,6 +43,12 @@ class Metrics:
         )
         self._depth = Gauge("headrace_queue_depth", "Keys that wait for a worker.", ["queue"], registry=self._registry)
         self.leading = Gauge("headrace_leader", "1 in the replica that leads.", registry=self._registry)
+        self.model_failures = Counter(
+            "headrace_model_failures",
+            "Looks at a model that failed because of what Redis holds for it.",
+            ["look"],
+            registry=self._registry,
+        )
         self.redis_up = Gauge("headrace_redis_up", "1 while Redis answers.", registry=self._registry)
 
     def reconciled(self, queue: str, outcome: str, seconds: float) -> None:

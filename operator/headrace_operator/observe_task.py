@@ -1,14 +1,17 @@
 """The only reads of a task's reconcile."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
-from headrace_bus import Entry
+from headrace_bus import BusDenied, BusError, Entry
 from headrace_crds.model import LLMModel
+from headrace_crds.task import LLMTask
 from headrace_operator.context import Context, bus_key
+from headrace_operator.decide import untrusted
 from headrace_operator.decide.snapshots import Held, Place, ReturnedDelivery, TaskSnapshot
 from headrace_operator.kube import MODELS, TASKS
 from headrace_operator.refs import ModelRef, TaskRef
-from headrace_operator.views import parse_model, parse_task, task_view
+from headrace_operator.views import parse_model, parse_task, task_ref, task_view
 
 REPLACED_FOR_MS: Final = 60_000
 """So long an empty queue is put down to the model's replacement."""
@@ -20,30 +23,63 @@ async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
     The bus is asked first: a runner commits before it completes, so an entry that is missing because its task
     finished is followed by an object that says so.
     """
-    held = _held(await ctx.bus.inspect(bus_key(ref.model), ref.uid))
-    view = ctx.store.task(ref.uid)
-    if held is None and view is not None and view.finished:
-        return None
-    body = await ctx.kube.get(TASKS, ref.namespace, ref.name)
-    task = None
-    if body is not None and body["metadata"]["uid"] == ref.uid:
-        ctx.store.put_task(task_view(body))
-        task = parse_task(body)
-        if task.metadata.deletion_timestamp is not None:
-            task = None
-    else:
-        ctx.store.drop_task(ref)
+    entry, senseless = None, False
+    try:
+        entry = await ctx.bus.inspect(bus_key(ref.model), ref.uid)
+    except BusDenied:
+        raise
+    except BusError as error:
+        if error.retryable:
+            raise
+        senseless = True
     now_ms = await ctx.clock.now_ms()
+    held = held_of(entry, now_ms)
+    view = ctx.store.task(ref.uid)
+    if held is None and not senseless and view is not None and view.finished and not view.behind:
+        return None
+    task = await _task(ref, ctx)
     return TaskSnapshot(
         ref=ref,
         now_ms=now_ms,
         task=task,
         model=await _living_model(ref.model, ctx) if task is not None else None,
         held=held,
+        senseless=senseless,
         jitter=ctx.jitter(),
-        refused_attempt=ctx.memory.refused_attempts.get(ref.uid),
+        refused_attempt=ctx.memory.refused_attempts.get(ref),
         model_replaced=now_ms - ctx.memory.replaced_ms.get(ref.model, -REPLACED_FOR_MS) < REPLACED_FOR_MS,
     )
+
+
+def named_by_entry(model: ModelRef, uid: str, name: str, ctx: Context) -> TaskRef:
+    """The task that an entry of the model is about; whether there is such a task is seen by `observe`."""
+    known = ctx.store.task(uid)
+    if known is not None and known.ref.model == model:
+        return known.ref
+    return TaskRef(model.namespace, name, uid, model)
+
+
+async def _task(ref: TaskRef, ctx: Context) -> LLMTask | None:
+    """The living object, if it is what the ref says: an entry in a model's keys speaks for that model's tasks alone."""
+    if not worth_asking(ref):
+        return None
+    body = await ctx.kube.get(TASKS, ref.namespace, ref.name)
+    if body is None or not speaks_of(ref, body):
+        ctx.store.drop_task(ref)
+        return None
+    ctx.store.put_task(task_view(body))
+    task = parse_task(body)
+    return task if task.metadata.deletion_timestamp is None else None
+
+
+def speaks_of(ref: TaskRef, body: Mapping[str, Any]) -> bool:
+    """Whether the object is the ref's: same uid, namespace and name, and assigned to the model whose keys named it."""
+    return task_ref(body) == ref
+
+
+def worth_asking(ref: TaskRef) -> bool:
+    """Tasks live in their model's namespace, under names that the API server takes."""
+    return ref.namespace == ref.model.namespace and untrusted.dns_name(ref.name) != ""
 
 
 async def _living_model(ref: ModelRef, ctx: Context) -> LLMModel | None:
@@ -59,7 +95,8 @@ async def _living_model(ref: ModelRef, ctx: Context) -> LLMModel | None:
     return model if model.metadata.deletion_timestamp is None else None
 
 
-def _held(entry: Entry | None) -> Held | None:
+def held_of(entry: Entry | None, now_ms: int) -> Held | None:
+    """What the bus holds, with a runner's words and numbers made harmless."""
     if entry is None:
         return None
     came_back = entry.returned
@@ -68,11 +105,12 @@ def _held(entry: Entry | None) -> Held | None:
         failure = came_back.failure
         returned = ReturnedDelivery(
             how=came_back.reason.value,
-            worker=came_back.worker,
-            claimed_ms=came_back.claimed_ms,
-            returned_ms=came_back.returned_ms,
-            reason=failure.reason if failure is not None else "",
-            message=failure.message if failure is not None else "",
+            worker=untrusted.dns_name(came_back.worker),
+            claimed_ms=untrusted.milliseconds(came_back.claimed_ms, now_ms),
+            returned_ms=untrusted.milliseconds(came_back.returned_ms, now_ms),
+            reason=untrusted.reason(failure.reason) if failure is not None else "",
+            message=untrusted.message(failure.message) if failure is not None else "",
             retryable=failure.retryable if failure is not None else True,
         )
-    return Held(entry.attempt, Place(entry.state.value), entry.since_ms, returned)
+    since_ms = untrusted.milliseconds(entry.since_ms, now_ms)
+    return Held(entry.attempt, Place(entry.state.value), since_ms, returned)

@@ -44,6 +44,10 @@ class Settings:
     election_lease_seconds: float = 15.0
     """After this long without a renewal another replica takes over. Renewed every fifth of it."""
 
+    def serves(self, namespace: str) -> bool:
+        """Whether the namespace is watched: elsewhere there may be no rights to look."""
+        return not self.watch_namespaces or namespace in self.watch_namespaces
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """Read ``HEADRACE_*``. Raises ValueError that names the variable."""

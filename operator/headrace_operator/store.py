@@ -34,12 +34,17 @@ class Store:
         return True
 
     def drop_task(self, ref: TaskRef) -> bool:
+        """Only when it is known under that name and model: a ref may be made of what a stranger wrote into Redis."""
+        present = self._tasks.get(ref.uid)
+        if present is None or present.ref != ref:
+            return False
         of_model = self._tasks_of.get(ref.model)
         if of_model is not None:
             of_model.discard(ref.uid)
             if not of_model:
                 del self._tasks_of[ref.model]
-        return self._tasks.pop(ref.uid, None) is not None
+        del self._tasks[ref.uid]
+        return True
 
     def task(self, uid: str) -> TaskView | None:
         return self._tasks.get(uid)

@@ -12,8 +12,9 @@ import structlog
 from headrace_operator.context import Context, bus_key
 from headrace_operator.errors import KubeError
 from headrace_operator.kube import MODELS, TASKS, Resource
-from headrace_operator.reaper import every
-from headrace_operator.refs import ModelRef, TaskRef
+from headrace_operator.loops import contained, every
+from headrace_operator.observe_task import named_by_entry
+from headrace_operator.refs import ModelRef
 
 UID_CHUNK: Final = 500
 LIST_CHUNK: Final = 500
@@ -46,7 +47,7 @@ async def _unless_away(listing: Awaitable[None]) -> None:
 
 async def sweep(ctx: Context) -> None:
     """One set difference. Raises BusError."""
-    registered = {ModelRef(key.namespace, key.name) for key in await ctx.bus.models()}
+    registered = await registered_models(ctx)
     known = set(ctx.store.models())
     for ref in registered - known:
         ctx.models.add(ref)
@@ -56,30 +57,43 @@ async def sweep(ctx: Context) -> None:
         ctx.memory.granted.pop(ref, None)
         ctx.models.add(ref)
     ctx.memory.registered |= registered & known
-    queued: set[str] = set()
-    for ref in registered | known:
-        queued |= await _surplus(ref, ctx)
+    held: dict[ModelRef, dict[str, int]] = {}
+    for ref in sorted(registered | known):
+        async with contained(ref, "sweep", ctx):
+            held[ref] = await _surplus(ref, ctx)
     for view in ctx.store.tasks():
-        missing = view.phase in ("Queued", "Running") and view.ref.uid not in queued
+        # What a model's keys hold speaks for that model's tasks alone; what could not be read, for none.
+        entries = held.get(view.ref.model, {})
+        differs = view.phase in ("Queued", "Running") and entries.get(view.ref.uid) != view.attempt
         overlooked = view.phase in ("", "Waiting") and (view.phase == "" or view.ref.model in known)
-        if not view.finished and not view.deleting and (missing or overlooked):
+        if view.behind or (not view.finished and not view.deleting and (differs or overlooked)):
             ctx.tasks.add(view.ref)
 
 
-async def _surplus(ref: ModelRef, ctx: Context) -> set[str]:
-    """Every uid that the bus holds for the model; those without an open object are enqueued."""
-    held: set[str] = set()
+async def registered_models(ctx: Context) -> set[ModelRef]:
+    """Models that own keys in Redis, as far as their namespace is watched. Raises BusError."""
+    found = {ModelRef(key.namespace, key.name) for key in await ctx.bus.models()}
+    served = {ref for ref in found if ctx.settings.serves(ref.namespace)}
+    if (others := frozenset(found - served)) != ctx.memory.elsewhere:
+        ctx.memory.elsewhere = others
+        _log.warning("models in namespaces that are not watched are left alone", models=sorted(map(str, others)))
+    return served
+
+
+async def _surplus(ref: ModelRef, ctx: Context) -> dict[str, int]:
+    """Every uid that the bus holds for the model, with its attempt; those without an open object are enqueued."""
+    held: dict[str, int] = {}
     cursor = 0
     while True:
         page = await ctx.bus.uids(bus_key(ref), cursor, limit=UID_CHUNK)
+        held.update(page.attempts)
         for uid in page.attempts:
-            held.add(uid)
             view = ctx.store.task(uid)
-            if view is not None:
+            if view is not None and view.ref.model == ref:
                 if view.finished or view.deleting:
                     ctx.tasks.add(view.ref)
             elif (entry := await ctx.bus.inspect(bus_key(ref), uid)) is not None:
-                ctx.tasks.add(TaskRef(entry.namespace, entry.name, uid, ref))
+                ctx.tasks.add(named_by_entry(ref, uid, entry.name, ctx))
         cursor = page.cursor
         if cursor == 0:
             return held

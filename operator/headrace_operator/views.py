@@ -14,6 +14,7 @@ from headrace_crds.base import ApiModel
 from headrace_crds.model import EngineInfo, LLMModel
 from headrace_crds.names import LABEL_MODEL
 from headrace_crds.task import LLMTask
+from headrace_operator.decide import untrusted
 from headrace_operator.decide.children import ANNOTATION_SPEC_GENERATION, ANNOTATION_SPEC_HASH
 from headrace_operator.decide.snapshots import ContainerView, DeploymentView, PodView, Report
 from headrace_operator.errors import ObjectInvalid
@@ -29,9 +30,13 @@ class TaskView:
     ref: TaskRef
     resource_version: str
     phase: str
+    attempt: int
+    """0 while the task is not accepted."""
     reason: str
     message: str
     finished: bool
+    behind: bool
+    """Finished, and edited after the generation that the status tells of."""
     deleting: bool
 
 
@@ -49,9 +54,11 @@ def task_view(body: Mapping[str, Any]) -> TaskView:
         ref=task_ref(body),
         resource_version=metadata["resourceVersion"],
         phase=status.get("phase") or "",
+        attempt=status.get("attempt") or 0,
         reason="" if finished else status.get("reason") or "",
         message="" if finished else status.get("message") or "",
         finished=finished,
+        behind=finished and (status.get("observedGeneration") or 0) < (metadata.get("generation") or 0),
         deleting=metadata.get("deletionTimestamp") is not None,
     )
 
@@ -135,18 +142,29 @@ def _container(status: Mapping[str, Any]) -> ContainerView:
 def report(document: Mapping[str, Any]) -> Report | None:
     """A runner's report; None when it is none: whoever holds a runner's credentials may write anything."""
     try:
-        engine = document.get("engine")
+        engine, reason = document.get("engine"), document.get("reason")
         return Report(
             state=str(document["state"]),
-            reason=str(document.get("reason") or "")[:128],
-            message=str(document.get("message") or "")[:1024],
-            since_ms=int(document["sinceMs"]) if document.get("sinceMs") else None,
-            restarts=int(document.get("restarts") or 0),
-            generation=int(document.get("generation") or 0),
-            engine=EngineInfo.model_validate(engine) if engine else None,
+            reason=untrusted.reason(str(reason)) if reason else "",
+            message=untrusted.message(str(document.get("message") or "")),
+            since_ms=untrusted.milliseconds(document["sinceMs"]) if document.get("sinceMs") else None,
+            restarts=untrusted.number(document.get("restarts") or 0),
+            generation=untrusted.number(document.get("generation") or 0),
+            engine=_engine(engine) if engine else None,
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
+
+
+def _engine(document: Mapping[str, Any]) -> EngineInfo:
+    """Raises ValueError. The numbers must fit the API server's 64 bits."""
+    found = EngineInfo.model_validate(document)
+    harmless = {
+        name: untrusted.number(value) if isinstance(value, int) else untrusted.message(value)
+        for name, value in found
+        if value is not None
+    }
+    return found.model_copy(update=harmless)
 
 
 def milliseconds(text: str | None) -> int | None:

@@ -20,7 +20,8 @@ from headrace_operator.kube import Kube
 from headrace_operator.refs import ModelRef
 from headrace_operator.views import deployment_view, model_of, parse_model, pod_view, task_view
 
-LIST_CHUNK: Final = 200
+LIST_CHUNK: Final = 50
+"""Objects per page of the first listing: a task may hold 256 KiB."""
 CONNECT_SECONDS: Final = 10.0
 REQUEST_SECONDS: Final = 60.0
 STREAM_SECONDS: Final = 600
@@ -55,7 +56,7 @@ def task_seen(kind: str | None, body: dict[str, Any], ctx: Context) -> None:
     if kind == "DELETED":
         ctx.store.drop_task(view.ref)
         ctx.tasks.add(view.ref)
-    elif ctx.store.put_task(view) and not view.finished:
+    elif ctx.store.put_task(view) and (not view.finished or view.behind):
         ctx.tasks.add(view.ref)
 
 

@@ -76,7 +76,7 @@ def attempt_record(delivery: ReturnedDelivery, *, attempt: int, model: str) -> A
     outcome = {"Failed": "Failed", "LeaseExpired": "Lost", "Released": "Released"}[delivery.how]
     if delivery.how == "LeaseExpired":
         reason: str = Reason.LEASE_EXPIRED
-        message = f"runner {delivery.worker} stopped renewing its lease"
+        message = f"runner {delivery.worker or 'unknown'} stopped renewing its lease"
     else:
         reason, message = delivery.reason or outcome, delivery.message
     return AttemptRecord(

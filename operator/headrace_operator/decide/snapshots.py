@@ -53,6 +53,8 @@ class TaskSnapshot:
     model: LLMModel | None
     """None: there is none, or it is being deleted."""
     held: Held | None
+    senseless: bool = False
+    """What stands under the uid does not read as an entry; `held` is None then."""
     jitter: float = 0.5
     """0 … 1, uniform."""
     refused_attempt: int | None = None

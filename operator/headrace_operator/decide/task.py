@@ -2,6 +2,7 @@
 
 object              bus            plan
 gone                anything       remove
+any                 nonsense       remove, look again
 finished            anything       remove, but leave a lease's holder time to complete
 no attempt          –              fail, wait, or hand out at 1
 n                   returned n     attempt n + 1, or Failed
@@ -17,8 +18,8 @@ from typing import Any, Final
 
 from headrace_crds.outcome import timestamp
 from headrace_crds.reasons import Reason
-from headrace_crds.task import AttemptRecord, LLMTask, TaskPhase
-from headrace_operator.decide import acceptance, retry, task_status, waiting
+from headrace_crds.task import AttemptRecord, LLMTask, LLMTaskStatus, TaskPhase
+from headrace_operator.decide import acceptance, retry, task_status, untrusted, waiting
 from headrace_operator.decide.plans import Announcement, Enqueue, TaskPlan
 from headrace_operator.decide.snapshots import Place, TaskSnapshot
 
@@ -35,14 +36,35 @@ def decide(s: TaskSnapshot) -> TaskPlan:
     return next((plan for gate in GATES if (plan := gate(s, s.task)) is not None), SETTLED)
 
 
+def entry_senseless(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
+    beyond = task_status.attempt_of(task) + untrusted.ATTEMPTS_AHEAD
+    if not s.senseless and (s.held is None or s.held.attempt <= beyond):
+        return None
+    return TaskPlan("entry makes no sense", remove=True, requeue_after_seconds=0.0)
+
+
 def finished(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     if task.status is None or task.status.outcome is None:
         return None
-    if s.held is None:
+    status = None
+    if (task.status.observed_generation or 0) < task.metadata.generation:
+        # Edited during or after the run; kstatus, and with it helm and Flux, would wait for ever.
+        status = {"observedGeneration": task.metadata.generation}
+    completing_ms = _completing_ms(s, task.status)
+    if completing_ms > 0:
+        details = "finished; its runner is completing"
+        return TaskPlan(details, status=status, requeue_after_seconds=completing_ms / 1000)
+    if s.held is None and status is None:
         return SETTLED
-    if s.held.place is Place.LEASED and s.held.attempt == task_status.attempt_of(task):
-        return TaskPlan("finished; its runner is completing", requeue_after_seconds=COMPLETION_GRACE_SECONDS)
-    return TaskPlan("finished", remove=True)
+    return TaskPlan("finished", status=status, remove=s.held is not None)
+
+
+def _completing_ms(s: TaskSnapshot, status: LLMTaskStatus) -> int:
+    """What is left of the time that the committing runner has; its lease may be much older than the commit."""
+    if s.held is None or s.held.place is not Place.LEASED or s.held.attempt != (status.attempt or 0):
+        return 0
+    ended_ms = max(s.held.since_ms, task_status.completed_ms(status))
+    return min(ended_ms + int(COMPLETION_GRACE_SECONDS * 1000) - s.now_ms, int(COMPLETION_GRACE_SECONDS * 1000))
 
 
 def not_acceptable(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
@@ -173,6 +195,7 @@ def explanation_outdated(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
 
 
 GATES: Final[tuple[Callable[[TaskSnapshot, LLMTask], TaskPlan | None], ...]] = (
+    entry_senseless,
     finished,
     not_acceptable,
     delivery_returned,

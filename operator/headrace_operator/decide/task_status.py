@@ -1,6 +1,7 @@
 """Merge patches of a task's status: the one place that writes its open (unfinished) shape."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from headrace_crds.base import Condition, ConditionStatus, find_condition
@@ -19,6 +20,14 @@ def attempt_of(task: LLMTask) -> int:
 
 def records_of(task: LLMTask) -> list[AttemptRecord]:
     return list(task.status.attempts or []) if task.status is not None else []
+
+
+def completed_ms(status: LLMTaskStatus) -> int:
+    """When the task ended, by the clock of whoever ended it; 0 when that is not to be read."""
+    try:
+        return int(datetime.fromisoformat(status.completion_time or "").timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return 0
 
 
 def explanation(task: LLMTask, why: Waiting, *, now_ms: int) -> dict[str, Any]:

@@ -185,6 +185,10 @@ class World:
         if plan.remove:
             self.held = None
 
+    @property
+    def attempt(self) -> int:
+        return int(((self.body or {}).get("status") or {}).get("attempt") or 0)
+
     def copy(self) -> "World":
         return copy.deepcopy(self)
 

@@ -26,11 +26,15 @@ from operator_cases import (
     waiting as waiting_status,
 )
 
+from headrace_crds.outcome import timestamp
 from headrace_crds.task import INPUT_LIMIT_BYTES, LLMTask
 from headrace_operator.decide import waiting
 from headrace_operator.decide.plans import Enqueue, TaskPlan
+from headrace_operator.decide.snapshots import Held, Place
 from headrace_operator.decide.task import COMPLETION_GRACE_SECONDS, SETTLED, decide
 
+COMMITTED = timestamp(NOW_MS - 3_000)
+AN_OLD_LEASE = Held(1, Place.LEASED, NOW_MS - 600_000)
 BACKOFF = queued(2, reason="RetryBackoff", retries=1)
 NOT_READY = model(condition("Ready", "False", "ChecksumMismatch", "a.gguf has another digest"))
 
@@ -390,11 +394,33 @@ ROWS: list[Any] = [
     pytest.param(
         snapshot(task(queued(), generation=2, priority=9), held=held("Leased")),
         {},
-        id="priority edited too late: nothing",
+        id="priority edited while it runs: nothing",
     ),
     # the end
     pytest.param(snapshot(task(finished())), {}, id="finished and gone from the bus: settled"),
-    pytest.param(snapshot(task(finished()), held=held("Leased")), {}, id="its runner is just completing: left alone"),
+    pytest.param(
+        snapshot(task({**finished(), "completionTime": COMMITTED}), held=held("Leased")),
+        {},
+        id="its runner is just completing: left alone",
+    ),
+    pytest.param(
+        snapshot(task({**finished(), "completionTime": timestamp(NOW_MS - 21_000)}), held=AN_OLD_LEASE),
+        {"remove": True},
+        id="its runner had its time to complete: removed",
+    ),
+    pytest.param(
+        snapshot(task({**finished(), "completionTime": COMMITTED}), held=AN_OLD_LEASE),
+        {},
+        id="a long run that was just committed: its runner has its time",
+    ),
+    # nonsense in Redis
+    pytest.param(snapshot(task(queued()), senseless=True), {"remove": True}, id="an entry that does not read goes"),
+    pytest.param(
+        snapshot(task(queued()), held=held("Queued", 10**15)), {"remove": True}, id="an attempt nobody gave is not met"
+    ),
+    pytest.param(
+        snapshot(task(finished()), held=held("Queued", 10**15)), {"remove": True}, id="not even by a finished task"
+    ),
     pytest.param(
         snapshot(task(finished(2)), held=held("Leased", 1)), {"remove": True}, id="finished, an older lease stays"
     ),
@@ -484,7 +510,19 @@ def test_the_eleventh_record_drops_the_first() -> None:
 
 
 def test_a_finished_task_whose_runner_completes_is_looked_at_again() -> None:
-    assert decide(snapshot(task(finished()), held=held("Leased"))).requeue_after_seconds == COMPLETION_GRACE_SECONDS
+    just = task({**finished(), "completionTime": COMMITTED})
+    left = decide(snapshot(just, held=held("Leased"))).requeue_after_seconds
+    assert left == COMPLETION_GRACE_SECONDS - 3
+    future = task({**finished(), "completionTime": timestamp(NOW_MS + 10**9)})
+    assert decide(snapshot(future, held=held("Leased"))).requeue_after_seconds == COMPLETION_GRACE_SECONDS
+
+
+@pytest.mark.parametrize("held_", [None, held("Leased"), held("Queued")], ids=["gone", "completing", "left over"])
+def test_a_finished_task_that_was_edited_is_observed_in_one_write(held_: Held | None) -> None:
+    plan = decide(snapshot(task(finished(), generation=3), held=held_))
+    assert plan.status == {"observedGeneration": 3}
+    told = task({**finished(), "observedGeneration": 3}, generation=3)
+    assert decide(snapshot(told, held=held_)).status is None
 
 
 def test_an_explanation_is_marked_as_bounded() -> None:
