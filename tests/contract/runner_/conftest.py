@@ -15,7 +15,7 @@ from headrace_bus import Bus, ModelKey
 
 # Test folders are no packages; this module lies one above.
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from pod_world import Engine, Gate, Runner, StartRunner, Tasks, until
+from pod_world import POD, Engine, Gate, Runner, StartRunner, Tasks, until
 from redis_server import RedisServer, free_port, redis_server
 
 
@@ -84,10 +84,10 @@ async def start_runner(
 ) -> AsyncIterator[StartRunner]:
     runners: list[Runner] = []
 
-    async def start(kubeconfig: Path = runner_kubeconfig) -> Runner:
+    async def start(kubeconfig: Path = runner_kubeconfig, pod: str = POD) -> Runner:
         folder = tmp_path / f"runner-{len(runners)}"
         folder.mkdir()
-        runners.append(Runner(folder, redis, engine, model, kubeconfig))
+        runners.append(Runner(folder, redis, engine, model, kubeconfig, pod))
         await until(runners[-1].ready)
         return runners[-1]
 

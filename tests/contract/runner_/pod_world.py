@@ -141,7 +141,8 @@ class Tasks:
             cost_tokens=100,
             payload=resolve(task, self._model).dump(),
         )
-        assert await self._bus.enqueue(self.key, envelope) is EnqueueOutcome.ENQUEUED
+        outcome = await self._bus.enqueue(self.key, envelope)
+        assert outcome is (EnqueueOutcome.SUPERSEDED if attempt > 1 else EnqueueOutcome.ENQUEUED)
 
     async def finished(self, name: str) -> LLMTask:
         async def outcome() -> LLMTask | None:
@@ -197,7 +198,9 @@ class Gate:
 class Runner:
     """A runner process with its log."""
 
-    def __init__(self, folder: Path, redis: RedisServer, engine: Engine, model: ModelKey, kubeconfig: Path) -> None:
+    def __init__(
+        self, folder: Path, redis: RedisServer, engine: Engine, model: ModelKey, kubeconfig: Path, pod: str = POD
+    ) -> None:
         self.port = free_port()
         url = folder / "redis-url"
         url.write_text(redis.url)
@@ -211,7 +214,7 @@ class Runner:
                 **os.environ,
                 "HEADRACE_MODEL": str(model),
                 "HEADRACE_MODEL_GENERATION": "3",
-                "HEADRACE_POD": POD,
+                "HEADRACE_POD": pod,
                 "HEADRACE_REDIS_URL_FILE": str(url),
                 "HEADRACE_PARALLELISM": "2",
                 "HEADRACE_LEASE_SECONDS": "2",
