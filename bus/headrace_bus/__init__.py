@@ -21,10 +21,13 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 | `queued`             | zset   | uid → ms at which it was queued                  | with its entries                 |
 | `delayed`            | zset   | uid → ms at which it is due                      | with its entries                 |
 | `leases`             | zset   | uid → ms at which the lease ends                 | with its entries                 |
+| `pulse`              | hash   | when leases were last served; their grace        | with the last lease, at a reap   |
 | `returned`           | zset   | uid → ms at which it came back                   | remove, a later attempt          |
 | `wake`               | list   | one token while work is queued                   | with the queue                   |
-| `result:<uid>`       | hash   | attempt, result JSON, of a completed entry       | TTL of `complete` (10 min)       |
-| `results`            | zset   | uid → ms at which its result ends                | TTL of the longest result        |
+| `done`               | hash   | uid → attempt that was completed                 | 10 min, at the next `complete`   |
+| `ended`              | zset   | uid → ms until which that is remembered          | with `done`                      |
+| `result:<uid>`       | string | result JSON of a completed entry, where kept     | TTL of `complete` (1 min)        |
+| `results`            | zset   | uid → ms at which its result ends, 256 at most   | TTL of the longest result        |
 | `report:<worker>`    | string | a runner's report, JSON                          | TTL of `report`                  |
 | `workers`            | zset   | worker → ms at which its report ends             | TTL of the longest report        |
 | `requests:<n>`       | hash   | request id → reply, of 30 s                      | TTL 60 s                         |
@@ -37,6 +40,7 @@ from headrace_bus.acl import OPERATOR_ACL, acl_rules
 from headrace_bus.bus import REPORT_MAX_BYTES, RESULT_MAX_BYTES, Bus
 from headrace_bus.envelope import ENVELOPE_MAX_BYTES, ENVELOPE_VERSION, Envelope, WorkClass
 from headrace_bus.errors import (
+    BusCorrupt,
     BusDenied,
     BusError,
     BusMisconfigured,
@@ -60,6 +64,7 @@ from headrace_bus.records import (
     ServerState,
     Stats,
     UidPage,
+    UidState,
 )
 from headrace_bus.settings import BusSettings
 
@@ -73,6 +78,7 @@ __all__ = [
     "RESULT_MAX_BYTES",
     "STARVATION_BOUND_MS",
     "Bus",
+    "BusCorrupt",
     "BusDenied",
     "BusError",
     "BusMisconfigured",
@@ -95,6 +101,7 @@ __all__ = [
     "ServerState",
     "Stats",
     "UidPage",
+    "UidState",
     "WorkClass",
     "acl_rules",
 ]

@@ -4,9 +4,12 @@ It must not know objects, engines or HTTP: what an envelope's payload means, whe
 follow and who is told is decided by its callers.
 """
 
+import asyncio
+import contextlib
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,7 +18,7 @@ from headrace_bus import replies
 from headrace_bus.acl import acl_rules, user_name
 from headrace_bus.connection import Connection
 from headrace_bus.envelope import ENVELOPE_VERSION, Envelope, bounded_json, encode
-from headrace_bus.errors import BusMisconfigured, EnvelopeInvalid, EnvelopeTooNew
+from headrace_bus.errors import BusError, BusMisconfigured, BusUnavailable, EnvelopeInvalid, EnvelopeTooNew
 from headrace_bus.keys import REGISTRY_KEY, ModelKey, key_part, key_prefix
 from headrace_bus.order import CALLS_PER_TASK, score
 from headrace_bus.records import (
@@ -33,12 +36,18 @@ from headrace_bus.scripts import ScriptName
 from headrace_bus.settings import BusSettings
 from headrace_bus.wakeups import wakeups
 
-RESULT_MAX_BYTES: Final = 1024 * 1024
+RESULT_MAX_BYTES: Final = 32 * 1024
+RESULTS_KEPT: Final = 256
+"""Per model: at most 8 MiB."""
 REPORT_MAX_BYTES: Final = 64 * 1024
 CLAIM_LIMIT: Final = 64
 _MESSAGE_MAX_CHARS: Final = 2_000
 _REASON_MAX_CHARS: Final = 128
 _SWEEP_LIMIT: Final = 100
+_RETURNED_PAGES: Final = 20
+_ENDED_MS: Final = 600_000
+_REPLAY_S: Final = 25.0
+"""Below the time for which Redis keeps a reply (`lua/shared/requests.lua`)."""
 _PURGE_CHUNK: Final = 200
 _NAMESPACE_LIMIT: Final = 1_000
 _REPORT_LIMIT: Final = 1_000
@@ -54,6 +63,7 @@ class Bus:
 
     def __init__(self, settings: BusSettings) -> None:
         self._connection = Connection(settings)
+        self._unanswered: dict[ModelKey, tuple[str, float]] = {}
 
     @classmethod
     def connect(
@@ -64,6 +74,7 @@ class Bus:
         password: str | None = None,
         connect_timeout_s: float = 3.0,
         socket_timeout_s: float = 5.0,
+        call_timeout_s: float | None = None,
         max_connections: int = 16,
     ) -> Self:
         """A bus on this URL; connections are made when they are needed. Use as `async with Bus.connect(url) as bus`."""
@@ -73,6 +84,7 @@ class Bus:
             password=password,
             connect_timeout_s=connect_timeout_s,
             socket_timeout_s=socket_timeout_s,
+            call_timeout_s=call_timeout_s,
             max_connections=max_connections,
         )
         return cls(settings)
@@ -115,34 +127,51 @@ class Bus:
     async def claim(self, model: ModelKey, *, worker: str, count: int, lease_ms: int) -> list[Delivery]:
         """Takes up to `count` envelopes in the queue's order, each with a lease and a token of its own.
 
-        Raises EnvelopeTooNew when the next envelope is of a later version: it stays queued, for a later runner. A claim
-        that is cancelled may have taken leases nobody holds: shield it.
+        Raises EnvelopeTooNew when the next envelope is of a later version: it stays queued, for a later runner. What a
+        claim took whose reply was lost, or that was cancelled, comes back with the next one on this bus, within 25 s.
         """
         if count < 1:
             return []
         key_part(worker)
-        nonce, limit = _request_id(), min(count, CLAIM_LIMIT)
-        too_new, rows = await self._connection.run(
-            "claim",
-            key_prefix(model),
-            nonce,
-            worker,
-            limit,
-            _positive(lease_ms),
-            ENVELOPE_VERSION,
-            CALLS_PER_TASK,
-            _SWEEP_LIMIT,
-        )
+        limit = min(count, CLAIM_LIMIT)
+        nonce, begun = self._unanswered.pop(model, ("", 0.0))
+        if not nonce or time.monotonic() - begun > _REPLAY_S:
+            nonce, begun = _request_id(), time.monotonic()
+        try:
+            too_new, rows = await self._connection.run(
+                "claim",
+                key_prefix(model),
+                nonce,
+                worker,
+                limit,
+                _positive(lease_ms),
+                ENVELOPE_VERSION,
+                CALLS_PER_TASK,
+                _SWEEP_LIMIT,
+            )
+        except (BusUnavailable, asyncio.CancelledError):
+            self._unanswered[model] = nonce, begun
+            raise
         if too_new:
             raise EnvelopeTooNew(int(too_new), ENVELOPE_VERSION)
+        return await self._delivered(model, rows, nonce, limit)
+
+    async def _delivered(self, model: ModelKey, rows: Sequence[Any], nonce: str, limit: int) -> list[Delivery]:
         deliveries: list[Delivery] = []
         for row in rows:
             try:
                 deliveries.append(replies.delivery(row, nonce))
             except EnvelopeInvalid as error:
-                token = LeaseToken(row[0].decode(), int(row[1]), nonce)
-                await self.fail(model, token, Failure(error.reason, str(error), retryable=False))
-        return deliveries
+                token = replies.token(row, nonce)
+                if token is not None:
+                    # Without it the lease runs out; the others must not be lost for that.
+                    with contextlib.suppress(BusError):
+                        await self.fail(model, token, Failure(error.reason, str(error), retryable=False))
+        # An earlier claim may have asked for more than the caller has room for.
+        for surplus in deliveries[limit:]:
+            with contextlib.suppress(BusError):
+                await self.release(model, surplus.token, "ClaimAnsweredLate")
+        return deliveries[:limit]
 
     async def renew(self, model: ModelKey, tokens: Sequence[LeaseToken], *, lease_ms: int) -> list[bool]:
         """Extends leases to now + `lease_ms`; False says the lease is lost and the generation is to be aborted."""
@@ -153,11 +182,21 @@ class Bus:
         return [bool(each) for each in kept]
 
     async def complete(
-        self, model: ModelKey, token: LeaseToken, *, result: dict[str, Any] | None = None, result_ttl_ms: int = 600_000
+        self, model: ModelKey, token: LeaseToken, *, result: dict[str, Any] | None = None, result_ttl_ms: int = 60_000
     ) -> bool:
-        """Ends the entry and keeps the result for who waits. False: the lease was lost, nothing was done."""
-        data = b"" if result is None else bounded_json("result", result, RESULT_MAX_BYTES)
-        return bool(await self._request("complete", model, *_parts(token), data, _positive(result_ttl_ms)) == b"1")
+        """Ends the entry; its attempt is remembered for 10 minutes. False: the lease was lost, nothing was done.
+
+        A result is kept for `result_ttl_ms` where that does no harm: not above 32 KiB, not beyond 256 of the model, not
+        when Redis is at `maxmemory`. Who needs it for certain reads the object.
+        """
+        ttl_ms = _positive(result_ttl_ms)
+        if await self._request("complete", model, *_parts(token), _ENDED_MS) != b"1":
+            return False
+        if result is not None:
+            with contextlib.suppress(BusError):
+                data = bounded_json("result", result, RESULT_MAX_BYTES)
+                await self._connection.run("keep", key_prefix(model), token.uid, data, ttl_ms, RESULTS_KEPT)
+        return True
 
     async def fail(self, model: ModelKey, token: LeaseToken, failure: Failure) -> bool:
         """Hands the attempt back as failed; the operator decides what follows. False: lost."""
@@ -177,20 +216,36 @@ class Bus:
 
     # Questions
 
-    async def returned(self, model: ModelKey, *, limit: int = 100) -> list[Returned]:
-        """Deliveries that came back and wait for the operator, the longest waiting first."""
-        rows = await self._connection.run("returned", key_prefix(model), _positive(limit))
-        entries = (replies.entry(row) for row in rows)
-        return [entry.returned for entry in entries if entry.returned is not None]
+    async def returned(self, model: ModelKey, *, limit: int = 100, after: Returned | None = None) -> list[Returned]:
+        """Deliveries that came back and wait for the operator, the longest waiting first; less than `limit` end it.
+
+        `after` is the last one of the page before; if it is gone, some of that page may come again.
+        """
+        uid, at_ms = (key_part(after.uid), after.returned_ms) if after is not None else ("", 0)
+        found: list[Returned] = []
+        passed = 0
+        # What cannot be read must not hide what can.
+        for _ in range(_RETURNED_PAGES):
+            seen, *rows = await self._connection.run(
+                "returned", key_prefix(model), _positive(limit), uid, at_ms, passed
+            )
+            found += replies.returned(rows)
+            passed += seen
+            if len(found) >= limit or seen < limit:
+                break
+        return found[:limit]
 
     async def inspect(self, model: ModelKey, uid: str) -> Entry | None:
-        """What is held under the uid. A lease that ran out is LEASED until `reap` or the next claim sees it."""
+        """What is held under the uid; None also when that is no entry: the next enqueue replaces it.
+
+        A lease that ran out is LEASED until `reap` or the next claim sees it.
+        """
         row = await self._connection.run("inspect", key_prefix(model), key_part(uid))
         return None if row is None else replies.entry(row)
 
     async def result(self, model: ModelKey, uid: str) -> dict[str, Any] | None:
-        """The result of a completed entry, while its TTL lasts."""
-        data = await self._connection.command("HGET", f"{key_prefix(model)}result:{key_part(uid)}", "result")
+        """The result of a completed entry if it was kept, while its TTL lasts. Raises BusCorrupt."""
+        data = await self._connection.command("GET", f"{key_prefix(model)}result:{key_part(uid)}")
         return None if data is None else replies.document(data)
 
     async def position(self, model: ModelKey, uid: str) -> int | None:
@@ -202,12 +257,12 @@ class Bus:
 
     async def stats(self, model: ModelKey) -> Stats:
         """Counts of the model's entries."""
-        return replies.stats(await self._connection.run("stats", key_prefix(model), _NAMESPACE_LIMIT))
+        return replies.stats(model, await self._connection.run("stats", key_prefix(model), _NAMESPACE_LIMIT))
 
     async def uids(self, model: ModelKey, cursor: int = 0, *, limit: int = 500) -> UidPage:
         """About `limit` of all entries, for a set difference; go on with the page's cursor until it is 0."""
-        reply = await self._connection.command("HSCAN", f"{key_prefix(model)}index", cursor, "COUNT", _positive(limit))
-        return replies.uid_page(reply)
+        reply = await self._connection.run("uids", key_prefix(model), cursor, _positive(limit))
+        return replies.uid_page(model, reply)
 
     # Models
 
@@ -223,15 +278,25 @@ class Bus:
         while True:
             reply = await self._connection.command("SSCAN", REGISTRY_KEY, cursor, "COUNT", 500)
             cursor = int(reply[0])
-            found.update(ModelKey.parse(member.decode()) for member in reply[1])
+            for member in reply[1]:
+                with contextlib.suppress(ValueError):
+                    model = ModelKey.parse(member.decode())
+                    key_prefix(model)
+                    found.add(model)
             if cursor == 0:
                 return found
 
     async def purge(self, model: ModelKey) -> None:
-        """Deletes every key of a deleted model in chunks, then its registration; its leases are lost at once."""
-        left = 1
-        while left:
-            left = await self._connection.run("purge", key_prefix(model), _PURGE_CHUNK)
+        """Deletes every key of a deleted model in chunks, then its registration; its leases are lost at once.
+
+        Revoke its users first: what they write meanwhile, and keys that no transition made, would stay.
+        """
+        left = await self._connection.run("purge", key_prefix(model), _PURGE_CHUNK)
+        for _ in range(left // _PURGE_CHUNK + 1):
+            if left:
+                left = await self._connection.run("purge", key_prefix(model), _PURGE_CHUNK)
+        if left:
+            await self._connection.run("purge", key_prefix(model), 0)
         await self._connection.command("SREM", REGISTRY_KEY, str(model))
 
     async def report(self, model: ModelKey, worker: str, report: dict[str, Any], *, ttl_ms: int) -> None:
@@ -241,8 +306,9 @@ class Bus:
 
     async def reports(self, model: ModelKey) -> dict[str, dict[str, Any]]:
         """The living reports by worker."""
-        flat = await self._connection.run("reports", key_prefix(model), _REPORT_LIMIT)
-        return {worker.decode(): replies.document(data) for worker, data in zip(flat[::2], flat[1::2], strict=True)}
+        return replies.reports(
+            await self._connection.run("reports", key_prefix(model), _REPORT_LIMIT, REPORT_MAX_BYTES)
+        )
 
     # Waiting
 
@@ -270,7 +336,7 @@ class Bus:
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def check(self) -> ServerState:
-        """The server's identity and memory policy, for operator and facade. Raises BusMisconfigured if it evicts."""
+        """The server's identity and memory policy. Raises BusMisconfigured if it evicts."""
         await self._connection.command("PING")
         state = replies.server_state(
             await self._connection.command("INFO", "server"), await self._connection.command("INFO", "memory")
@@ -280,14 +346,25 @@ class Bus:
         return state
 
     async def grant(self, model: ModelKey, user: str, password: str) -> None:
-        """Makes or resets the Redis user of a model's runners. A restart of Redis forgets it (`ServerState.run_id`)."""
+        """Makes or resets the Redis user of a model's runners; another password ends the connections made with the old.
+
+        A restart of Redis forgets the user (`ServerState.run_id`).
+        """
         digest = hashlib.sha256(password.encode()).hexdigest()
+        if await self._passwords(user_name(user)) not in ([], [digest.encode()]):
+            # SETUSER alone leaves connections that have authenticated.
+            await self.revoke(user)
         rules = ("reset", "on", f"#{digest}", *acl_rules(model))
         await self._connection.command("ACL", "SETUSER", user_name(user), *rules)
 
     async def revoke(self, user: str) -> None:
-        """Deletes a runners' user and ends its connections."""
+        """Deletes a runners' user, which ends its connections, blocked ones included."""
         await self._connection.command("ACL", "DELUSER", user_name(user))
+
+    async def _passwords(self, user: str) -> list[bytes]:
+        flat = await self._connection.command("ACL", "GETUSER", user)
+        found: list[bytes] = dict(zip(flat[::2], flat[1::2], strict=True))[b"passwords"] if flat else []
+        return found
 
     async def _request(self, name: ScriptName, model: ModelKey, *args: bytes | str | int) -> Any:
         return await self._connection.run(name, key_prefix(model), _request_id(), *args)

@@ -16,7 +16,7 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from headrace_bus.errors import BusDenied, BusError, BusOutOfMemory, BusUnavailable
+from headrace_bus.errors import BusCorrupt, BusDenied, BusError, BusOutOfMemory, BusUnavailable
 from headrace_bus.scripts import ScriptName, script
 from headrace_bus.settings import BusSettings
 
@@ -51,6 +51,8 @@ def convert(error: Exception) -> BusError:
         return BusOutOfMemory(text)
     if code in _UNAVAILABLE:
         return BusUnavailable(text)
+    if code == "WRONGTYPE":
+        return BusCorrupt(text)
     return BusError(text)
 
 
@@ -99,6 +101,14 @@ class Connection:
 
     async def command(self, *args: bytes | str | int) -> Reply:
         """One command whose repetition does no harm: sent once more when the connection breaks before the reply."""
+        limit_s = self._settings.call_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._tried(*args)
+        except TimeoutError as error:
+            raise BusUnavailable(f"no reply within {limit_s} s") from error
+
+    async def _tried(self, *args: bytes | str | int) -> Reply:
         for left in reversed(range(TRIES)):
             try:
                 with converted():
@@ -109,7 +119,20 @@ class Connection:
         raise AssertionError("unreachable")
 
     async def run(self, name: ScriptName, prefix: str, *args: bytes | str | int) -> Reply:
-        """A script on the model whose keys begin with `prefix`. Sent twice at most: a script knows what it has done."""
+        """A script on the model whose keys begin with `prefix`. Sent twice at most: a script knows what it has done.
+
+        Raises BusCorrupt when the script stumbles over what the model's keys hold.
+        """
+        try:
+            return await self._evaluated(name, prefix, *args)
+        except BusCorrupt as error:
+            raise BusCorrupt(f"{name} on {prefix}: {error}") from error
+        except BusError as error:
+            if type(error) is BusError and isinstance(error.__cause__, vendor.ResponseError):
+                raise BusCorrupt(f"{name} on {prefix}: {error}") from error
+            raise
+
+    async def _evaluated(self, name: ScriptName, prefix: str, *args: bytes | str | int) -> Reply:
         wanted = script(name)
         try:
             return await self.command("EVALSHA", wanted.sha, 1, prefix, *args)

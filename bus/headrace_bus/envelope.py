@@ -15,6 +15,8 @@ from headrace_bus.order import COST_TOKENS_MAX, PRIORITY_MAX, PRIORITY_MIN
 
 ENVELOPE_VERSION: Final = 1
 ENVELOPE_MAX_BYTES: Final = 1024 * 1024
+ATTEMPT_MAX: Final = 1_000_000_000
+"""More is nonsense, also to the scripts (`lua/shared/keys.lua`)."""
 
 
 class WorkClass(StrEnum):
@@ -44,10 +46,9 @@ class Envelope:
     def __post_init__(self) -> None:
         key_part(self.uid)
         key_part(self.namespace)
-        if not 0 < len(self.name) <= 253:
-            raise ValueError("name has 1 to 253 characters")
-        if self.attempt < 1:
-            raise ValueError("attempt starts at 1")
+        key_part(self.name)
+        if not 1 <= self.attempt <= ATTEMPT_MAX:
+            raise ValueError(f"attempt lies in 1…{ATTEMPT_MAX}")
         if not 0 <= self.created_ms < 2**52:
             raise ValueError("created_ms is milliseconds since 1970")
         if not PRIORITY_MIN <= self.priority <= PRIORITY_MAX:
@@ -94,7 +95,7 @@ def decode(data: bytes | str) -> Envelope:
             cost_tokens=int(document["costTokens"]),
             payload=payload,
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise EnvelopeInvalid(f"not an envelope: {error!r}") from error
 
 

@@ -5,9 +5,10 @@ BusError
 ├── BusOutOfMemory     retryable after room was made: the write was refused whole
 ├── BusDenied          NOAUTH, WRONGPASS, NOPERM
 ├── BusMisconfigured   the server's settings would lose work
+├── BusCorrupt         a model's keys hold what no transition writes
 ├── EnvelopeTooNew     written by a later version than this one reads; nothing was taken
 ├── EnvelopeInvalid    not an envelope at all
-└── PayloadTooLarge    envelope, result or report above its bound; nothing was sent
+└── PayloadTooLarge    envelope or report above its bound; nothing was sent
 """
 
 # The names say the state: that is how the callers' `except` lines read best.
@@ -46,6 +47,14 @@ class BusMisconfigured(BusError):
     """The server runs with settings under which queued work can vanish."""
 
     reason = "BusMisconfigured"
+
+
+class BusCorrupt(BusError):
+    """A model's keys hold what no transition writes: whoever has its runners' password can do that. The message names
+    the model and tells nothing of the content.
+    """
+
+    reason = "BusCorrupt"
 
 
 class EnvelopeTooNew(BusError):

@@ -1,6 +1,6 @@
 """What the bus tells about its entries: values without behaviour.
 
-    enqueue ──► QUEUED ──claim──► LEASED ──complete──► gone (a result under a TTL)
+    enqueue ──► QUEUED ──claim──► LEASED ──complete──► gone (its attempt is remembered)
        │          ▲                  │
        └► DELAYED ┘ due              ├─ fail ────────► RETURNED(FAILED)
                                      ├─ release ─────► RETURNED(RELEASED)
@@ -117,11 +117,24 @@ class Stats:
 
 
 @dataclass(frozen=True)
+class UidState:
+    """What a page of uids tells of an entry."""
+
+    attempt: int
+    state: EntryState
+
+
+@dataclass(frozen=True)
 class UidPage:
-    """A part of all entries: uid → attempt. `cursor` 0 says that the scan is complete; an entry may come twice."""
+    """A part of all entries by uid. `cursor` 0 says that the scan is complete; an entry may come twice."""
 
     cursor: int
-    attempts: dict[str, int]
+    entries: dict[str, UidState]
+
+    @property
+    def attempts(self) -> dict[str, int]:
+        """uid → attempt."""
+        return {uid: entry.attempt for uid, entry in self.entries.items()}
 
 
 @dataclass(frozen=True)

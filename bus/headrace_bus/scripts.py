@@ -17,6 +17,7 @@ ScriptName = Literal[
     "enqueue",
     "fail",
     "inspect",
+    "keep",
     "peek",
     "position",
     "purge",
@@ -28,6 +29,7 @@ ScriptName = Literal[
     "reports",
     "returned",
     "stats",
+    "uids",
 ]
 
 _INCLUDE: Final = "-- include: "

@@ -13,6 +13,10 @@ class BusSettings:
     connect_timeout_s: float = 3.0
     socket_timeout_s: float = 5.0
     """For one reply. A blocking read has this on top of the time it may block."""
+    call_timeout_s: float | None = None
+    """For a call that does not block, everything included: waiting for a connection, both tries, replies. None leaves
+    it at the sum of the parts, which is several times `connect_timeout_s + socket_timeout_s`.
+    """
     max_connections: int = 16
     """Of the pool for everything that does not block."""
     max_waiters: int = 256

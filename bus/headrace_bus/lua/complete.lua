@@ -1,23 +1,23 @@
 #!lua flags=allow-oom
 -- include: keys requests leases entries
--- ARGV: request, uid, attempt, nonce, result ('' = none), result_ttl_ms
+-- ARGV: request, uid, attempt, nonce, ms for which the end is remembered
 -- Reply: '1' or '0' (lost)
 local request, uid, attempt = ARGV[1], ARGV[2], ARGV[3]
 local now = now_ms()
 local reply = recall(request, now)
 if reply then return reply end
-if not holds(uid, attempt, ARGV[4], now) then return '0' end
+if not holds(uid, attempt, ARGV[4]) then return '0' end
 
 redis.call('ZREM', P .. 'leases', uid)
 forget(uid)
--- Kept without a result too: its attempt tells a late enqueue of the same attempt that it is over.
-local ttl = tonumber(ARGV[6])
-redis.call('HSET', result_key(uid), 'attempt', attempt)
-if ARGV[5] ~= '' then redis.call('HSET', result_key(uid), 'result', ARGV[5]) else redis.call('HDEL', result_key(uid), 'result') end
-redis.call('PEXPIRE', result_key(uid), ttl)
-for _, old in ipairs(redis.call('ZRANGEBYSCORE', P .. 'results', '-inf', now, 'LIMIT', 0, 100)) do
-  redis.call('ZREM', P .. 'results', old)
+-- Tells a late enqueue of the same attempt that it is over.
+local ttl = tonumber(ARGV[5])
+for _, old in ipairs(redis.call('ZRANGEBYSCORE', P .. 'ended', '-inf', now, 'LIMIT', 0, 100)) do
+  redis.call('ZREM', P .. 'ended', old)
+  redis.call('HDEL', P .. 'done', old)
 end
-redis.call('ZADD', P .. 'results', now + ttl, uid)
-if redis.call('PTTL', P .. 'results') < ttl then redis.call('PEXPIRE', P .. 'results', ttl) end
+redis.call('HSET', P .. 'done', uid, attempt)
+redis.call('ZADD', P .. 'ended', now + ttl, uid)
+redis.call('PEXPIRE', P .. 'done', ttl)
+redis.call('PEXPIRE', P .. 'ended', ttl)
 return remember(request, now, '1')

@@ -5,7 +5,7 @@
 
 -- A task's priority may be edited while it waits: the waiting copy takes the new place.
 local function reorder(uid, class, namespace, score, envelope)
-  local entry = redis.call('HMGET', entry_key(uid), 'state', 'score', 'member')
+  local entry = fields(uid, 'state', 'score', 'member')
   if entry[2] == score or (entry[1] ~= 'Queued' and entry[1] ~= 'Delayed') then return end
   redis.call('HSET', entry_key(uid), 'score', score)
   redis.call('SET', envelope_key(uid), envelope)
@@ -18,9 +18,9 @@ local now = now_ms()
 local reply = recall(request, now)
 if reply then return reply end
 
-local present = tonumber(redis.call('HGET', entry_key(uid), 'attempt') or 0)
--- A result that still waits to be read says that its attempt is over: a caller that looked before does not run it again.
-local completed = tonumber(redis.call('HGET', result_key(uid), 'attempt') or 0)
+local present = attempt_number(fields(uid, 'attempt')[1])
+-- An attempt that was completed a short while ago is over: a caller that looked before does not run it again.
+local completed = attempt_number(redis.call('HGET', P .. 'done', uid))
 local offered = tonumber(attempt)
 if present == offered then
   reorder(uid, class, namespace, score, ARGV[11])
@@ -28,7 +28,8 @@ if present == offered then
 end
 if present > offered or completed >= offered then return 'Stale' end
 
-if present > 0 then
+-- Also what cannot be read gives way.
+if redis.call('EXISTS', entry_key(uid)) == 1 then
   detach(uid)
   redis.call('DEL', entry_key(uid))
 end

@@ -5,7 +5,7 @@
 local now = now_ms()
 local reply = recall(ARGV[1], now)
 if reply then return reply end
-if not holds(ARGV[2], ARGV[3], ARGV[4], now) then return '0' end
+if not holds(ARGV[2], ARGV[3], ARGV[4]) then return '0' end
 to_returned(ARGV[2], now, 'Failed', ARGV[5])
 wake_operator()
 return remember(ARGV[1], now, '1')

@@ -3,19 +3,19 @@
 -- ARGV: uid, calls_per_task, limit of namespaces looked at
 -- Reply: how many are ahead, or nil when the entry is not queued. An estimate: it takes every other
 -- entry to cost what this one does, and nothing to arrive.
-local entry = redis.call('HMGET', entry_key(ARGV[1]), 'state', 'class', 'namespace', 'member', 'cost')
-if entry[1] ~= 'Queued' then return false end
+local entry = fields(ARGV[1], 'state', 'class', 'namespace', 'member', 'cost')
+if entry[1] ~= 'Queued' or not (entry[2] and entry[3] and entry[4]) then return false end
 local class, namespace = entry[2], entry[3]
 local rank = redis.call('ZRANK', queue_key(class, namespace), entry[4])
 if not rank then return false end
 
-local cost = math.max(1, tonumber(entry[5]))
+local cost = math.max(1, number(entry[5], 1))
 local function step(of) return cost / weight_of(of) end
-local start = tonumber(redis.call('ZSCORE', ring_key(class), namespace)) + rank * step(namespace)
+local start = number(redis.call('ZSCORE', ring_key(class), namespace), 0) + rank * step(namespace)
 local ahead = rank
 local ring = redis.call('ZRANGE', ring_key(class), 0, tonumber(ARGV[3]) - 1, 'WITHSCORES')
 for i = 1, #ring, 2 do
-  local other, other_start = ring[i], tonumber(ring[i + 1])
+  local other, other_start = ring[i], number(ring[i + 1], 0)
   if other ~= namespace and other_start <= start then
     local served = (start - other_start) / step(other)
     -- Of equal starts the name decides, as in the ring.
@@ -32,7 +32,7 @@ local function waiting(of)
   return count
 end
 local calls_per_task = tonumber(ARGV[2])
-local in_a_row = tonumber(redis.call('HGET', P .. 'clock', 'calls') or 0)
+local in_a_row = number(redis.call('HGET', P .. 'clock', 'calls'), 0)
 if class == 'Task' then
   return ahead + math.min(waiting('Call'), math.max(0, calls_per_task * (ahead + 1) - in_a_row))
 end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- include: keys requests weights ring wake leases sweep
+-- include: keys requests weights ring wake leases pulse sweep
 -- ARGV: request, limit
 -- Reply: how many entries moved
 local now = now_ms()

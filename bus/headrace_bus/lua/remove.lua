@@ -1,15 +1,18 @@
 #!lua flags=allow-oom
 -- include: keys requests weights ring wake entries
 -- ARGV: request, uid
--- Reply: '1' when there was an entry or a result, else '0'
+-- Reply: '1' when there was an entry, a result or the memory of its end, else '0'
 local uid = ARGV[2]
 local now = now_ms()
 local reply = recall(ARGV[1], now)
 if reply then return reply end
-if redis.call('EXISTS', entry_key(uid), result_key(uid)) == 0 then return '0' end
+local known = redis.call('EXISTS', entry_key(uid), result_key(uid)) > 0 or redis.call('HGET', P .. 'index', uid)
+if not known and not redis.call('HGET', P .. 'done', uid) then return '0' end
 detach(uid)
 forget(uid)
 redis.call('UNLINK', result_key(uid))
 redis.call('ZREM', P .. 'results', uid)
+redis.call('HDEL', P .. 'done', uid)
+redis.call('ZREM', P .. 'ended', uid)
 wake_workers()
 return remember(ARGV[1], now, '1')

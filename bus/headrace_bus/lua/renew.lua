@@ -1,15 +1,17 @@
 #!lua flags=allow-oom
--- include: keys leases
+-- include: keys leases pulse
 -- ARGV: lease_ms, then uid, attempt, nonce of every token
 -- Reply: 1 or 0 (lost) per token. No request id: doing it again renews again, nothing else.
 local now = now_ms()
+local lease_ms = tonumber(ARGV[1])
 local kept = {}
 for i = 2, #ARGV, 3 do
-  if holds(ARGV[i], ARGV[i + 1], ARGV[i + 2], now) then
-    redis.call('ZADD', P .. 'leases', 'XX', now + tonumber(ARGV[1]), ARGV[i])
+  if holds(ARGV[i], ARGV[i + 1], ARGV[i + 2]) then
+    redis.call('ZADD', P .. 'leases', 'XX', now + lease_ms, ARGV[i])
     table.insert(kept, 1)
   else
     table.insert(kept, 0)
   end
 end
+if redis.call('EXISTS', P .. 'leases') == 1 then pulse(now, lease_ms) end
 return kept

@@ -1,10 +1,23 @@
 #!lua flags=no-writes
 -- include: keys describe
--- ARGV: limit
--- Reply: entries as inspect tells them, the one that came back first first
-local entries = {}
-for _, uid in ipairs(redis.call('ZRANGE', P .. 'returned', 0, tonumber(ARGV[1]) - 1)) do
-  local entry = describe(uid)
-  if entry then table.insert(entries, entry) end
+-- ARGV: limit, uid and ms at which it came back to go on after ('' and 0 = from the first), how many after it to pass over
+-- Reply: {how many were looked at, entries as inspect tells them …}, the one that came back first first
+local start = 0
+if ARGV[2] ~= '' then
+  local rank = redis.call('ZRANK', P .. 'returned', ARGV[2])
+  if rank and number(redis.call('ZSCORE', P .. 'returned', ARGV[2]), 0) == tonumber(ARGV[3]) then
+    start = rank + 1
+  else
+    -- It is gone: those that came back in the same millisecond may be told again.
+    local following = redis.call('ZRANGEBYSCORE', P .. 'returned', ARGV[3], '+inf', 'LIMIT', 0, 1)[1]
+    start = following and redis.call('ZRANK', P .. 'returned', following) or redis.call('ZCARD', P .. 'returned')
+  end
 end
-return entries
+start = start + tonumber(ARGV[4])
+local uids = redis.call('ZRANGE', P .. 'returned', start, start + tonumber(ARGV[1]) - 1)
+local reply = {#uids}
+for _, uid in ipairs(uids) do
+  local entry = describe(uid)
+  if entry then table.insert(reply, entry) end
+end
+return reply

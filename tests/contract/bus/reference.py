@@ -145,7 +145,7 @@ class Reference:
 
     def holder(self, token: LeaseToken) -> Held | None:
         entry = self.held.get(token.uid)
-        if entry is None or entry.state is not EntryState.LEASED or entry.due:
+        if entry is None or entry.state is not EntryState.LEASED:
             return None
         return entry if (entry.envelope.attempt, entry.nonce) == (token.attempt, token.nonce) else None
 

@@ -19,6 +19,7 @@ from headrace_bus import (
     EntryState,
     Failure,
     ModelKey,
+    ReturnReason,
     Stats,
 )
 from headrace_bus.connection import Connection
@@ -143,7 +144,7 @@ async def test_a_repetition_is_known_by_its_request_alone(
     await bus.enqueue(model, envelopes(uid="u"))
     (delivery,) = await bus.claim(model, worker="w", count=1, lease_ms=LEASE_MS)
     connection = Connection(BusSettings(shared_server.url))
-    parts = (delivery.token.uid, delivery.token.attempt, delivery.token.nonce, b"", 1_000)
+    parts = (delivery.token.uid, delivery.token.attempt, delivery.token.nonce, 1_000)
     prefix = key_prefix(model)
     assert [await connection.run("complete", prefix, request, *parts) for request in ("r1", "r1", "r2")] == [
         b"1",
@@ -180,6 +181,80 @@ async def test_a_repeated_claim_hands_out_no_lease_that_was_lost(shared_server, 
     _, rows = await connection.run("claim", key_prefix(model), *request)
     assert [row[0].decode() for row in rows] == [made[2].uid]
     await connection.aclose()
+
+
+async def test_a_claim_that_was_never_answered_comes_back_with_the_next(
+    bus, robbed: Bus, thief: ReplyThief, model, redis: Redis, envelopes
+) -> None:
+    await warm(robbed, bus, envelopes)
+    made = [envelopes() for _ in range(5)]
+    for envelope in made:
+        await bus.enqueue(model, envelope)
+    thief.steal(2)
+    with pytest.raises(BusUnavailable):
+        await robbed.claim(model, worker="w", count=3, lease_ms=LEASE_MS)
+    assert thief.stolen == 2
+    # Half a lease later.
+    prefix = key_prefix(model)
+    await redis.zincrby(f"{prefix}leases", -LEASE_MS / 2, made[0].uid)
+    deliveries = await robbed.claim(model, worker="w", count=2, lease_ms=LEASE_MS)
+    assert [delivery.envelope for delivery in deliveries] == made[:2]
+    assert deliveries[0].lease_until_ms > await bus.server_time_ms() + LEASE_MS - 10_000
+    # There is no room for the third: it goes back at once, and charges nobody.
+    (returned,) = await bus.returned(model)
+    assert (returned.uid, returned.reason) == (made[2].uid, ReturnReason.RELEASED)
+    # The next one is a claim of its own.
+    deliveries = await robbed.claim(model, worker="w", count=5, lease_ms=LEASE_MS)
+    assert [delivery.envelope for delivery in deliveries] == made[3:]
+
+
+async def test_a_cancelled_claim_comes_back_with_the_next(own_server: RedisServer, model: ModelKey, envelopes) -> None:
+    async with Bus.connect(own_server.url) as bus, Bus.connect(own_server.url) as other:
+        envelope = envelopes()
+        await bus.enqueue(model, envelope)
+        await bus.claim(model, worker="w", count=1, lease_ms=LEASE_MS)
+        await other.enqueue(model, second := envelopes())
+        with own_server.frozen():
+            call = asyncio.create_task(bus.claim(model, worker="w", count=1, lease_ms=LEASE_MS))
+            await asyncio.wait({call}, timeout=0.2)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        # What was sent has its effect before this is answered.
+        await other.server_time_ms()
+        (delivery,) = await bus.claim(model, worker="w", count=1, lease_ms=LEASE_MS)
+        assert delivery.envelope == second
+        assert await bus.renew(model, [delivery.token], lease_ms=LEASE_MS) == [True]
+
+
+async def test_one_invalid_row_loses_no_other(
+    bus, robbed: Bus, thief: ReplyThief, model, redis: Redis, envelopes, monkeypatch
+) -> None:
+    await warm(robbed, bus, envelopes)
+    made = [envelopes() for _ in range(3)]
+    for envelope in made:
+        await bus.enqueue(model, envelope)
+    await redis.set(f"{key_prefix(model)}envelope:{made[1].uid}", "{")
+    run = robbed._connection.run
+
+    async def then_gone(name, *args):
+        if name == "fail":
+            thief.steal(2)
+        return await run(name, *args)
+
+    monkeypatch.setattr(robbed._connection, "run", then_gone)
+    deliveries = await robbed.claim(model, worker="w", count=3, lease_ms=LEASE_MS)
+    assert thief.stolen == 2
+    assert [delivery.envelope for delivery in deliveries] == [made[0], made[2]]
+
+
+async def test_a_call_ends_within_its_limit(own_server: RedisServer, model: ModelKey) -> None:
+    async with Bus.connect(own_server.url, call_timeout_s=0.3) as bus:
+        await bus.stats(model)
+        with own_server.frozen(), pytest.raises(BusUnavailable, match=r"0\.3 s"):
+            async with asyncio.timeout(2):
+                await bus.stats(model)
+        assert (await bus.stats(model)).queued == 0
 
 
 async def test_a_late_server_runs_a_claim_once(own_server: RedisServer, model: ModelKey, envelopes) -> None:
@@ -263,6 +338,7 @@ async def test_a_full_server_refuses_the_whole_enqueue_and_lets_work_drain(
         tokens = [delivery.token for delivery in deliveries]
         assert await bus.renew(model, tokens, lease_ms=LEASE_MS) == [True] * 5
         assert await bus.complete(model, tokens[0], result={"text": "ok"})
+        assert await bus.result(model, tokens[0].uid) is None
         assert await bus.fail(model, tokens[1], FAILURE)
         assert await bus.release(model, tokens[2], "Drain")
         assert await bus.remove(model, tokens[3].uid)

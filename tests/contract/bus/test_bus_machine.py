@@ -118,19 +118,20 @@ class Machine(RuleBasedStateMachine):
     def remove(self, uid: str) -> None:
         assert self.run(self.bus.remove(MODEL, uid)) == self.reference.remove(uid)
 
-    async def observe(self) -> tuple[Stats, dict[str, list[str]], set[str]]:
-        """Counts; attempt, state and reason of every entry; keys."""
+    async def observe(self) -> tuple[Stats, dict[str, list[str]], set[str], dict[str, str]]:
+        """Counts; attempt, state and reason of every entry; keys; completed attempts."""
         async with self.redis.pipeline(transaction=False) as pipeline:
             pipeline.keys(f"{PREFIX}*")
+            pipeline.hgetall(f"{PREFIX}done")
             for uid in UIDS:
                 pipeline.hmget(f"{PREFIX}entry:{uid}", "attempt", "state", "reason")
-            keys, *entries = await pipeline.execute()
+            keys, done, *entries = await pipeline.execute()
         held = {uid: entry for uid, entry in zip(UIDS, entries, strict=True) if entry[0] is not None}
-        return await self.bus.stats(MODEL), held, {key.removeprefix(PREFIX) for key in keys}
+        return await self.bus.stats(MODEL), held, {key.removeprefix(PREFIX) for key in keys}, done
 
     @invariant()
     def both_hold_the_same(self) -> None:
-        stats, entries, keys = self.run(self.observe())
+        stats, entries, keys, done = self.run(self.observe())
         held = self.reference.held
         counted = [stats.queued, stats.delayed, stats.leased, stats.returned]
         assert counted == [len(self.reference.in_state(state)) for state in EntryState]
@@ -143,12 +144,13 @@ class Machine(RuleBasedStateMachine):
 
         assert uids("entry") == set(held)
         assert uids("envelope") == {uid for uid, each in held.items() if each.state is not EntryState.RETURNED}
-        assert uids("result") == set(self.reference.completed)
+        assert done == {uid: str(attempt) for uid, attempt in self.reference.completed.items()}
+        assert uids("result") <= set(done)
         for kind, ring in self.reference.rings.items():
             assert uids(f"queue:{kind}") == set(ring.start)
             assert (f"finish:{kind}" in keys) == bool(ring.finish)
         if not held:
-            assert not keys & {"index", "queued", "delayed", "leases", "returned", "wake", "seq", "clock"}
+            assert not keys & {"index", "queued", "delayed", "leases", "returned", "wake", "seq", "clock", "pulse"}
 
 
 def test_lua_and_model_agree(shared_server: RedisServer) -> None:

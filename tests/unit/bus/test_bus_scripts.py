@@ -10,6 +10,7 @@ from redis import exceptions as vendor
 
 from headrace_bus import (
     OPERATOR_ACL,
+    BusCorrupt,
     BusDenied,
     BusError,
     BusOutOfMemory,
@@ -21,12 +22,12 @@ from headrace_bus.connection import convert
 from headrace_bus.scripts import ScriptName, script
 
 NAMES: tuple[ScriptName, ...] = get_args(ScriptName)
-OPERATOR_SCRIPTS = {"purge"}
+OPERATOR_SCRIPTS = {"purge", "uids"}
 FOLDER = Path(str(files("headrace_bus") / "lua"))
 
 
 def commands(name: ScriptName) -> set[str]:
-    return {command.lower() for command in re.findall(r"redis\.call\('(\w+)'", script(name).source)}
+    return {command.lower() for command in re.findall(r"(?:redis\.p?call|take)\('(\w+)'", script(name).source)}
 
 
 def allowed(rules: list[str] | tuple[str, ...]) -> set[str]:
@@ -62,9 +63,9 @@ def test_rules_begin_from_nothing_and_admit_no_category(rules: list[str]) -> Non
     assert not allowed(rules) & {"keys", "scan", "flushall", "flushdb", "config", "config|set", "debug", "monitor"}
 
 
-def test_only_what_makes_an_entry_is_refused_at_maxmemory() -> None:
+def test_only_what_makes_an_entry_or_keeps_a_result_is_refused_at_maxmemory() -> None:
     refused = {name for name in NAMES if script(name).source.splitlines()[0] == "#!lua"}
-    assert refused == {"enqueue"}
+    assert refused == {"enqueue", "keep"}
 
 
 def test_scripts_take_their_time_from_the_server_alone() -> None:
@@ -98,7 +99,7 @@ def test_no_unbounded_command() -> None:
         (vendor.ResponseError("NOAUTH Authentication required."), BusDenied),
         (vendor.ResponseError("The user executing the script can't access at least one of the keys"), BusDenied),
         (vendor.OutOfMemoryError("full"), BusOutOfMemory),
-        (vendor.ResponseError("WRONGTYPE"), BusError),
+        (vendor.ResponseError("WRONGTYPE"), BusCorrupt),
         (ConnectionResetError("reset"), BusUnavailable),
     ],
 )

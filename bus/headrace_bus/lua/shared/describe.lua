@@ -1,8 +1,11 @@
--- An entry as inspect and returned tell it.
+-- An entry as inspect and returned tell it; what is longer than any transition writes is left out.
+local LONGEST = 32768
+
 local function describe(uid)
-  local entry = redis.call('HMGET', entry_key(uid), 'attempt', 'state', 'namespace', 'name', 'since', 'worker', 'claimed',
-    'reason', 'failure')
-  if not entry[1] then return false end
-  for i = 1, 9 do entry[i] = entry[i] or '' end
+  local entry = fields(uid, 'attempt', 'state', 'namespace', 'name', 'since', 'worker', 'claimed', 'reason', 'failure')
+  if not entry[1] or #uid > 253 then return false end
+  for i = 1, 9 do
+    if not entry[i] or #entry[i] > LONGEST then entry[i] = '' end
+  end
   return {uid, unpack(entry)}
 end

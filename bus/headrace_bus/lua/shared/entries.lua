@@ -1,20 +1,16 @@
--- Taking an entry out of whatever state it is in.
+-- Taking an entry out of whatever state it is in, or claims to be in.
 
 local function detach(uid)
-  local entry = redis.call('HMGET', entry_key(uid), 'state', 'class', 'namespace', 'member')
-  if entry[1] == 'Queued' then
-    unqueue(uid, entry[2], entry[3], entry[4])
-  elseif entry[1] == 'Delayed' then
-    redis.call('ZREM', P .. 'delayed', uid)
-  elseif entry[1] == 'Leased' then
-    redis.call('ZREM', P .. 'leases', uid)
-  elseif entry[1] == 'Returned' then
-    redis.call('ZREM', P .. 'returned', uid)
-  end
+  local entry = fields(uid, 'class', 'namespace', 'member')
+  if entry[3] and redis.call('ZSCORE', P .. 'queued', uid) then unqueue(uid, entry[1] or '', entry[2] or '', entry[3]) end
+  redis.call('ZREM', P .. 'queued', uid)
+  redis.call('ZREM', P .. 'delayed', uid)
+  redis.call('ZREM', P .. 'leases', uid)
+  redis.call('ZREM', P .. 'returned', uid)
 end
 
 local function forget(uid)
   redis.call('UNLINK', entry_key(uid), envelope_key(uid))
   redis.call('HDEL', P .. 'index', uid)
-  if redis.call('EXISTS', P .. 'index') == 0 then redis.call('DEL', P .. 'seq', P .. 'clock') end
+  if redis.call('EXISTS', P .. 'index') == 0 then redis.call('DEL', P .. 'seq', P .. 'clock', P .. 'pulse') end
 end

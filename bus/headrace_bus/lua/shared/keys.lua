@@ -11,6 +11,33 @@ local function queue_key(class, namespace) return P .. 'queue:' .. class .. ':' 
 local function ring_key(class) return P .. 'ring:' .. class end
 local function finish_key(class) return P .. 'finish:' .. class end
 
+-- Whoever may write the model's keys may write nonsense: what cannot be read counts as absent.
+local ATTEMPT_MAX = 1000000000
+
+local function number(text, default)
+  local value = tonumber(text or default)
+  if value and value > -2^53 and value < 2^53 then return value end
+  return default
+end
+
+-- 0 where there is none.
+local function attempt_number(text)
+  local value = number(text, 0)
+  if value >= 1 and value <= ATTEMPT_MAX then return value end
+  return 0
+end
+
+-- A reply, or false when the key is of another type than the command is for.
+local function readable(reply)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if string.find(reply.err, '^WRONGTYPE') then return false end
+  return error(reply)
+end
+
+local function fields(uid, ...)
+  return readable(redis.pcall('HMGET', entry_key(uid), ...)) or {}
+end
+
 -- The only clock of the bus.
 local function now_ms()
   local time = redis.call('TIME')

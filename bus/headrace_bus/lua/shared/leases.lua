@@ -1,10 +1,10 @@
 -- Leases: who holds one, and how a delivery without a result comes back.
 
-local function holds(uid, attempt, nonce, now)
-  local entry = redis.call('HMGET', entry_key(uid), 'state', 'attempt', 'nonce')
+-- A lease that ran out is its holder's until a sweep has taken it away: nobody else can have got the work before.
+local function holds(uid, attempt, nonce)
+  local entry = fields(uid, 'state', 'attempt', 'nonce')
   if entry[1] ~= 'Leased' or entry[2] ~= attempt or entry[3] ~= nonce then return false end
-  local lease_until = redis.call('ZSCORE', P .. 'leases', uid)
-  return lease_until and tonumber(lease_until) > now
+  return redis.call('ZSCORE', P .. 'leases', uid) ~= false
 end
 
 -- The envelope goes at once: another attempt comes with its own.

@@ -2,7 +2,7 @@
 -- class and namespace a queue (zset: "<sequence>:<uid>" -> score). Formulas and bounds: order.py.
 
 local function virtual_time(class)
-  return tonumber(redis.call('HGET', P .. 'clock', 'vtime:' .. class) or 0)
+  return number(redis.call('HGET', P .. 'clock', 'vtime:' .. class), 0)
 end
 
 -- A namespace without queued work keeps its next start only while that lies ahead of virtual time;
@@ -23,7 +23,7 @@ local function push(uid, class, namespace, score, now)
   local member = string.format('%016d:', redis.call('INCR', P .. 'seq')) .. uid
   redis.call('ZADD', queue, score, member)
   if redis.call('ZCARD', queue) == 1 then
-    local start = tonumber(redis.call('ZSCORE', finish_key(class), namespace) or 0)
+    local start = number(redis.call('ZSCORE', finish_key(class), namespace), 0)
     redis.call('ZADD', ring_key(class), math.max(virtual_time(class), start), namespace)
     redis.call('ZREM', finish_key(class), namespace)
   end
@@ -35,7 +35,7 @@ local function unqueue(uid, class, namespace, member)
   redis.call('ZREM', P .. 'queued', uid)
   redis.call('ZREM', queue_key(class, namespace), member)
   if redis.call('EXISTS', queue_key(class, namespace)) == 0 then
-    leave_ring(class, namespace, tonumber(redis.call('ZSCORE', ring_key(class), namespace) or 0))
+    leave_ring(class, namespace, number(redis.call('ZSCORE', ring_key(class), namespace), 0))
   end
 end
 
@@ -43,7 +43,7 @@ local function next_class(calls_per_task)
   local calls = redis.call('EXISTS', ring_key('Call')) == 1
   local tasks = redis.call('EXISTS', ring_key('Task')) == 1
   if calls and tasks then
-    if tonumber(redis.call('HGET', P .. 'clock', 'calls') or 0) >= calls_per_task then return 'Task' end
+    if number(redis.call('HGET', P .. 'clock', 'calls'), 0) >= calls_per_task then return 'Task' end
     return 'Call'
   end
   return (calls and 'Call') or (tasks and 'Task') or nil
@@ -60,14 +60,14 @@ end
 
 local function head(class)
   local slot = redis.call('ZRANGE', ring_key(class), 0, 0, 'WITHSCORES')
-  local namespace, start = slot[1], tonumber(slot[2])
+  local namespace, start = slot[1], number(slot[2], 0)
   local member = redis.call('ZRANGE', queue_key(class, namespace), 0, 0)[1]
   return member and string.sub(member, 18), member, namespace, start
 end
 
 local function take_head(class, uid, member, namespace, start)
   local queue = queue_key(class, namespace)
-  local cost = math.max(1, tonumber(redis.call('HGET', entry_key(uid), 'cost') or 1))
+  local cost = math.max(1, number(fields(uid, 'cost')[1], 1))
   local finish = start + cost / weight_of(namespace)
   count_class(class)
   redis.call('ZREM', queue, member)

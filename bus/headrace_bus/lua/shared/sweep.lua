@@ -1,13 +1,25 @@
 -- What time alone brings about: leases that ran out, delayed entries that are due.
-local function sweep(now, limit)
-  local expired = redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, limit)
-  for _, uid in ipairs(expired) do to_returned(uid, now, 'LeaseExpired', '') end
-  local due = redis.call('ZRANGEBYSCORE', P .. 'delayed', '-inf', now, 'LIMIT', 0, limit - #expired)
-  for _, uid in ipairs(due) do
-    redis.call('ZREM', P .. 'delayed', uid)
-    local entry = redis.call('HMGET', entry_key(uid), 'class', 'namespace', 'score')
-    push(uid, entry[1], entry[2], entry[3], now)
+local function sweep(now, limit, lease_ms)
+  local moved = 0
+  if redis.call('EXISTS', P .. 'leases') == 0 then
+    redis.call('DEL', P .. 'pulse')
+  elseif pulse(now, lease_ms) <= now then
+    for _, uid in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, limit)) do
+      moved = moved + 1
+      if fields(uid, 'state')[1] == 'Leased' then
+        to_returned(uid, now, 'LeaseExpired', '')
+      else
+        redis.call('ZREM', P .. 'leases', uid)
+      end
+    end
+    if moved > 0 then wake_operator() end
   end
-  if #expired > 0 then wake_operator() end
-  return #expired + #due
+  for _, uid in ipairs(redis.call('ZRANGEBYSCORE', P .. 'delayed', '-inf', now, 'LIMIT', 0, limit - moved)) do
+    moved = moved + 1
+    redis.call('ZREM', P .. 'delayed', uid)
+    local entry = fields(uid, 'class', 'namespace', 'score')
+    local score = number(entry[3])
+    if entry[1] and entry[2] and score then push(uid, entry[1], entry[2], entry[3], now) end
+  end
+  return moved
 end
