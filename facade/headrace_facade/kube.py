@@ -16,6 +16,7 @@ from urllib.parse import quote
 import aiohttp
 
 from headrace_crds import GROUP, VERSION
+from headrace_facade.budget import ByteBudget
 from headrace_facade.errors import (
     BadRequest,
     Conflict,
@@ -32,6 +33,8 @@ from headrace_facade.errors import (
 )
 
 FIELD_MANAGER: Final = "headrace-facade"
+ANSWER_LIMIT_BYTES: Final = 8 * 1024 * 1024
+"""Several times the largest object that an API server stores."""
 _READINESS_KEPT_S: Final = 1.0
 # What the API server puts before its reason: the value (quoted, a number, or what kind of value), the path once more.
 _BEFORE_REASON: Final = re.compile(
@@ -43,18 +46,25 @@ Token = str
 KubeObject = dict[str, Any]
 
 
+class AnswerTooLarge(UpstreamFailed):
+    """More than ANSWER_LIMIT_BYTES: a list has to be asked for in smaller pages."""
+
+
 class KubeClient:
     """LLMTasks at the API server. Raises FacadeError."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, answers: ByteBudget) -> None:
         self._session = session
         self._url = url
+        self._answers = answers
         self._readiness = asyncio.Lock()
         self._ready_until = 0.0
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, url: str, ca_file: str | None, timeout_s: float) -> AsyncIterator["KubeClient"]:
+    async def connect(
+        cls, url: str, ca_file: str | None, timeout_s: float, answers: ByteBudget
+    ) -> AsyncIterator["KubeClient"]:
         """Connections are made when needed, so this succeeds while the API server is away."""
         context = ssl.create_default_context(cafile=ca_file) if url.startswith("https:") else True
         session = aiohttp.ClientSession(
@@ -65,7 +75,7 @@ class KubeClient:
             auto_decompress=True,
         )
         async with session:
-            yield cls(session, url)
+            yield cls(session, url, answers)
 
     async def create_task(self, namespace: str, task: KubeObject, token: Token) -> KubeObject:
         """Strict: a field that the installed CRD does not know is an error and not dropped."""
@@ -75,10 +85,12 @@ class KubeClient:
     async def get_task(self, namespace: str, name: str, token: Token) -> KubeObject:
         return await self._request("GET", f"{_tasks(namespace)}/{quote(name, safe='')}", token)
 
-    async def list_tasks(self, namespace: str, limit: int, continue_: str | None, token: Token) -> KubeObject:
-        """One chunk of a consistent list."""
+    async def list_tasks(
+        self, namespace: str, limit: int, continue_: str | None, token: Token
+    ) -> tuple[KubeObject, int]:
+        """One page of a consistent list, and its size in bytes. Raises AnswerTooLarge."""
         query = {"limit": str(limit)} | ({"continue": continue_} if continue_ else {})
-        return await self._request("GET", _tasks(namespace), token, query=query)
+        return await self._sized("GET", _tasks(namespace), token, query=query)
 
     async def check_ready(self) -> None:
         """Raises Unavailable with the reason. Asked without a token; an answer is kept for a second."""
@@ -102,6 +114,18 @@ class KubeClient:
         query: Mapping[str, str] | None = None,
         body: KubeObject | None = None,
     ) -> KubeObject:
+        answer, _ = await self._sized(method, path, token, query=query, body=body)
+        return answer
+
+    async def _sized(
+        self,
+        method: str,
+        path: str,
+        token: Token,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: KubeObject | None = None,
+    ) -> tuple[KubeObject, int]:
         headers = {"Authorization": f"Bearer {token}"}
         data = None
         if body is not None:
@@ -116,7 +140,7 @@ class KubeClient:
             raise convert(status, {"message": raw[:200].decode(errors="replace")}, retry_after)
         if status >= 300:
             raise convert(status, answer, retry_after)
-        return answer
+        return answer, len(raw)
 
     async def _send(
         self,
@@ -130,11 +154,22 @@ class KubeClient:
             async with self._session.request(
                 method, self._url + path, params=query, headers=headers, data=data, allow_redirects=False
             ) as response:
-                return response.status, response.headers.get("Retry-After"), await response.read()
+                return response.status, response.headers.get("Retry-After"), await self._read(response)
         except TimeoutError as error:
             raise Unavailable("the API server did not answer in time: try again") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable(f"the API server cannot be reached ({type(error).__name__}): try again") from error
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        body = bytearray()
+        with self._answers.share() as share:
+            async for piece in response.content.iter_any():
+                if len(body) + len(piece) > ANSWER_LIMIT_BYTES:
+                    response.close()
+                    raise AnswerTooLarge(f"the API server's answer is larger than {ANSWER_LIMIT_BYTES >> 20} MiB")
+                share.take(len(piece))
+                body += piece
+        return bytes(body)
 
 
 def _tasks(namespace: str) -> str:

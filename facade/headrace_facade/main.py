@@ -52,6 +52,9 @@ async def serve(settings: Settings) -> None:
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=20,
+                # It bounds the size of headers; httptools, which would be taken where it is installed, does not.
+                http="h11",
+                limit_concurrency=settings.connections_limit,
             )
         )
         # When it is done uvicorn raises the signal that ended it once more; that must not end us before our clients.

@@ -2,14 +2,17 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+_METHODS: Final = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
 
 class Metrics:
-    """Labels are bounded: the route's template, never a path."""
+    """Labels are bounded: the route's template, never a path; of the methods those that exist."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -24,6 +27,7 @@ class Metrics:
         self.active = Gauge("headrace_facade_active_requests", "Requests being answered.", registry=self.registry)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        method = method if method in _METHODS else "OTHER"
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
 

@@ -1,4 +1,4 @@
-"""Around every request: trace id, security headers, body limit, log line, metrics, and the answer to a defect.
+"""Around every request: trace id, security headers, limits, log line, metrics, and the answer to a defect.
 
 Pure ASGI and outermost, so that it sees what FastAPI's own middleware answers, too.
 """
@@ -13,9 +13,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 import structlog
+from starlette.datastructures import Headers
 
+from headrace_facade.bearer import bearer_token
+from headrace_facade.budget import Share
 from headrace_facade.context import Context
-from headrace_facade.errors import BadRequest, BodyTooLarge, FacadeError, Internal
+from headrace_facade.errors import BadRequest, BodyTooLarge, FacadeError, Internal, Unavailable
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -23,7 +26,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-BODY_WITHIN_S: Final = 30.0
+BODY_WITHIN_S: Final = 10.0
+_PROBES: Final = {"/healthz", "/readyz"}
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _SECURITY: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -59,6 +63,7 @@ class Guard:
     def __init__(self, app: App, context: Context) -> None:
         self._app = app
         self._context = context
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,9 +76,12 @@ class Guard:
         with (
             structlog.contextvars.bound_contextvars(trace_id=trace_id),
             self._context.metrics.active.track_inprogress(),
+            self._context.bodies.share() as share,
         ):
+            self._under_way += 1
             try:
-                body = await self._read(scope, receive)
+                self._admit(scope)
+                body = await self._read(scope, receive, share)
                 await self._app(scope, _replay(body, receive), answer.send)
             except FacadeError as error:
                 await answer.problem(error)
@@ -83,6 +91,8 @@ class Guard:
                 _log.error("request failed", error=type(error).__name__, stack=stack)
                 if not answer.status:
                     await answer.problem(Internal("an unexpected error: report it with the trace id"))
+            finally:
+                self._under_way -= 1
             seconds = time.monotonic() - began
             # The path holds names only; the query, headers and bodies are never logged.
             _log.info(
@@ -95,8 +105,19 @@ class Guard:
         route = getattr(scope.get("route"), "path", "unmatched")
         self._context.metrics.answered(scope["method"], route, answer.status, seconds)
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
-        """The body, read before it is looked at: bounded in size and time."""
+    def _admit(self, scope: Scope) -> None:
+        """By the headers alone, before anything is read for the caller."""
+        if scope["path"] in _PROBES:
+            return
+        if self._under_way > self._context.settings.requests_limit:
+            raise Unavailable("too many requests are under way: try again")
+        if _takes_a_token(scope):
+            bearer_token(Headers(scope=scope).get("Authorization"))
+
+    async def _read(self, scope: Scope, receive: Receive, share: Share) -> bytes:
+        """The body, read before it is looked at: bounded in size and time. Where no token is needed none is."""
+        if not _takes_a_token(scope):
+            return b""
         limit = self._context.settings.body_limit_bytes
         too_large = BodyTooLarge(f"the body is larger than {limit} bytes: put less into one task")
         declared = dict(scope["headers"]).get(b"content-length", b"0")
@@ -109,13 +130,19 @@ class Guard:
                     message = await receive()
                     if message["type"] != "http.request":
                         raise BadRequest("the client went away")
-                    body += message.get("body", b"")
-                    if len(body) > limit:
+                    piece = message.get("body", b"")
+                    if len(body) + len(piece) > limit:
                         raise too_large
+                    share.take(len(piece))
+                    body += piece
                     if not message.get("more_body", False):
                         return bytes(body)
         except TimeoutError as error:
             raise BadRequest(f"the body did not arrive within {BODY_WITHIN_S:.0f} seconds") from error
+
+
+def _takes_a_token(scope: Scope) -> bool:
+    return str(scope["path"]).startswith("/api/")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -188,7 +188,8 @@ class TaskList(_Answer):
     items: list[TaskSummary]
     """By name. Results are left out: ask for the single task."""
     continue_: Annotated[str | None, Field(alias="continue")] = None
-    """Give it back as `continue` for the next chunk, within five minutes; null on the last one."""
+    """Give it back as `continue` for the next chunk, within five minutes; null on the last one. A chunk of large
+    tasks holds fewer than `limit`."""
     remaining: int | None = None
     """How many tasks follow, where the API server knows."""
 

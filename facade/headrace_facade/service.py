@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel, to_snake
 from headrace_crds import GROUP, VERSION, LLMTask
 from headrace_crds.base import ObjectMeta
 from headrace_crds.task import LLMTaskStatus, Outcome, TaskPhase
+from headrace_facade.chunks import Cursor, Lists, pages
 from headrace_facade.errors import FieldProblem, Invalid, NotFound
 from headrace_facade.kube import KubeClient, KubeObject, Token
 from headrace_facade.schema import (
@@ -57,6 +58,7 @@ class TaskService:
     def __init__(self, kube: KubeClient, default_namespace: str) -> None:
         self._kube = kube
         self._default_namespace = default_namespace
+        self._lists = Lists()
 
     async def create(self, request: CreateTask, token: Token) -> Task:
         namespace = request.namespace or self._default_namespace
@@ -73,14 +75,12 @@ class TaskService:
         return to_task(await self._kube.get_task(match[1], match[2], token))
 
     async def list(self, namespace: str | None, limit: int, continue_: str | None, token: Token) -> TaskList:
-        chunk = await self._kube.list_tasks(namespace or self._default_namespace, limit, continue_, token)
-        metadata = chunk.get("metadata") or {}
+        cursor, summaries = Cursor(limit, continue_), []
+        async with self._lists.slot():
+            async for page in pages(self._kube, namespace or self._default_namespace, cursor, token):
+                summaries += [to_summary(item) for item in page]
         return TaskList.model_validate(
-            {
-                "items": [to_summary(item) for item in chunk.get("items") or []],
-                "continue": metadata.get("continue") or None,
-                "remaining": metadata.get("remainingItemCount"),
-            }
+            {"items": summaries, "continue": cursor.continue_, "remaining": cursor.remaining}
         )
 
 

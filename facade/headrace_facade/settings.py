@@ -25,6 +25,15 @@ class Settings:
     """HEADRACE_DEFAULT_NAMESPACE. Of requests that name none; never read from a token: nobody has verified it here."""
     body_limit_bytes: int = 1024 * 1024
     """Larger request bodies are refused with 413. The API server's own limits are tighter for each field."""
+    bodies_limit_bytes: int = 16 * 1024 * 1024
+    """Bodies held for all requests together; beyond it 503. A body's text takes up to nine times its size while it is
+    parsed and passed on, so that this is what the pod's memory limit is made for."""
+    answers_limit_bytes: int = 32 * 1024 * 1024
+    """Answers of the API server, not yet parsed, held for all requests together; beyond it 503."""
+    requests_limit: int = 256
+    """Requests under way at once, probes aside; beyond it 503."""
+    connections_limit: int = 1024
+    """Open connections; beyond it the server itself answers 503 in plain text, probes included."""
     kube_timeout_s: float = 10.0
     """For one request to the API server, waiting for a connection included."""
 

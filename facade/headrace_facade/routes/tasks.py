@@ -1,19 +1,17 @@
 """`/api/v1/tasks`."""
 
-import re
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 
+from headrace_facade.bearer import bearer_token
 from headrace_facade.context import Context
-from headrace_facade.errors import Unauthenticated
 from headrace_facade.schema import CreateTask, Namespace, Problem, Task, TaskList
 
 LIST_LIMIT: Final = 100
-"""Tasks per chunk: with prompts of 256 KiB each, about 30 MB from the API server."""
+"""Tasks per chunk at most; a chunk of large tasks is shorter."""
 
-_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]{1,16384}=*")
 _bearer = HTTPBearer(
     auto_error=False,
     description="A token of this Kubernetes cluster, such as `kubectl create token NAME`. It is passed on to the API "
@@ -21,11 +19,8 @@ _bearer = HTTPBearer(
 )
 
 
-def bearer_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
-    """The caller's token as it came: it is the API server's to judge."""
-    if credentials is None or not _TOKEN.fullmatch(credentials.credentials):
-        raise Unauthenticated("a bearer token of this Kubernetes cluster is needed: Authorization: Bearer …")
-    return credentials.credentials
+def _token(request: Request) -> str:
+    return bearer_token(request.headers.get("Authorization"))
 
 
 def _context(request: Request) -> Context:
@@ -34,7 +29,7 @@ def _context(request: Request) -> Context:
 
 
 InContext = Annotated[Context, Depends(_context)]
-Bearer = Annotated[str, Depends(bearer_token)]
+Bearer = Annotated[str, Depends(_token)]
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -47,12 +42,13 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         413: "The body is larger than 1 MiB",
         422: "`details.fields` says which field and what to do",
         429: "The API server asks to slow down; see Retry-After",
-        503: "The API server is away; see Retry-After",
+        503: "The API server is away, or the facade has too much to do; see Retry-After",
     }
     return {status: {"model": Problem, "description": words[status]} for status in statuses}
 
 
-router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"])
+# The dependency is for /openapi.json: it refuses nothing.
+router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"], dependencies=[Depends(_bearer)])
 
 
 @router.post(
@@ -79,7 +75,8 @@ async def list_tasks(
         str | None, Query(alias="continue", max_length=8192, description="`continue` of the chunk before.")
     ] = None,
 ) -> TaskList:
-    """Chunk by chunk: go on with `continue` until it is null. All chunks show the same moment."""
+    """Chunk by chunk: go on with `continue` until it is null. All chunks show the same moment; of large tasks
+    a chunk holds fewer than `limit`."""
     return await context.tasks.list(namespace, limit, continue_, token)
 
 

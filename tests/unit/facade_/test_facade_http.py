@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -29,7 +30,7 @@ from headrace_facade.middleware import new_trace_id
 from headrace_facade.settings import Settings
 
 # Nothing listens there.
-SETTINGS = Settings(kube_url="http://127.0.0.1:1", kube_ca_file=None, body_limit_bytes=4096)
+SETTINGS = Settings(kube_url="http://127.0.0.1:1", kube_ca_file=None, body_limit_bytes=4096, bodies_limit_bytes=6000)
 TOKEN = {"Authorization": "Bearer secret.to.nobody"}
 
 
@@ -142,6 +143,61 @@ async def test_a_large_body_is_refused_whether_it_says_so_or_not(http: httpx.Asy
         assert "4096" in body["message"]
 
 
+async def never() -> AsyncIterator[bytes]:
+    """A body that must not be asked for."""
+    raise AssertionError("the body was read")
+    yield b""
+
+
+async def test_without_a_token_no_body_is_read(http: httpx.AsyncClient) -> None:
+    http.headers.pop("Authorization")
+    problem(await http.post("/api/v1/tasks", content=never()), 401, "UNAUTHENTICATED")
+    problem(await http.post("/healthz", content=never()), 405, "METHOD_NOT_ALLOWED")
+    problem(await http.post("/elsewhere", content=never()), 404, "NOT_FOUND")
+
+
+async def test_bodies_share_a_budget_and_give_it_back(http: httpx.AsyncClient, context: Context) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x" * 4000
+        begun.set()
+        await go_on.wait()
+
+    holder = asyncio.create_task(http.post("/api/v1/tasks", content=slow()))
+    await begun.wait()
+    assert context.bodies.held_bytes == 4000
+    body = problem(await http.post("/api/v1/tasks", content=b"x" * 2001), 503, "UNAVAILABLE")
+    assert "request bodies" in body["message"]
+    assert body["details"]["retry_after_seconds"] > 0
+    problem(await http.post("/api/v1/tasks", content=b"x" * 2000), 422, "VALIDATION_FAILED")
+    go_on.set()
+    await holder
+    assert context.bodies.held_bytes == 0
+
+
+async def test_too_many_requests_are_refused_and_probes_are_not(context: Context) -> None:
+    few = replace(context, settings=replace(SETTINGS, requests_limit=1))
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        begun.set()
+        await go_on.wait()
+        yield b""
+
+    transport = httpx.ASGITransport(create_app(few))
+    async with httpx.AsyncClient(transport=transport, base_url="http://facade", headers=TOKEN) as http:
+        holder = asyncio.create_task(http.post("/api/v1/tasks", content=slow()))
+        await begun.wait()
+        answer = await http.get("/api/v1/tasks")
+        assert "under way" in problem(answer, 503, "UNAVAILABLE")["message"]
+        assert answer.headers["Retry-After"]
+        assert (await http.get("/healthz")).status_code == 200
+        go_on.set()
+        await holder
+        assert "cannot be reached" in problem(await http.get("/api/v1/tasks"), 503, "UNAVAILABLE")["message"]
+
+
 async def test_paths_and_methods_that_do_not_exist(http: httpx.AsyncClient) -> None:
     problem(await http.get("/api/v1/nothing"), 404, "NOT_FOUND")
     problem(await http.get("/docs"), 404, "NOT_FOUND")
@@ -202,10 +258,14 @@ async def test_a_defect_is_a_500_that_says_nothing_and_is_logged_without_its_tex
 async def test_requests_are_counted_by_route_and_not_by_path(http: httpx.AsyncClient, context: Context) -> None:
     await http.get("/api/v1/tasks/ns.some-name")
     await http.get("/wp-login.php")
+    await http.request("BREW", "/api/v1/tasks")
+    await http.request("PROPFIND", "/api/v1/tasks")
     text = context.metrics.exposition().decode()
     assert 'headrace_facade_requests_total{method="GET",route="/api/v1/tasks/{task_id}",status="503"} 1.0' in text
     assert 'route="unmatched"' in text
     assert "some-name" not in text
+    assert 'method="OTHER",route="/api/v1/tasks",status="405"} 2.0' in text
+    assert "BREW" not in text
     assert "wp-login" not in text
     assert "headrace_facade_active_requests 0.0" in text
 
