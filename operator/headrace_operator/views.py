@@ -3,14 +3,15 @@
 Only what is needed is kept: prompts, schemas and results stay in the body, which nobody holds on to.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
-from headrace_crds.base import ApiModel
+from headrace_crds.base import GROUP, ApiModel
 from headrace_crds.model import EngineInfo, LLMModel
 from headrace_crds.names import LABEL_MODEL
 from headrace_crds.task import LLMTask
@@ -21,6 +22,8 @@ from headrace_operator.errors import ObjectInvalid
 from headrace_operator.refs import ModelRef, TaskRef
 
 T = TypeVar("T", bound=ApiModel)
+_MODEL_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+"""As the LLMModel's rules have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +84,22 @@ def _parse(kind: type[T], body: Mapping[str, Any]) -> T:
         raise ObjectInvalid(f"{kind.__name__} does not read: {places}"[:500]) from None
 
 
-def model_of(body: Mapping[str, Any]) -> ModelRef:
-    """The model that a runner object belongs to, by its label."""
+def model_of(body: Mapping[str, Any]) -> ModelRef | None:
+    """The model that a runner object belongs to, by its label; None when no model can have that name."""
     metadata = body["metadata"]
-    return ModelRef(metadata["namespace"], (metadata.get("labels") or {}).get(LABEL_MODEL, ""))
+    name = str((metadata.get("labels") or {}).get(LABEL_MODEL, ""))
+    return ModelRef(metadata["namespace"], name) if _MODEL_NAME.fullmatch(name) else None
+
+
+def is_owned_by(body: Mapping[str, Any], ref: ModelRef) -> bool:
+    """Whether its controller is a model of that name, in whatever incarnation."""
+    owners = body["metadata"].get("ownerReferences") or []
+    return any(
+        owner.get("controller")
+        and str(owner.get("apiVersion", "")).startswith(f"{GROUP}/")
+        and (owner.get("kind"), owner.get("name")) == ("LLMModel", ref.name)
+        for owner in owners
+    )
 
 
 def deployment_view(body: Mapping[str, Any]) -> DeploymentView:

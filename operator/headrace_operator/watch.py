@@ -13,15 +13,17 @@ import kopf
 import structlog
 
 from headrace_crds.base import GROUP, VERSION
-from headrace_crds.names import LABEL_MANAGED_BY
+from headrace_crds.names import LABEL_MANAGED_BY, runner_name
 from headrace_operator.context import Context
 from headrace_operator.errors import KubeNotFound, ObjectInvalid
 from headrace_operator.kube import Kube
 from headrace_operator.refs import ModelRef
-from headrace_operator.views import deployment_view, model_of, parse_model, pod_view, task_view
+from headrace_operator.views import deployment_view, is_owned_by, model_of, parse_model, pod_view, task_view
 
-LIST_CHUNK: Final = 50
-"""Objects per page of the first listing: a task may hold 256 KiB."""
+LIST_CHUNK: Final = 20
+"""Objects per page of a listing. Tasks are large, and a page is held whole, parsed, several times over."""
+IDLE_SECONDS: Final = 0.05
+"""So long kopf's worker of an object outlives its last event, which it holds: times the rate, that is memory."""
 CONNECT_SECONDS: Final = 10.0
 REQUEST_SECONDS: Final = 60.0
 STREAM_SECONDS: Final = 600
@@ -78,18 +80,26 @@ def model_seen(kind: str | None, body: dict[str, Any], ctx: Context) -> None:
 
 
 def deployment_seen(kind: str | None, body: dict[str, Any], ctx: Context) -> None:
+    """Anybody may put our labels on a Deployment of theirs: only the one of the model's own name counts."""
     ref = model_of(body)
-    changed = (
-        ctx.store.drop_deployment(ref) if kind == "DELETED" else ctx.store.put_deployment(ref, deployment_view(body))
-    )
-    if changed and ref.name:
-        ctx.models.add(ref)
+    if ref is None or body["metadata"]["name"] != runner_name(ref.name):
+        return
+    gone = kind == "DELETED" or not is_owned_by(body, ref)
+    changed = ctx.store.drop_deployment(ref) if gone else ctx.store.put_deployment(ref, deployment_view(body))
+    _look_at(ref, changed, ctx)
 
 
 def pod_seen(kind: str | None, body: dict[str, Any], ctx: Context) -> None:
     ref, store, name = model_of(body), ctx.store, body["metadata"]["name"]
+    if ref is None:
+        return
     changed = store.drop_pod(ref, name) if kind == "DELETED" else store.put_pod(ref, pod_view(body))
-    if changed and ref.name:
+    _look_at(ref, changed, ctx)
+
+
+def _look_at(ref: ModelRef, changed: bool, ctx: Context) -> None:
+    """A model that is not there has its own event when it comes; labels alone make no work."""
+    if changed and ctx.store.model(ref) is not None:
         ctx.models.add(ref)
 
 
@@ -104,6 +114,7 @@ def settings() -> kopf.OperatorSettings:
     kopf_settings.watching.server_timeout = STREAM_SECONDS
     kopf_settings.watching.client_timeout = STREAM_SECONDS + 30
     kopf_settings.watching.chunk_size = LIST_CHUNK
+    kopf_settings.queueing.idle_timeout = IDLE_SECONDS
     ours = f"{LABEL_MANAGED_BY}=headrace"
     kopf_settings.watching.label_selectors["apps", "v1", "deployments"] = ours
     kopf_settings.watching.label_selectors["", "v1", "pods"] = ours

@@ -26,6 +26,7 @@ class Server:
         self.writes: list[float] = []
         self.silent = False
         self.asked = asyncio.Event()
+        self.written = asyncio.Event()
 
     async def handle(self, request: web.Request) -> web.Response:
         self.asked.set()
@@ -34,6 +35,7 @@ class Server:
         if "/leases" not in request.path:
             if request.method != "GET":
                 self.writes.append(time.monotonic())
+                self.written.set()
             return web.json_response({})
         if request.method == "GET":
             return web.json_response(self.lease or {}, status=200 if self.lease else 404)
@@ -88,8 +90,7 @@ async def test_nothing_is_written_by_a_leader_whose_loop_stood_still(client: Kub
             group.create_task(queue.run(reconcile))
             await asyncio.sleep(0)
             queue.add(-1)
-            while not server.writes:
-                await asyncio.sleep(0.01)
+            await server.written.wait()
             for key in range(200):
                 queue.add(key)
             time.sleep(LEASE_SECONDS)  # noqa: ASYNC251  it is the stall
