@@ -2,9 +2,12 @@
 
 A key is in at most one worker's hands. A key added while it is worked on is due again afterwards. Failures back off
 exponentially; every key has a token bucket, so that nothing that happens makes it due more often than stated.
+Namespaces take turns: what one has in line delays another's by one key, however many they are.
 """
 
 import heapq
+import math
+from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import count
@@ -18,6 +21,8 @@ MAX_PER_MINUTE: Final = BURST + int(60 * PER_SECOND)
 """Reconciles per object in any minute, whatever happens. Each writes the object's status at most once."""
 FIRST_BACKOFF_SECONDS: Final = 0.5
 BACKOFF_LIMIT_SECONDS: Final = 60.0
+REMEMBERED_FAILURES: Final = 1024
+"""Keys that were given up, and whose failures are still counted."""
 
 
 @dataclass(slots=True)
@@ -32,6 +37,8 @@ class Agenda(Generic[K]):
     def __init__(self) -> None:
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
+        self._lines: dict[str, deque[tuple[float, K]]] = {}
+        """What is due, by namespace. The dict's order is whose turn it is."""
         self._order = count()
         self._taken: set[K] = set()
         self._again: dict[K, float] = {}
@@ -53,6 +60,10 @@ class Agenda(Generic[K]):
         """A key that is due, to be finished later; None when there is none."""
         while self._heap and self._heap[0][0] <= now:
             at, _, key = heapq.heappop(self._heap)
+            if self._due.get(key) == at:
+                self._lines.setdefault(_namespace(key), deque()).append((at, key))
+        while self._lines:
+            at, key = self._in_turn()
             if self._due.get(key) != at:
                 continue  # rescheduled since
             bucket = self._refilled(key, now)
@@ -67,6 +78,8 @@ class Agenda(Generic[K]):
 
     def next_due(self) -> float | None:
         """When `take` is worth a try; may be early."""
+        if self._lines:
+            return -math.inf
         return self._heap[0][0] if self._heap else None
 
     def finish(self, key: K, now: float, *, again_after: float | None = None) -> None:
@@ -74,10 +87,17 @@ class Agenda(Generic[K]):
         self._failures.pop(key, None)
         self._put_back(key, now, again_after)
 
-    def fail(self, key: K, now: float) -> float:
-        """The work failed; gives the seconds after which it is due again."""
+    def fail(self, key: K, now: float, *, give_up_after: int | None = None) -> float | None:
+        """The work failed; gives the seconds after which it is due again.
+
+        None: it failed so often in a row that it is tried again only when it is added again, once each time.
+        """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
+        if give_up_after is not None and failures + 1 >= give_up_after:
+            self._put_back(key, now, None)
+            self._forget_failures()
+            return None
         backoff = min(BACKOFF_LIMIT_SECONDS, FIRST_BACKOFF_SECONDS * float(1 << min(failures, 16)))
         self._put_back(key, now, backoff)
         return backoff
@@ -91,6 +111,20 @@ class Agenda(Generic[K]):
             del self._buckets[key]
         if len(self._buckets) > 4 * (len(self._due) + len(self._taken) + 256):
             self._forget_full_buckets(now)
+
+    def _in_turn(self) -> tuple[float, K]:
+        """The first in line of the namespace whose turn it is; that goes to the end."""
+        namespace = next(iter(self._lines))
+        line = self._lines.pop(namespace)
+        first = line.popleft()
+        if line:
+            self._lines[namespace] = line
+        return first
+
+    def _forget_failures(self) -> None:
+        if len(self._failures) > REMEMBERED_FAILURES + len(self._due) + len(self._taken):
+            for key in [key for key in self._failures if key not in self._due and key not in self._taken]:
+                del self._failures[key]
 
     def _schedule(self, key: K, at: float, *, replace: bool = False) -> None:
         present = self._due.get(key)
@@ -109,3 +143,7 @@ class Agenda(Generic[K]):
         for key in [key for key in self._buckets if key not in self._due and key not in self._taken]:
             if self._refilled(key, now).tokens >= BURST:
                 del self._buckets[key]
+
+
+def _namespace(key: object) -> str:
+    return str(getattr(key, "namespace", ""))

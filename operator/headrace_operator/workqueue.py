@@ -20,6 +20,9 @@ Reconcile = Callable[[K], Awaitable[float | None]]
 
 COMPLAIN_SECONDS: Final = 10.0
 """Between two log lines about the same kind of failure: when Redis is away, every key fails."""
+GIVE_UP_AFTER: Final = 10
+"""Failures in a row that another try will not mend: an object that does not read, a defect of ours."""
+TRACED_LIMIT: Final = 1024
 
 _log = structlog.get_logger()
 
@@ -41,6 +44,7 @@ class WorkQueue(Generic[K]):
         self._changed = asyncio.Event()
         self._open = False
         self._complained: dict[str, float] = {}
+        self._traced: set[tuple[K, str]] = set()
 
     def __len__(self) -> int:
         return len(self._agenda)
@@ -73,7 +77,7 @@ class WorkQueue(Generic[K]):
     async def _work(self, reconcile: Reconcile[K]) -> None:
         while (key := await self._next()) is not None:
             started = _now()
-            outcome, again_after, failed = "Done", None, False
+            outcome, again_after, failed, give_up_after = "Done", None, False, None
             try:
                 again_after = await reconcile(key)
             except KubeConflict as error:
@@ -81,12 +85,14 @@ class WorkQueue(Generic[K]):
                 outcome, again_after = error.reason, 0.0
             except (KubeError, BusError, ObjectInvalid) as error:
                 outcome, failed = error.reason, True
+                give_up_after = GIVE_UP_AFTER if isinstance(error, ObjectInvalid) else None
                 self._complain(key, error.reason, str(error))
             except Exception as error:
-                outcome, failed = "Error", True
-                _log.exception("reconcile broke", queue=self.name, key=str(key), error=type(error).__name__)
+                outcome, failed, give_up_after = "Error", True, GIVE_UP_AFTER
+                self._trace(key, error)
             if failed:
-                self._agenda.fail(key, _now())
+                if self._agenda.fail(key, _now(), give_up_after=give_up_after) is None:
+                    self._complain(key, "GivenUp", f"{outcome}: not tried again before something changes")
             else:
                 self._agenda.finish(key, _now(), again_after=again_after)
             self._changed.set()
@@ -98,6 +104,17 @@ class WorkQueue(Generic[K]):
         if now - self._complained.get(reason, -COMPLAIN_SECONDS) >= COMPLAIN_SECONDS:
             self._complained[reason] = now
             _log.warning("reconcile failed", queue=self.name, key=str(key), reason=reason, error=error)
+
+    def _trace(self, key: K, error: Exception) -> None:
+        """The whole traceback once per key and kind of error."""
+        kind = type(error).__name__
+        if (key, kind) in self._traced:
+            self._complain(key, kind, "as before")
+            return
+        if len(self._traced) >= TRACED_LIMIT:
+            self._traced.clear()
+        self._traced.add((key, kind))
+        _log.error("reconcile broke", queue=self.name, key=str(key), error=kind, exc_info=error)
 
     async def _next(self) -> K | None:
         """None when the queue is closed."""
