@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from headrace_runner.engine.failures import REFUSED_EXIT, REPORT_FD_VARIABLE, EngineRefusal, Reporter
+from headrace_runner.engine.heartbeat import Heartbeat
 from headrace_runner.engine.rendering import TemplateRenderer
 from headrace_runner.engine.settings import EngineSettings
 from headrace_runner.engine.state import EngineModel, Stage
@@ -78,7 +79,7 @@ async def _serve(
     from headrace_runner.engine.preparation import Preparation
     from headrace_runner.engine.server import EngineServer
 
-    decode_loop = DecodeLoop(model)
+    decode_loop = DecodeLoop(model, Heartbeat(reporter.beat))
     decode_loop.warm_up()
     preparation = Preparation(model, renderer)
     engine = _describe(model, file, renderer)

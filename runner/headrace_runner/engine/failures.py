@@ -44,5 +44,9 @@ class Reporter:
         """Say why the child is about to exit with REFUSED_EXIT."""
         self._write({"refusal": {"reason": refusal.reason[:64], "message": refusal.message[:4000]}})
 
+    def beat(self, busy: bool) -> None:
+        """Say that the decode thread lives, and whether sequences run."""
+        self._write({"beat": busy})
+
     def _write(self, report: dict[str, Any]) -> None:
         os.write(self._descriptor, json.dumps(report).encode() + b"\n")

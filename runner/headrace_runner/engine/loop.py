@@ -13,6 +13,7 @@ from typing import Final
 import llama_cpp.llama_cpp as llama
 
 from headrace_runner.engine.batch import TokenBatch
+from headrace_runner.engine.heartbeat import Heartbeat
 from headrace_runner.engine.model import BATCH_TOKENS, LoadedModel
 from headrace_runner.engine.protocol import Failure, FinishReason, Reason, Refusal
 from headrace_runner.engine.sampling import SamplerChain
@@ -25,9 +26,10 @@ _NO_SLOT: Final = 1
 class DecodeLoop:
     """Runs jobs on one model. ``run`` is the thread's body and returns after ``stop``."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, heartbeat: Heartbeat) -> None:
         self.max_waiting = max(64, 4 * model.parallelism)
         self._model = model
+        self._heartbeat = heartbeat
         self._memory = llama.llama_get_memory(model.context)
         self._batch = TokenBatch(BATCH_TOKENS)
         self._free = list(range(model.parallelism - 1, -1, -1))
@@ -76,7 +78,10 @@ class DecodeLoop:
         """Work until ``stop``. Raises RuntimeError where llama.cpp is beyond repair: let the process die then."""
         while self._admit():
             if self._running:
+                self._heartbeat.busy()
                 self._step()
+            if not self._running:
+                self._heartbeat.idle()
         for sequence in tuple(self._running):
             self._fail(sequence, Refusal(Reason.ENGINE_STOPPING, "the engine is stopping", retryable=True))
         for job in self._waiting:

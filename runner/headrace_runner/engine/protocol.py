@@ -22,6 +22,7 @@ from typing import Any, Final, Literal
 
 from headrace_runner.engine.frames import ProtocolError
 from headrace_runner.engine.state import EngineModel
+from headrace_runner.engine.untrusted import count, reason_word, sentence, text
 
 
 class Reason(enum.StrEnum):
@@ -225,12 +226,12 @@ def decode_event(body: Mapping[str, Any]) -> Event | None:
             case "hello":
                 return Hello(EngineModel.from_json(body.get("engine")))
             case "progress":
-                return Progress(_str(body["id"]), _count(body["completion_tokens"]))
+                return Progress(text(body["id"]), count(body["completion_tokens"]))
             case "done":
                 return _read_result(body)
             case "error":
                 retryable = body["retryable"] is True
-                return Failure(_str(body["id"]), _str(body["reason"]), _str(body["message"]), retryable)
+                return Failure(text(body["id"]), reason_word(body["reason"]), sentence(body["message"]), retryable)
     except (KeyError, ValueError, TypeError) as error:
         raise ProtocolError(f"a broken {body.get('type')} event: {error!r}") from error
     return None
@@ -241,22 +242,10 @@ def _read_result(body: Mapping[str, Any]) -> GenerationResult:
     if finish_reason not in ("Stop", "Length") or enforcement not in (None, "Grammar"):
         raise ValueError("unknown finish_reason or enforcement")
     return GenerationResult(
-        id=_str(body["id"]),
-        text=_str(body["text"]),
+        id=text(body["id"]),
+        text=text(body["text"]),
         finish_reason=finish_reason,
-        usage=Usage(**{item.name: _count(body["usage"][item.name]) for item in fields(Usage)}),
-        timings=Timings(**{item.name: _count(body["timings"][item.name]) for item in fields(Timings)}),
+        usage=Usage(**{item.name: count(body["usage"][item.name]) for item in fields(Usage)}),
+        timings=Timings(**{item.name: count(body["timings"][item.name]) for item in fields(Timings)}),
         enforcement=enforcement,
     )
-
-
-def _str(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("expected a string")
-    return value
-
-
-def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError("expected a non-negative integer")
-    return value

@@ -21,6 +21,8 @@ class EngineSettings:
     ``context_tokens`` is per sequence and ``parallelism`` the number of sequences: memory grows with their product.
     ``gpu_layers`` None means CPU. ``models_dir`` is where the volume is mounted, so that messages can name paths as the
     user wrote them. ``sandbox`` BestEffort is for ``headrace run``, where no container promises isolation.
+    ``stall_seconds`` without a sign of life while sequences run end the child; a step of a large model on a CPU, up to
+    512 tokens of prompt, has to fit.
     """
 
     model_path: Path
@@ -33,6 +35,7 @@ class EngineSettings:
     gpu_layers: GpuLayers | None = None
     threads: int = 1
     sandbox: Sandbox = "Required"
+    stall_seconds: int = 120
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -59,6 +62,7 @@ class EngineSettings:
             parallelism=_integer(environment, "HEADRACE_PARALLELISM", 1, 1, 256),
             gpu_layers=_gpu_layers(environment),
             threads=_integer(environment, "HEADRACE_THREADS", available_cpus(), 1, 512),
+            stall_seconds=_integer(environment, "HEADRACE_ENGINE_STALL_SECONDS", 120, 5, 86_400),
             sandbox="Required" if sandbox == "Required" else "BestEffort",
         )
 

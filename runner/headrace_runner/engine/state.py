@@ -1,15 +1,21 @@
 """The engine's state file: what the supervisor tells the runner about the engine between connections.
 
-Both containers use this module; it imports neither numpy nor llama_cpp. The supervisor is the only writer.
+Both containers use this module; it imports neither numpy nor llama_cpp. The supervisor is the only writer; a model file
+that takes the engine over is another, so whoever reads trusts neither the file nor its content.
 """
 
 import enum
 import json
 import os
+import re
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
+
+from headrace_runner.engine.untrusted import count, read_small_file, reason_word, sentence, word
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Stage(enum.StrEnum):
@@ -54,15 +60,15 @@ class EngineModel:
         if not isinstance(value, dict):
             raise ValueError("engine: expected an object")
         return cls(
-            architecture=_text(value, "architecture"),
-            context_tokens=_count(value, "context_tokens"),
-            parallelism=_count(value, "parallelism"),
-            quantization=_text(value, "quantization"),
-            parameters=_count(value, "parameters"),
-            size_bytes=_count(value, "size_bytes"),
-            sha256=None if value.get("sha256") is None else _text(value, "sha256"),
-            gpu_layers=_count(value, "gpu_layers"),
-            notes=tuple(str(note)[:500] for note in value.get("notes") or ())[:16],
+            architecture=word(value.get("architecture")),
+            context_tokens=count(value.get("context_tokens")),
+            parallelism=count(value.get("parallelism")),
+            quantization=word(value.get("quantization")),
+            parameters=count(value.get("parameters")),
+            size_bytes=count(value.get("size_bytes")),
+            sha256=None if value.get("sha256") is None else _digest(value["sha256"]),
+            gpu_layers=count(value.get("gpu_layers")),
+            notes=_notes(value.get("notes")),
         )
 
 
@@ -101,38 +107,40 @@ def write_state(path: Path, state: EngineState) -> None:
 def read_state(path: Path | str) -> EngineState:
     """Read the state file.
 
-    A file that is not there yet reads as Starting: the supervisor writes it before anything else. Raises ValueError
-    where the content is not a state.
+    A file that is not there yet reads as Starting: the supervisor writes it before anything else. Raises OSError, and
+    ValueError where the file is not a regular one of at most 64 KiB or its content is not a state.
     """
     try:
-        with Path(path).open("rb") as file:
-            raw = file.read(1 << 20)
+        raw = read_small_file(path)
     except FileNotFoundError:
         return EngineState()
-    value = json.loads(raw)
+    try:
+        value = json.loads(raw)
+    except RecursionError as error:
+        raise ValueError("state file: nested too deep") from error
     if not isinstance(value, dict):
         raise ValueError("state file: expected an object")
     return EngineState(
-        state=Stage(_text(value, "state")),
-        reason=_text(value, "reason"),
-        message=_text(value, "message"),
-        restarts=_count(value, "restarts"),
-        since_ms=_count(value, "since_ms"),
-        percent=None if value.get("percent") is None else _count(value, "percent"),
+        state=Stage(word(value.get("state"))),
+        reason=reason_word(value["reason"]) if value.get("reason") else "",
+        message=sentence(value.get("message")),
+        restarts=count(value.get("restarts")),
+        since_ms=count(value.get("since_ms")),
+        percent=None if value.get("percent") is None else min(100, count(value["percent"])),
         sandboxed=value.get("sandboxed") is True,
         engine=None if value.get("engine") is None else EngineModel.from_json(value["engine"]),
     )
 
 
-def _text(value: dict[str, Any], name: str) -> str:
-    found = value.get(name)
-    if not isinstance(found, str):
-        raise ValueError(f"{name}: expected a string")
-    return found[:4096]
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise ValueError("sha256: expected 64 hexadecimal digits")
+    return value
 
 
-def _count(value: dict[str, Any], name: str) -> int:
-    found = value.get(name)
-    if not isinstance(found, int) or isinstance(found, bool) or found < 0:
-        raise ValueError(f"{name}: expected a non-negative integer")
-    return found
+def _notes(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise ValueError("notes: expected a list")
+    return tuple(sentence(note) for note in value[:16])

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from headrace_runner.engine.backoff import Backoff
 from headrace_runner.engine.failures import MAX_REPORT_BYTES, REFUSED_EXIT, REPORT_FD_VARIABLE, EngineRefusal
+from headrace_runner.engine.heartbeat import Pulse
 from headrace_runner.engine.seccomp import SandboxUnavailable, install_filter
 from headrace_runner.engine.settings import EngineSettings
 from headrace_runner.engine.state import EngineModel, EngineState, Stage, write_state
@@ -60,6 +61,8 @@ class Supervisor:
         self._stopping = False
         self._backoff = Backoff()
         self._oom_kills = 0
+        self._pulse = Pulse(settings.stall_seconds)
+        self._stalled = False
         self._spawned = 0.0
         self._wake, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -85,6 +88,7 @@ class Supervisor:
 
     def _run_child(self) -> None:
         self._refusal, self._stage, self._serving_since = None, Stage.STARTING, None
+        self._pulse, self._stalled = Pulse(self._settings.stall_seconds), False
         reports, child_end = os.pipe2(os.O_CLOEXEC)
         os.set_inheritable(child_end, True)
         # ggml would start a debugger to print where it aborted, which the filter forbids anyway.
@@ -114,8 +118,10 @@ class Supervisor:
         buffer = b""
         sources = [self._wake, reports]
         while self._child is not None:
-            ready, _, _ = select.select(sources, [], [])
-            if reports in ready:
+            ready, _, _ = select.select(sources, [], [], self._pulse.left_seconds(time.monotonic()))
+            if not ready:
+                self._end_stalled()
+            elif reports in ready:
                 chunk = os.read(reports, MAX_REPORT_BYTES)
                 if not chunk:
                     sources.remove(reports)
@@ -129,12 +135,27 @@ class Supervisor:
                 self._drain_wakeups()
                 self._reap()
 
+    def _end_stalled(self) -> None:
+        """A step does not end: a driver or a defect holds it. Runners learn it by the end of their connections."""
+        self._stalled = True
+        self._pulse.beat(False, 0.0)
+        message = f"the engine gave no sign of life for {self._settings.stall_seconds} s while sequences ran"
+        # Now and not when it is reaped: a process that hangs in the kernel does not die of a signal either.
+        self._write(Stage.RESTARTING, reason="EngineStalled", message=message, engine=None)
+        _log("engine stalled", stall_seconds=self._settings.stall_seconds)
+        if self._child is not None:
+            os.kill(self._child, signal.SIGKILL)
+
     def _take_report(self, line: bytes) -> None:
         try:
             report = json.loads(line)
             if "refusal" in report:
                 refusal = report["refusal"]
                 self._refusal = EngineRefusal(str(refusal["reason"])[:64], str(refusal["message"])[:4096])
+                return
+            if "beat" in report:
+                if not self._stalled:
+                    self._pulse.beat(report["beat"] is True, time.monotonic())
                 return
             self._stage = Stage(report["stage"])
             percent = report.get("percent")
@@ -161,10 +182,12 @@ class Supervisor:
             _log("engine refused to serve", reason=self._refusal.reason)
         else:
             served = self._serving_since is not None
-            message = self._describe_death()
+            reason, message = "EngineCrashed", self._describe_death()
+            if self._stalled:
+                reason, message = "EngineStalled", self._state.message
             restarts = self._state.restarts + 1
             state = Stage.RESTARTING if served else Stage.FAILED
-            self._write(state, reason="EngineCrashed", message=message, restarts=restarts, engine=None)
+            self._write(state, reason=reason, message=message, restarts=restarts, engine=None)
             _log("engine child died", cause=message, restarts=restarts)
         served_seconds = 0.0 if self._serving_since is None else time.monotonic() - self._serving_since
         return self._backoff.next_seconds(served_seconds)

@@ -167,6 +167,36 @@ async def test_killed_while_generating_it_is_lost_restarted_and_works_again(mode
     await client.aclose()
 
 
+async def test_a_child_that_hangs_is_killed_and_works_again(model_path, start_engine) -> None:
+    engine = start_engine(model_path, HEADRACE_ENGINE_STALL_SECONDS="5")
+    engine.wait_serving()
+    client = await EngineClient.connect(engine.socket)
+    task = await running(client, "1")
+    os.kill(engine.child_pid(), signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(EngineLost):
+        await asyncio.wait_for(task, 20)
+    assert time.monotonic() - began >= 3
+    stalled = await asyncio.to_thread(engine.wait, lambda state: state.restarts == 1)
+    assert (stalled.state, stalled.reason) == (Stage.RESTARTING, "EngineStalled")
+    assert "no sign of life for 5 s" in stalled.message
+    await asyncio.to_thread(engine.wait_serving)
+    async with await EngineClient.connect(engine.socket) as again:
+        assert (await again.generate(Generate("1", prompt="hi", parameters=SHORT))).text
+    await client.aclose()
+
+
+async def test_a_child_that_has_nothing_to_do_may_be_silent(model_path, start_engine) -> None:
+    engine = start_engine(model_path, HEADRACE_ENGINE_STALL_SECONDS="5")
+    engine.wait_serving()
+    async with await EngineClient.connect(engine.socket) as client:
+        assert (await client.generate(Generate("1", prompt="hi", parameters=SHORT))).text
+        end = time.monotonic() + 7
+        await asyncio.to_thread(engine.wait, lambda _: time.monotonic() > end)
+        assert engine.state().restarts == 0
+        assert not client.closed.is_set()
+
+
 async def test_while_it_is_not_serving_nobody_can_connect(model_path, start_engine) -> None:
     engine = start_engine(model_path)
     with pytest.raises(EngineLost):

@@ -25,10 +25,13 @@ from headrace_runner.engine.protocol import (
 )
 from headrace_runner.engine.requests import MAX_SCHEMA_BYTES, decode_request
 from headrace_runner.engine.state import EngineModel
+from headrace_runner.engine.untrusted import MAX_COUNT
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 ID = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
-COUNT = st.integers(0, 2**53)
+COUNT = st.integers(0, MAX_COUNT)
+WORD = st.from_regex(r"[A-Za-z][A-Za-z0-9]{0,63}", fullmatch=True)
+LINE = st.text("aZ09 .,:'äß☃", max_size=40)
 PARAMETERS = st.builds(
     Parameters,
     temperature=st.none() | st.floats(0, 10),
@@ -50,20 +53,20 @@ REQUESTS = st.one_of(
 )
 MODEL = st.builds(
     EngineModel,
-    architecture=TEXT,
+    architecture=LINE,
     context_tokens=COUNT,
     parallelism=COUNT,
-    quantization=TEXT,
+    quantization=LINE,
     parameters=COUNT,
     size_bytes=COUNT,
-    sha256=st.none() | TEXT,
+    sha256=st.none() | st.text("0123456789abcdef", min_size=64, max_size=64),
     gpu_layers=COUNT,
-    notes=st.lists(TEXT, max_size=3).map(tuple),
+    notes=st.lists(LINE, max_size=3).map(tuple),
 )
 EVENTS = st.one_of(
     st.builds(Hello, MODEL),
     st.builds(Progress, ID, COUNT),
-    st.builds(Failure, ID, TEXT, TEXT, st.booleans()),
+    st.builds(Failure, ID, WORD, LINE, st.booleans()),
     st.builds(
         GenerationResult,
         id=ID,

@@ -27,11 +27,13 @@ def test_all_values() -> None:
             "HEADRACE_PARALLELISM": "16",
             "HEADRACE_GPU_LAYERS": "All",
             "HEADRACE_THREADS": "3",
+            "HEADRACE_ENGINE_STALL_SECONDS": "7",
             "HEADRACE_ENGINE_SANDBOX": "BestEffort",
         }
     )
     assert settings.model_sha256 == "ab" * 32
     assert (settings.context_tokens, settings.parallelism, settings.threads) == (8192, 16, 3)
+    assert settings.stall_seconds == 7
     assert (settings.gpu_layers, settings.sandbox) == ("All", "BestEffort")
     assert EngineSettings.from_environment({**MINIMAL, "HEADRACE_GPU_LAYERS": "20"}).gpu_layers == 20
     assert EngineSettings.from_environment({**MINIMAL, "HEADRACE_GPU_LAYERS": "0"}).gpu_layers is None
@@ -48,6 +50,7 @@ def test_all_values() -> None:
         ("HEADRACE_GPU_LAYERS", "all"),
         ("HEADRACE_GPU_LAYERS", "10000"),
         ("HEADRACE_THREADS", "-1"),
+        ("HEADRACE_ENGINE_STALL_SECONDS", "4"),
         ("HEADRACE_ENGINE_SANDBOX", "Off"),
         ("HEADRACE_ENGINE_SOCKET", "/run/" + "x" * 103),
     ],

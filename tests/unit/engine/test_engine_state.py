@@ -7,7 +7,7 @@ import pytest
 
 from headrace_runner.engine.state import EngineModel, EngineState, Stage, read_state, write_state
 
-MODEL = EngineModel("llama", 1024, 4, "Q4_1", 135, 98, "ab", 0, ("a note",))
+MODEL = EngineModel("llama", 1024, 4, "Q4_1", 135, 98, "ab" * 32, 0, ("a note",))
 
 
 def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
