@@ -7,7 +7,7 @@ from headrace_operator.context import Applied, Context, bus_key
 from headrace_operator.decide.children import redis_user
 from headrace_operator.decide.plans import ModelPlan
 from headrace_operator.decide.snapshots import ModelSnapshot
-from headrace_operator.errors import KubeNotFound
+from headrace_operator.errors import KubeNotFound, NotLeading
 from headrace_operator.kube import MODELS
 from headrace_operator.refs import ModelRef
 from headrace_operator.views import deployment_view, parse_model
@@ -35,13 +35,20 @@ async def apply(plan: ModelPlan, s: ModelSnapshot, ctx: Context) -> float | None
 
 async def _retire(ref: ModelRef, now_ms: int, ctx: Context) -> None:
     """Nothing of the model stays in Redis. Its tasks find an empty queue and draw their conclusions."""
-    await ctx.bus.purge(bus_key(ref))
+    if not await ctx.leads():
+        raise NotLeading(f"{ref} is left to whoever leads")
+    # In this order: whoever is still connected could write while its keys go, and a registration that stands until
+    # all is done is what the sweep finds after a crash in between.
     await ctx.bus.revoke(redis_user(ref))
+    await ctx.bus.purge(bus_key(ref))
     if ref in ctx.memory.granted or ref in ctx.memory.registered:
         _log.info("model retired", model=str(ref))
     ctx.memory.applied.pop(ref, None)
+    ctx.memory.probed.pop(ref, None)
     ctx.memory.granted.pop(ref, None)
     ctx.memory.registered.discard(ref)
+    ctx.memory.inherited.discard(ref)
+    ctx.memory.complaints.pop(ref, None)
     ctx.explanations.forget(ref)
     ctx.memory.replaced_ms[ref] = now_ms
     for view in ctx.store.open_tasks_of(ref):
@@ -59,18 +66,24 @@ async def _grant(s: ModelSnapshot, ctx: Context) -> None:
     if ctx.memory.granted.get(s.ref) != stands:
         await ctx.bus.grant(bus_key(s.ref), redis_user(s.ref), s.redis_password)
         ctx.memory.granted[s.ref] = stands
+    ctx.memory.inherited.discard(s.ref)
 
 
 async def _apply_children(plan: ModelPlan, s: ModelSnapshot, ctx: Context) -> None:
     if s.model is None:
         return
+    versions: dict[str, str] = {}
     for manifest in plan.children:
         body = await ctx.kube.apply(manifest, uid=plan.uids.get(manifest["kind"], ""))
+        versions[manifest["kind"]] = body["metadata"]["resourceVersion"]
         if manifest["kind"] == "Deployment":
             view = deployment_view(body)
             ctx.store.put_deployment(s.ref, view)
             metadata = s.model.metadata
-            ctx.memory.applied[s.ref] = Applied(metadata.uid, metadata.generation, view.generation, ctx.monotonic())
+            ctx.memory.applied[s.ref] = Applied(
+                metadata.uid, metadata.generation, view.generation, ctx.monotonic(), versions
+            )
+            ctx.memory.probed[s.ref] = ctx.monotonic()
     _log.info("children applied", model=str(s.ref), generation=s.model.metadata.generation)
 
 

@@ -3,16 +3,18 @@
 from typing import Final
 
 import structlog
+from pydantic import ValidationError
 
-from headrace_bus import BusOutOfMemory, EnqueueOutcome, Envelope, WorkClass
+from headrace_bus import BusOutOfMemory, EnqueueOutcome, Envelope, PayloadTooLarge, WorkClass
 from headrace_crds.model import LLMModel
+from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask
 from headrace_crds.work import Work, resolve
 from headrace_operator import announce
 from headrace_operator.context import Context, bus_key
 from headrace_operator.decide.plans import Enqueue, TaskPlan
 from headrace_operator.decide.snapshots import TaskSnapshot
-from headrace_operator.errors import KubeNotFound
+from headrace_operator.errors import KubeNotFound, WorkUnacceptable
 from headrace_operator.kube import TASKS
 from headrace_operator.refs import TaskRef
 from headrace_operator.views import milliseconds, parse_task, task_view
@@ -24,7 +26,9 @@ _log = structlog.get_logger()
 
 
 async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
-    """Seconds after which to look again. Raises KubeConflict when the object changed since it was observed."""
+    """Seconds after which to look again. Raises KubeConflict when the object changed since it was observed, and
+    WorkUnacceptable for what no queue will take: then the status is written already.
+    """
     key, task = bus_key(s.ref.model), s.task
     if plan.status is not None and task is not None:
         if plan.explains_only and not ctx.explanations.take(s.ref.model):
@@ -57,12 +61,17 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
 
 async def _enqueue(wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskRef, ctx: Context) -> None:
     ref = about.model
-    envelope = _envelope(task, resolve(task, model), wanted.attempt)
+    try:
+        envelope = _envelope(task, resolve(task, model), wanted.attempt)
+    except ValueError as error:
+        raise WorkUnacceptable(Reason.INVALID_WORK, _places(error)) from None
     try:
         if ref not in ctx.memory.registered:
             await ctx.bus.register(bus_key(ref))
             ctx.memory.registered.add(ref)
         outcome = await ctx.bus.enqueue(bus_key(ref), envelope, not_before_ms=wanted.not_before_ms)
+    except PayloadTooLarge as error:
+        raise WorkUnacceptable(Reason.INPUT_TOO_LARGE, f"{error}: shorten it") from None
     except BusOutOfMemory:
         ctx.memory.refused_attempts[about] = wanted.attempt
         raise
@@ -70,6 +79,14 @@ async def _enqueue(wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskR
     if outcome is EnqueueOutcome.STALE:
         # It was completed, or a later attempt is there: the next look sees which.
         _log.info("enqueue came too late", task=f"{envelope.namespace}/{envelope.name}", attempt=wanted.attempt)
+
+
+def _places(error: ValueError) -> str:
+    """pydantic's text would quote the prompt."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    places = {".".join(str(part) for part in each["loc"]) for each in error.errors(include_input=False)}
+    return f"the task's parameters and the model's defaults do not fit together: {', '.join(sorted(places))}"
 
 
 def _envelope(task: LLMTask, work: Work, attempt: int) -> Envelope:

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,6 +32,8 @@ class Applied:
     generation: int
     deployment_generation: int
     at: float
+    versions: Mapping[str, str]
+    """Kind to resourceVersion: another one means that somebody else wrote, or deleted."""
 
 
 @dataclass(slots=True)
@@ -39,9 +41,13 @@ class Memory:
     """Of the leader, lost with it: everything here saves work and decides nothing that the objects do not say."""
 
     applied: dict[ModelRef, Applied] = field(default_factory=dict)
+    probed: dict[ModelRef, float] = field(default_factory=dict)
+    """When the children that are not watched were looked at last."""
     granted: dict[ModelRef, tuple[str, str]] = field(default_factory=dict)
     """Redis' run_id and the model's uid for which the runners' user stands."""
     registered: set[ModelRef] = field(default_factory=set)
+    inherited: set[ModelRef] = field(default_factory=set)
+    """Registered when this leadership began, and not looked at yet: the keys may be a deleted model's."""
     replaced_ms: dict[ModelRef, int] = field(default_factory=dict)
     refused_attempts: dict[TaskRef, int] = field(default_factory=dict)
     """The attempt whose enqueue Redis refused whole."""
@@ -61,6 +67,11 @@ class Health:
     leading: bool = False
 
 
+async def always() -> bool:
+    """A process that nobody competes with."""
+    return True
+
+
 @dataclass(slots=True)
 class Context:
     """One per process."""
@@ -78,6 +89,8 @@ class Context:
     health: Health = field(default_factory=Health)
     monotonic: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
+    leads: Callable[[], Awaitable[bool]] = always
+    """Asked before what no resourceVersion fences."""
 
     @classmethod
     def build(cls, settings: Settings, kube: Kube, bus: Bus) -> "Context":

@@ -2,7 +2,9 @@
 
 The client's own `leaderelection` keeps its lock in an annotation, measures by the wall clock, never gives up a lock on
 exit and may hang in a renewal beyond its deadline; hence these lines. Another's lease counts as ended when it did not
-change for its duration by *our* monotonic clock. A deposed leader that does not know yet is fenced by resourceVersion.
+change for its duration by *our* monotonic clock. What a deposed leader that does not know yet writes into
+objects is fenced by resourceVersion and by the time that is left of its lease. Its writes into Redis (enqueue, purge,
+grant, revoke) are not: `leads` is asked before a model is retired, and the next leader's sweep repairs the rest.
 """
 
 import asyncio
@@ -59,6 +61,14 @@ class Election:
     def seconds_left(self) -> float:
         """How long the work may still write; by the clock alone, so that it holds when nothing was scheduled."""
         return self._until - self.monotonic()
+
+    async def leads(self) -> bool:
+        """Whether the lease is ours, by the clock and by the API server's word. Raises KubeError."""
+        if self.seconds_left() <= 0:
+            return False
+        lease = await self.kube.get(LEASES, self.namespace, LEASE_NAME)
+        ours = lease is not None and (lease.get("spec") or {}).get("holderIdentity") == self.identity
+        return ours and self.seconds_left() > 0
 
     async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
         """Waits to be the leader, then works until the work ends or fails, the lease is lost, or it is cancelled.

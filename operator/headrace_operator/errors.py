@@ -11,6 +11,8 @@ KubeError
 
 from typing import ClassVar
 
+from headrace_crds.reasons import Reason
+
 
 class KubeError(Exception):
     """`message` is the server's; it is bounded and never quotes a spec."""
@@ -43,6 +45,20 @@ class KubeUnavailable(KubeError):
 
     reason = "ApiServerUnavailable"
     retryable = True
+
+
+class WorkUnacceptable(Exception):
+    """The bus will never take this task's envelope: `reason` is one for people."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class NotLeading(Exception):
+    """Another may lead: what cannot be fenced is left to it."""
+
+    reason: ClassVar[str] = "NotLeading"
 
 
 class ObjectInvalid(Exception):

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Final
 
+from headrace_bus import BusError
 from headrace_operator import sweep
 from headrace_operator.context import Context, Memory
 from headrace_operator.reaper import Reaper
@@ -17,7 +18,7 @@ async def lead(ctx: Context) -> None:
     """Until cancelled."""
     # What another leader did in between is not remembered here.
     ctx.memory = Memory(redis_run_id=ctx.memory.redis_run_id)
-    while not await check_redis(ctx):  # noqa: ASYNC110  Redis has no event to wait for
+    while not await _begin(ctx):  # noqa: ASYNC110  Redis has no event to wait for
         await asyncio.sleep(REDIS_RETRY_SECONDS)
 
     async def task(ref: TaskRef) -> float | None:
@@ -41,3 +42,14 @@ async def lead(ctx: Context) -> None:
             # Here, and not after the group: it ends only when its last part has.
             ctx.health.leading = False
             ctx.metrics.leading.set(0)
+
+
+async def _begin(ctx: Context) -> bool:
+    """Whether Redis answers, and told whose keys stand in it."""
+    if not await check_redis(ctx):
+        return False
+    try:
+        ctx.memory.inherited = await sweep.registered_models(ctx)
+    except BusError:
+        return False
+    return True

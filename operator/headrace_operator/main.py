@@ -27,10 +27,12 @@ def main() -> int:
     logs.configure()
     try:
         settings = Settings.from_environment(os.environ)
-        return asyncio.run(run(settings))
+        settings.redis_url()
     except ValueError as error:
         _log.error("settings are not usable", error=str(error))
         return 2
+    try:
+        return asyncio.run(run(settings))
     except KubeError as error:
         _log.error("the API server is not usable", reason=error.reason, error=str(error))
         return 1
@@ -53,6 +55,7 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> int:
                 kube, settings.namespace, settings.identity, settings.election_lease_seconds, give_up=_end_at_once
             )
             kube.fence(election.seconds_left)
+            ctx.leads = election.leads
             parts = {"leader": election.lead(lambda: lead(ctx)), "redis": watch_redis(ctx), "watches": watching()}
             return await _until_one_ends(parts, stop)
         finally:

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from headrace_bus import BusCorrupt
 from headrace_crds.base import ConditionStatus, find_condition
 from headrace_crds.model import LLMModel
 from headrace_crds.names import runner_name
@@ -10,12 +11,13 @@ from headrace_operator.decide.children import KINDS
 from headrace_operator.decide.snapshots import DeploymentView, LiveChild, ModelSnapshot, Ownership, Report
 from headrace_operator.kube import CHILDREN, CLAIMS, DEPLOYMENTS, MODELS, Body
 from headrace_operator.refs import ModelRef
-from headrace_operator.views import controller_uid, deployment_view, parse_model, report
+from headrace_operator.views import controller_uid, deployment_view, milliseconds, parse_model, report
 
+OLDER_LIMIT: Final = 100
 CHILDREN_RESYNC_SECONDS: Final = 300.0
-"""Children that are not watched (ServiceAccount, RoleBinding, Secret, NetworkPolicy) are applied again this often."""
-UNREADY_RESYNC_SECONDS: Final = 60.0
-"""The same while no runner serves: the cause may be a child that somebody deleted."""
+"""Children are applied again this often, whatever is known of them."""
+UNWATCHED: Final = ("ServiceAccount", "RoleBinding", "Secret", "NetworkPolicy")
+"""Watching them would take rights to list them. Their metadata is looked at with every sweep instead."""
 
 
 async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
@@ -28,7 +30,7 @@ async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
     if model is None or model.metadata.deletion_timestamp is not None:
         return ModelSnapshot(ref=ref, now_ms=now_ms, model=None, runner=ctx.settings.runner)
     deployment, live = ctx.store.deployment(ref), None
-    if children_due(ref, model, deployment, ctx):
+    if children_due(ref, model, deployment, ctx) or await _children_changed(ref, ctx):
         live, deployment = await _live_children(ref, model, ctx)
     return ModelSnapshot(
         ref=ref,
@@ -41,8 +43,22 @@ async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
         reports=await _reports(ref, ctx),
         live=live,
         served_uid=ctx.memory.granted.get(ref, ("", ""))[1],
+        queue_older=ref in ctx.memory.inherited and await _queue_is_older(ref, model, ctx),
         claim_missing=await _claim_missing(model, ctx),
     )
+
+
+async def _queue_is_older(ref: ModelRef, model: LLMModel, ctx: Context) -> bool:
+    """Asked only before the first status, which every incarnation's first look writes."""
+    if model.status is not None and model.status.observed_generation:
+        return False
+    created_ms = milliseconds(model.metadata.creation_timestamp) or 0
+    try:
+        page = await ctx.bus.uids(bus_key(ref), limit=OLDER_LIMIT)
+        entries = [await ctx.bus.inspect(bus_key(ref), uid) for uid in page.entries]
+    except BusCorrupt:
+        return True
+    return any(entry is not None and entry.since_ms < created_ms for entry in entries)
 
 
 def children_due(ref: ModelRef, model: LLMModel, deployment: DeploymentView | None, ctx: Context) -> bool:
@@ -55,8 +71,22 @@ def children_due(ref: ModelRef, model: LLMModel, deployment: DeploymentView | No
         applied.uid != model.metadata.uid
         or applied.generation != model.metadata.generation
         or applied.deployment_generation != deployment.generation
-        or age_seconds > (CHILDREN_RESYNC_SECONDS if _is(model, "Available") else UNREADY_RESYNC_SECONDS)
+        or age_seconds > CHILDREN_RESYNC_SECONDS
     )
+
+
+async def _children_changed(ref: ModelRef, ctx: Context) -> bool:
+    """Whether somebody else wrote or deleted a child that is not watched: four small requests per sweep."""
+    applied, now = ctx.memory.applied.get(ref), ctx.monotonic()
+    # Models are looked at every so many seconds, and not to the millisecond.
+    if applied is None or now - ctx.memory.probed.get(ref, 0.0) < 0.9 * ctx.settings.sweep_seconds:
+        return False
+    ctx.memory.probed[ref] = now
+    for kind in UNWATCHED:
+        body = await ctx.kube.probe(CHILDREN[kind], ref.namespace, runner_name(ref.name))
+        if body is None or body["metadata"]["resourceVersion"] != applied.versions.get(kind):
+            return True
+    return False
 
 
 async def _live_children(ref: ModelRef, model: LLMModel, ctx: Context) -> tuple[list[LiveChild], DeploymentView | None]:

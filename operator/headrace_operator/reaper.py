@@ -3,12 +3,15 @@
 import asyncio
 from typing import Final
 
+from headrace_bus import Returned
 from headrace_operator.context import Context, bus_key
 from headrace_operator.loops import contained, every
 from headrace_operator.observe_task import named_by_entry
 from headrace_operator.refs import ModelRef
 
 RETURNED_LIMIT: Final = 100
+RETURNED_PAGES: Final = 50
+"""Per look; what is beyond is found by the sweep."""
 LISTEN_AGAIN_SECONDS: Final = 2.0
 FORGET_SECONDS: Final = 30.0
 """After this long a delivery that still lies there is told to the queue again."""
@@ -33,10 +36,20 @@ class Reaper:
         async with contained(ref, "reap", self._ctx):
             await self._ctx.bus.reap(bus_key(ref))
         async with contained(ref, "returned", self._ctx):
-            for returned in await self._ctx.bus.returned(bus_key(ref), limit=RETURNED_LIMIT):
-                if (ref, returned.uid, returned.attempt) not in self._told:
-                    self._told.add((ref, returned.uid, returned.attempt))
-                    self._ctx.tasks.add(named_by_entry(ref, returned.uid, returned.name, self._ctx))
+            # Those that cannot be decided yet, because the API server refuses them, must not hide those behind them.
+            last: Returned | None = None
+            for _ in range(RETURNED_PAGES):
+                page = await self._ctx.bus.returned(bus_key(ref), limit=RETURNED_LIMIT, after=last)
+                for returned in page:
+                    self._tell(ref, returned)
+                if len(page) < RETURNED_LIMIT:
+                    break
+                last = page[-1]
+
+    def _tell(self, ref: ModelRef, returned: Returned) -> None:
+        if (ref, returned.uid, returned.attempt) not in self._told:
+            self._told.add((ref, returned.uid, returned.attempt))
+            self._ctx.tasks.add(named_by_entry(ref, returned.uid, returned.name, self._ctx))
 
     async def _reap(self) -> None:
         async def once() -> None:

@@ -6,7 +6,7 @@ from headrace_operator.decide import model as decide_model
 from headrace_operator.decide import task as decide_task
 from headrace_operator.decide.plans import ModelPlan
 from headrace_operator.decide.snapshots import ModelSnapshot
-from headrace_operator.errors import KubeConflict, KubeRefused
+from headrace_operator.errors import KubeConflict, KubeRefused, WorkUnacceptable
 from headrace_operator.kube import MODELS
 from headrace_operator.refs import ModelRef, TaskRef
 from headrace_operator.views import parse_model
@@ -17,8 +17,14 @@ async def reconcile_task(ref: TaskRef, ctx: Context) -> float | None:
     snapshot = await observe_task.observe(ref, ctx)
     if snapshot is None:
         return None
-    plan = decide_task.decide(snapshot)
-    return await apply_task.apply(plan, snapshot, ctx)
+    try:
+        return await apply_task.apply(decide_task.decide(snapshot), snapshot, ctx)
+    except WorkUnacceptable as error:
+        snapshot = await observe_task.observe(ref, ctx)
+        if snapshot is None or snapshot.task is None:
+            return None
+        plan = decide_task.unacceptable(snapshot, snapshot.task, error.reason, str(error))
+        return await apply_task.apply(plan, snapshot, ctx)
 
 
 async def reconcile_model(ref: ModelRef, ctx: Context) -> float | None:

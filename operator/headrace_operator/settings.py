@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 from headrace_operator.decide.snapshots import RunnerSettings
 
+_REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 _PULL_POLICIES: Final = ("IfNotPresent", "Always", "Never")
 
 
@@ -73,8 +75,19 @@ class Settings:
         )
 
     def redis_url(self) -> str:
-        """The URL with user and password. Raises ValueError where the file cannot be read."""
-        return _read("HEADRACE_REDIS_URL_FILE", self.redis_url_file).decode().strip()
+        """The URL with user and password. Raises ValueError, which never quotes it."""
+        name = "HEADRACE_REDIS_URL_FILE"
+        data = _read(name, self.redis_url_file)
+        try:
+            url = data.decode().strip()
+            parts = urlsplit(url)
+            usable = parts.scheme in _REDIS_SCHEMES and (parts.port or 1) > 0 and bool(parts.hostname or parts.path)
+        except ValueError:
+            # Its text holds pieces of the URL, and a password with a slash in it ends up where a port should be.
+            usable = False
+        if not usable:
+            raise ValueError(f"{name}: not a redis://, rediss:// or unix:// URL; percent-encode user and password")
+        return url
 
 
 def _runner(environment: Mapping[str, str], namespace: str) -> RunnerSettings:

@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from headrace_bus import EntryState, UidState
 from headrace_operator.context import Context, bus_key
 from headrace_operator.errors import KubeError
 from headrace_operator.kube import MODELS, TASKS, Resource
@@ -57,14 +58,15 @@ async def sweep(ctx: Context) -> None:
         ctx.memory.granted.pop(ref, None)
         ctx.models.add(ref)
     ctx.memory.registered |= registered & known
-    held: dict[ModelRef, dict[str, int]] = {}
+    held: dict[ModelRef, dict[str, UidState]] = {}
     for ref in sorted(registered | known):
         async with contained(ref, "sweep", ctx):
             held[ref] = await _surplus(ref, ctx)
     for view in ctx.store.tasks():
         # What a model's keys hold speaks for that model's tasks alone; what could not be read, for none.
-        entries = held.get(view.ref.model, {})
-        differs = view.phase in ("Queued", "Running") and entries.get(view.ref.uid) != view.attempt
+        entry = held.get(view.ref.model, {}).get(view.ref.uid)
+        held_as_told = entry is not None and entry.attempt == view.attempt and entry.state is not EntryState.RETURNED
+        differs = view.phase in ("Queued", "Running") and not held_as_told
         overlooked = view.phase in ("", "Waiting") and (view.phase == "" or view.ref.model in known)
         if view.behind or (not view.finished and not view.deleting and (differs or overlooked)):
             ctx.tasks.add(view.ref)
@@ -80,14 +82,14 @@ async def registered_models(ctx: Context) -> set[ModelRef]:
     return served
 
 
-async def _surplus(ref: ModelRef, ctx: Context) -> dict[str, int]:
-    """Every uid that the bus holds for the model, with its attempt; those without an open object are enqueued."""
-    held: dict[str, int] = {}
+async def _surplus(ref: ModelRef, ctx: Context) -> dict[str, UidState]:
+    """Every uid that the bus holds for the model, its attempt and state; those without an open object are enqueued."""
+    held: dict[str, UidState] = {}
     cursor = 0
     while True:
         page = await ctx.bus.uids(bus_key(ref), cursor, limit=UID_CHUNK)
-        held.update(page.attempts)
-        for uid in page.attempts:
+        held.update(page.entries)
+        for uid in page.entries:
             view = ctx.store.task(uid)
             if view is not None and view.ref.model == ref:
                 if view.finished or view.deleting:

@@ -12,7 +12,7 @@ import structlog
 
 from headrace_bus import BusError
 from headrace_operator.agenda import Agenda
-from headrace_operator.errors import KubeConflict, KubeError, ObjectInvalid
+from headrace_operator.errors import KubeConflict, KubeError, NotLeading, ObjectInvalid
 
 K = TypeVar("K", bound=Hashable)
 Reconcile = Callable[[K], Awaitable[float | None]]
@@ -83,7 +83,7 @@ class WorkQueue(Generic[K]):
             except KubeConflict as error:
                 # The object changed under our hands: look again, at a rate that the agenda bounds.
                 outcome, again_after = error.reason, 0.0
-            except (KubeError, BusError, ObjectInvalid) as error:
+            except (KubeError, BusError, ObjectInvalid, NotLeading) as error:
                 outcome, failed = error.reason, True
                 give_up_after = GIVE_UP_AFTER if isinstance(error, ObjectInvalid) else None
                 self._complain(key, error.reason, str(error))

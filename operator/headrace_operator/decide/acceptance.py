@@ -14,6 +14,9 @@ from headrace_crds.task import INPUT_LIMIT_BYTES, LLMTask
 ESCAPED_INPUT_LIMIT_BYTES: Final = 960 * 1024
 """Of the input as JSON: control characters take six bytes there, and an envelope has room for 1 MiB."""
 
+MESSAGE_OVERHEAD_BYTES: Final = 48
+"""What a message's role, names and punctuation take in an envelope."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -42,13 +45,15 @@ def input_too_large(task: LLMTask) -> Refusal | None:
 
 
 def input_too_large_as_json(task: LLMTask) -> Refusal | None:
-    size_bytes = sum(len(json.dumps(text, ensure_ascii=False).encode()) for text in _texts(task))
+    texts = _texts(task)
+    size_bytes = sum(len(json.dumps(text, ensure_ascii=False).encode()) for text in texts)
+    size_bytes += MESSAGE_OVERHEAD_BYTES * len(texts)
     if size_bytes <= ESCAPED_INPUT_LIMIT_BYTES:
         return None
     return Refusal(
         Reason.INPUT_TOO_LARGE,
         f"input and schema have {size_bytes} bytes as JSON, {ESCAPED_INPUT_LIMIT_BYTES} are allowed: "
-        "remove control characters",
+        "remove control characters, or join messages",
     )
 
 

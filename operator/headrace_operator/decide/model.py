@@ -25,7 +25,7 @@ def decide(s: ModelSnapshot) -> ModelPlan:
     """One plan for one look."""
     if s.model is None:
         return ModelPlan("gone", retire=True)
-    retire = s.served_uid not in ("", s.model.metadata.uid)
+    retire = replaced(s, s.model)
     foreign = next((child for child in s.live or () if child.ownership is Ownership.FOREIGN), None)
     if foreign is not None:
         return _told(s, s.model, "name conflict", name_conflict(foreign), retire=retire)
@@ -43,6 +43,13 @@ def decide(s: ModelSnapshot) -> ModelPlan:
         children=manifests,
         uids={child.kind: child.uid for child in s.live or () if child.ownership is Ownership.OURS},
     )
+
+
+def replaced(s: ModelSnapshot, model: LLMModel) -> bool:
+    """What stands in Redis is another incarnation's. An operator that did not see the deletion tells it by work that is
+    older than the model; the credentials of older runners end with the grant.
+    """
+    return s.served_uid != model.metadata.uid if s.served_uid else s.queue_older
 
 
 def refused(s: ModelSnapshot, model: LLMModel, message: str) -> ModelPlan:

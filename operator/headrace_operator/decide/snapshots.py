@@ -172,5 +172,7 @@ class ModelSnapshot:
     """What stands under the children's names; None when the children are not due to be applied."""
     served_uid: str = ""
     """Uid of the incarnation whose queue and Redis user stand; empty when none is known."""
+    queue_older: bool = False
+    """Looked for when an operator begins: its queue holds work that was handed out before this incarnation existed."""
     claim_missing: bool = False
     """The PersistentVolumeClaim was looked for and does not exist."""

@@ -82,6 +82,19 @@ def not_acceptable(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     )
 
 
+def unacceptable(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) -> TaskPlan:
+    """The queue refused the envelope for good: no further attempt would fare better."""
+    if task.status is not None and task.status.outcome is not None:
+        return decide(s)
+    status = task_status.failed(task, reason, message, now_ms=s.now_ms, attempts=task_status.records_of(task))
+    return TaskPlan(
+        "refused by the queue",
+        status=status,
+        remove=s.held is not None,
+        announcement=Announcement("Warning", reason, message),
+    )
+
+
 def delivery_returned(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     attempt = task_status.attempt_of(task)
     if attempt == 0 or s.held is None or s.held.returned is None or s.held.attempt != attempt:

@@ -3,6 +3,7 @@
 import pytest
 from operator_cases import task
 
+from headrace_crds.task import LLMTask, LLMTaskSpec, Message
 from headrace_operator.decide.acceptance import refusal
 
 LIMIT = 256 * 1024
@@ -61,3 +62,14 @@ def test_messages_count_together() -> None:
     found = refusal(task(prompt=None, messages=turns))
     assert found is not None
     assert "280000 bytes" in found.message
+
+
+def test_what_messages_take_beside_their_text_counts() -> None:
+    turns = [{"role": "user", "content": "a"}] * 21_000
+    found = refusal(LLMTask.model_construct(**{**dict(task()), "spec": many(turns)}))
+    assert found is not None
+    assert found.reason == "InputTooLarge"
+
+
+def many(turns: list[dict[str, str]]) -> LLMTaskSpec:
+    return task().spec.model_copy(update={"prompt": None, "messages": [Message.model_validate(t) for t in turns]})

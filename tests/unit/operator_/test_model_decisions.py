@@ -427,3 +427,17 @@ def test_ready_is_announced_once() -> None:
 
 def test_the_ref_reads_as_namespace_and_name() -> None:
     assert str(MODEL) == "team-a/qwen"
+
+
+@pytest.mark.parametrize(
+    ("served_uid", "queue_older", "retired"),
+    [
+        pytest.param("", False, False, id="a model that nobody knew"),
+        pytest.param("model-uid", False, False, id="the one that is served"),
+        pytest.param("model-uid", True, False, id="its own work was there before"),
+        pytest.param("another-uid", False, True, id="made again under our eyes"),
+        pytest.param("", True, True, id="made again while no operator ran"),
+    ],
+)
+def test_what_a_predecessor_left_is_retired(served_uid: str, queue_older: bool, retired: bool) -> None:
+    assert decide(model_snapshot(model(), served_uid=served_uid, queue_older=queue_older)).retire is retired

@@ -80,3 +80,21 @@ def test_an_allowance_is_used_up_and_comes_back() -> None:
     assert sum(allowance.take("a") for _ in range(100)) == 10
     allowance.forget("a")
     assert allowance.take("a")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://operator:PASSW/ORD@redis:6379/0", "http://operator:PASSWORD@redis", "redis://[PASSWORD", "PASSWORD", ""],
+)
+def test_a_url_that_is_none_is_named_and_never_quoted(environment: dict[str, str], url: str) -> None:
+    Path(environment["HEADRACE_REDIS_URL_FILE"]).write_text(url)
+    with pytest.raises(ValueError, match="HEADRACE_REDIS_URL_FILE") as caught:
+        Settings.from_environment(environment).redis_url()
+    assert "PASSW" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_only_watched_namespaces_are_served(environment: dict[str, str]) -> None:
+    assert Settings.from_environment(environment).serves("anywhere")
+    some = Settings.from_environment({**environment, "HEADRACE_WATCH_NAMESPACES": "team-a"})
+    assert (some.serves("team-a"), some.serves("team-b")) == (True, False)

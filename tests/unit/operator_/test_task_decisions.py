@@ -27,11 +27,12 @@ from operator_cases import (
 )
 
 from headrace_crds.outcome import timestamp
+from headrace_crds.reasons import Reason
 from headrace_crds.task import INPUT_LIMIT_BYTES, LLMTask
 from headrace_operator.decide import waiting
 from headrace_operator.decide.plans import Enqueue, TaskPlan
 from headrace_operator.decide.snapshots import Held, Place
-from headrace_operator.decide.task import COMPLETION_GRACE_SECONDS, SETTLED, decide
+from headrace_operator.decide.task import COMPLETION_GRACE_SECONDS, SETTLED, decide, unacceptable
 
 COMMITTED = timestamp(NOW_MS - 3_000)
 AN_OLD_LEASE = Held(1, Place.LEASED, NOW_MS - 600_000)
@@ -548,3 +549,17 @@ def test_settled_does_nothing() -> None:
     assert TaskPlan("as it should be") == SETTLED
     assert Enqueue(1) != Enqueue(2)
     assert str(TASK) == "team-a/summary"
+
+
+def test_what_the_queue_never_takes_ends_the_task() -> None:
+    plan = unacceptable(snapshot(task(queued(3)), held=held("Queued", 2)), task(queued(3)), Reason.INPUT_TOO_LARGE, "m")
+    assert summary(plan) == {
+        "phase": "Failed",
+        "attempt": 3,
+        "retries": 0,
+        "reason": "InputTooLarge",
+        "outcome": "Failed",
+        "remove": True,
+    }
+    done = task(finished())
+    assert unacceptable(snapshot(done), done, Reason.INPUT_TOO_LARGE, "m") == SETTLED
