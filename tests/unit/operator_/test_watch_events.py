@@ -21,10 +21,15 @@ class Keys(list[ModelRef]):
 
 
 @pytest.fixture
-def ctx() -> Context:
+def due() -> Keys:
+    return Keys()
+
+
+@pytest.fixture
+def ctx(due: Keys) -> Context:
     store = Store()
     store.put_model(MODEL, model())
-    return cast("Context", SimpleNamespace(store=store, models=Keys()))
+    return cast("Context", SimpleNamespace(store=store, models=due))
 
 
 def child(name: str, label: str, **metadata: Any) -> dict[str, Any]:
@@ -38,21 +43,21 @@ def owned_by(name: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("label", ["", "Bad_Name_1", "a.b", "a" * 41, "-a", "a/b", "a\n"])
-def test_a_label_that_no_model_can_have_makes_no_key(label: str, ctx: Context) -> None:
+def test_a_label_that_no_model_can_have_makes_no_key(label: str, ctx: Context, due: Keys) -> None:
     assert model_of(child("p", label)) is None
     watch.pod_seen("ADDED", child("p", label), ctx)
     watch.deployment_seen("ADDED", child(f"headrace-{label}", label, **owned_by(label)), ctx)
-    assert ctx.models == []
+    assert due == []
 
 
-def test_a_label_of_a_model_that_is_not_there_makes_no_key(ctx: Context) -> None:
+def test_a_label_of_a_model_that_is_not_there_makes_no_key(ctx: Context, due: Keys) -> None:
     watch.pod_seen("ADDED", child("p", "absent"), ctx)
-    assert ctx.models == []
+    assert due == []
 
 
-def test_a_pod_of_the_model_makes_it_due(ctx: Context) -> None:
+def test_a_pod_of_the_model_makes_it_due(ctx: Context, due: Keys) -> None:
     watch.pod_seen("ADDED", child("p", MODEL.name), ctx)
-    assert ctx.models == [MODEL]
+    assert due == [MODEL]
     assert [pod.name for pod in ctx.store.pods(MODEL)] == ["p"]
 
 
@@ -68,25 +73,25 @@ def test_a_pod_of_the_model_makes_it_due(ctx: Context) -> None:
     ],
     ids=["name", "no owner", "another model's", "another kind", "another group", "no controller"],
 )
-def test_a_foreign_deployment_is_not_stored(foreign: dict[str, Any], ctx: Context) -> None:
+def test_a_foreign_deployment_is_not_stored(foreign: dict[str, Any], ctx: Context, due: Keys) -> None:
     watch.deployment_seen("ADDED", foreign, ctx)
     assert ctx.store.deployment(MODEL) is None
-    assert ctx.models == []
+    assert due == []
 
 
-def test_a_foreign_deployment_neither_replaces_nor_removes_the_model_s_own(ctx: Context) -> None:
+def test_a_foreign_deployment_neither_replaces_nor_removes_the_model_s_own(ctx: Context, due: Keys) -> None:
     watch.deployment_seen("ADDED", child(f"headrace-{MODEL.name}", MODEL.name, **owned_by(MODEL.name)), ctx)
     for kind in ("ADDED", "DELETED"):
         watch.deployment_seen(kind, child("another-name", MODEL.name, **owned_by(MODEL.name)), ctx)
     assert ctx.store.deployment(MODEL) is not None
-    assert ctx.models == [MODEL]
+    assert due == [MODEL]
 
 
-def test_a_deployment_that_lost_its_owner_is_dropped(ctx: Context) -> None:
+def test_a_deployment_that_lost_its_owner_is_dropped(ctx: Context, due: Keys) -> None:
     watch.deployment_seen("ADDED", child(f"headrace-{MODEL.name}", MODEL.name, **owned_by(MODEL.name)), ctx)
     watch.deployment_seen("MODIFIED", child(f"headrace-{MODEL.name}", MODEL.name), ctx)
     assert ctx.store.deployment(MODEL) is None
-    assert ctx.models == [MODEL, MODEL]
+    assert due == [MODEL, MODEL]
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../secrets/x", "a/b", "a%2Fb", "A", "a?b", "a..b", "a\n", "a" * 254])
