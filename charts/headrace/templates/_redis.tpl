@@ -71,6 +71,15 @@ save ""
 maxmemory {{ .Values.redis.maxMemory }}
 maxmemory-policy noeviction
 tcp-keepalive 60
+# Any pod may label itself a runner and connect. Idle connections end; those that block or subscribe are not idle to Redis, and
+# clients open others when they need them.
+maxclients {{ .Values.redis.maxClients }}
+timeout 300
+# Whoever does not read its replies is cut off: hard bytes, then soft bytes for seconds. Replies are at most a few MiB.
+client-output-buffer-limit normal 32mb 16mb 30
+client-output-buffer-limit pubsub 8mb 2mb 30
+# All connections' buffers together; the one that holds most goes first.
+maxmemory-clients 64mb
 {{ end -}}
 
 {{/* Rolls the pods when users or configuration change: Redis reads both only when it starts. */}}

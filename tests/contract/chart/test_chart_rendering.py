@@ -5,6 +5,8 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,8 @@ def pod_specs(rendered: list[Document]) -> dict[str, Any]:
 
 
 def test_the_api_server_takes_everything(kubectl: Kubectl, namespace: str, rendered: list[Document]) -> None:
-    kubectl.ok("create", "serviceaccount", "default", "-n", namespace)
+    # A controller manager, where there is one, makes it.
+    kubectl.run("create", "serviceaccount", "default", "-n", namespace)
     for document in rendered:
         if document["kind"] == "CustomResourceDefinition":
             continue  # tests/contract/crds
@@ -105,7 +108,8 @@ def test_the_api_server_takes_everything(kubectl: Kubectl, namespace: str, rende
 
 def test_every_pod_meets_pod_security_restricted(kubectl: Kubectl, namespace: str, rendered: list[Document]) -> None:
     kubectl.ok("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
-    kubectl.ok("create", "serviceaccount", "default", "-n", namespace)
+    # A controller manager, where there is one, makes it.
+    kubectl.run("create", "serviceaccount", "default", "-n", namespace)
     pods = pod_specs(rendered)
     assert len(pods) >= 2
     for name, template in pods.items():
@@ -227,12 +231,38 @@ def test_runner_and_facade_have_the_rights_they_should(helm: Helm) -> None:
 def test_redis_lets_in_what_it_should(helm: Helm) -> None:
     policy = named(helm.render(), "NetworkPolicy", "headrace-redis")["spec"]
     peers = policy["ingress"][0]["from"]
-    components = {p["podSelector"]["matchLabels"].get("app.kubernetes.io/component") for p in peers[:2]}
-    assert components == {"operator", "facade"}
-    assert "namespaceSelector" not in peers[0]
-    assert peers[2]["namespaceSelector"] == {}
-    assert peers[2]["podSelector"]["matchLabels"].items() <= runner_labels("m").items()
+    operator, runners = peers
+    assert operator["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "operator"
+    assert "namespaceSelector" not in operator
+    assert runners["namespaceSelector"] == {}
+    assert runners["podSelector"]["matchLabels"].items() <= runner_labels("m").items()
     assert policy["egress"] == []
+
+
+def test_operator_and_facade_let_in_what_they_should(helm: Helm) -> None:
+    def ports(name: str, *settings: str) -> dict[int, list[Any] | None]:
+        spec = named(helm.render(*settings), "NetworkPolicy", name)["spec"]
+        assert spec["policyTypes"] == ["Ingress"]
+        return {rule["ports"][0]["port"]: rule.get("from") for rule in spec["ingress"]}
+
+    test = {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "test"}}}
+
+    def peers(found: list[Any] | None) -> list[Any]:
+        """The release's own test by its component alone."""
+        assert found is not None
+        for peer in found:
+            for label in ("name", "instance"):
+                peer.get("podSelector", {}).get("matchLabels", {}).pop(f"app.kubernetes.io/{label}", None)
+        return found
+
+    assert ports("headrace-facade") == {8000: None}
+    assert {port: peers(found) for port, found in ports("headrace-operator").items()} == {8080: [test]}
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    chosen = ("--set-json", "networkPolicies.metrics.from=" + json.dumps([monitoring]))
+    assert ports("headrace-facade", *chosen) == {8000: None, 9090: [monitoring]}
+    assert peers(ports("headrace-operator", *chosen)[8080]) == [test, monitoring]
+    behind = ports("headrace-facade", "--set-json", "networkPolicies.facade.from=" + json.dumps([monitoring]))
+    assert peers(behind[8000]) == [test, monitoring]
 
 
 def env_of(rendered: list[Document], deployment: str) -> dict[str, str | None]:
@@ -259,16 +289,17 @@ def test_templates_do_not_print_a_values_name_that_is_missing(helm: Helm) -> Non
     assert "<no value>" not in (CHART / "templates/NOTES.txt").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def own_redis(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, dict[str, str]]]:
+@contextmanager
+def served(helm: Helm, folder: Path, timeout_s: int = 300) -> Iterator[tuple[int, dict[str, str]]]:
     """A real Redis with the chart's own configuration and users. Yields its port and the Secret."""
-    folder = tmp_path_factory.mktemp("redis")
     rendered = helm.render()
     config = named(rendered, "ConfigMap", "headrace-redis")["data"]["redis.conf"]
     secret: dict[str, str] = named(rendered, "Secret", "headrace-redis")["stringData"]
     port = 20000 + int(time.time() * 1000) % 20000
     config = config.replace("/etc/redis/", f"{folder}/").replace("dir /data", f"dir {folder}")
     config = config.replace("port 6379", f"port {port}").replace("bind * -::*", "bind 127.0.0.1")
+    assert "\ntimeout 300\n" in config
+    config = config.replace("\ntimeout 300\n", f"\ntimeout {timeout_s}\n")
     (folder / "redis.conf").write_text(config, encoding="utf-8")
     (folder / "users.acl").write_text(secret["users.acl"], encoding="utf-8")
     log = (folder / "log").open("wb")
@@ -282,6 +313,12 @@ def own_redis(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             yield port, secret
         finally:
             server.terminate()
+
+
+@pytest.fixture(scope="module")
+def own_redis(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, dict[str, str]]]:
+    with served(helm, tmp_path_factory.mktemp("redis")) as it:
+        yield it
 
 
 def test_redis_starts_with_the_charts_configuration(own_redis: tuple[int, dict[str, str]]) -> None:
@@ -301,6 +338,44 @@ def test_redis_starts_with_the_charts_configuration(own_redis: tuple[int, dict[s
         runner.set("headrace:{ns/model}:seq", "1")
         with pytest.raises(redis.exceptions.NoPermissionError):
             runner.set("headrace:{ns/other}:seq", "1")
+
+
+def test_redis_ends_idle_connections_and_not_those_that_wait(helm: Helm, tmp_path: Path) -> None:
+    """At one second instead of 300: a blocked reader and a subscriber stay, and a pool connects again by itself."""
+    with served(helm, tmp_path, timeout_s=1) as (port, secret):
+        url = secret["operator-url"].split("@")[0] + f"@127.0.0.1:{port}/0"
+        with (
+            redis.Redis.from_url(url) as operator,
+            redis.Redis.from_url(url) as reader,
+            redis.Redis.from_url(url) as watcher,
+            watcher.pubsub() as subscription,
+            redis.Redis.from_url(url, single_connection_client=True, retry=None) as idle,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            subscription.psubscribe("headrace:wake:*")
+            subscription.get_message(timeout=5)
+            before = idle.info("clients")
+            assert before["maxclients"] == 2000
+            blocked = pool.submit(reader.blpop, ["headrace:{a/b}:wake"], 20)
+            deadline = time.monotonic() + 15
+            # The rest: this one, the blocked reader and the subscriber.
+            while (left := operator.info("clients")["connected_clients"]) > 3:
+                assert time.monotonic() < deadline, left
+                time.sleep(0.1)
+            with pytest.raises(redis.exceptions.ConnectionError):
+                idle.connection.read_response()
+            operator.publish("headrace:wake:a/b", "x")
+            message = subscription.get_message(timeout=5)
+            assert message is not None
+            assert message["data"] == b"x"
+            operator.rpush("headrace:{a/b}:wake", "y")
+            assert blocked.result(5) == (b"headrace:{a/b}:wake", b"y")
+            # Its connection was idle since then, and closed.
+            deadline = time.monotonic() + 15
+            while operator.info("clients")["connected_clients"] > 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            assert reader.ping()
 
 
 def test_redis_admits_nobody_without_a_password_but_the_probe(own_redis: tuple[int, dict[str, str]]) -> None:

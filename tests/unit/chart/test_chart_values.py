@@ -80,6 +80,8 @@ def test_every_value_is_commented_where_it_stands() -> None:
 
 def test_images_are_pinned() -> None:
     assert VALUES["images"]["redis"].rpartition(":")[2].count(".") == 2
+    patch = tuple(int(part) for part in VALUES["images"]["redis"].rpartition(":")[2].removesuffix("-alpine").split("."))
+    assert patch >= (7, 4, 6), "CVE-2025-49844"
     assert VALUES["images"]["operator"] == VALUES["images"]["runner"] == ""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     assert chart["version"]
