@@ -160,7 +160,7 @@ class LLMTaskSpec(ApiModel):
             "prompt holds more than 262144 bytes in UTF-8: shorten it",
             ".prompt",
         ),
-        # In characters: counting the bytes of up to 1,024 messages is over the API server's cost budget. Accept counts them.
+        # In characters: counting the bytes of 1,024 messages is over the API server's cost budget. Accept counts them.
         Rule(
             "!has(self.messages) || self.messages.map(m, size(m.content)).sum() <= 262144",
             "messages hold more than 262144 characters together: shorten them",

@@ -18,6 +18,7 @@ from headrace_runner.lease import LeaseKeeper
 from headrace_runner.logs import error_keys
 from headrace_runner.metrics import Metrics
 from headrace_runner.report import Reporter
+from headrace_runner.rotation import until_rotated
 from headrace_runner.settings import RunnerSettings, SettingsError
 from headrace_runner.slots import Slots
 from headrace_runner.validate import Validator
@@ -76,7 +77,7 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
         )
         claims = Claims(deck, lease_ms=settings.lease_ms)
         _log.info("runner started", model=str(settings.model), slots=slots.sequences)
-        async with _running(engine.keep(), reporter.run(), claims.run()) as broken:
+        async with _running(engine.keep(), reporter.run(), claims.run(), until_rotated(settings.redis_url)) as broken:
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait({stopped, *broken}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()

@@ -3,18 +3,18 @@
 import asyncio
 from typing import Final
 
-PARKED_LIMIT: Final = 256
-"""Results waiting for the API server; with 32 KiB each at most 8 MiB, and above it nothing more is claimed."""
+PARKED_PER_SEQUENCE: Final = 8
+"""Results that may wait for the API server; above it nothing more is claimed, as it might be generated in vain."""
 
 
 class Slots:
     """Counts; usable from one event loop."""
 
-    def __init__(self, sequences: int, *, parked_limit: int = PARKED_LIMIT) -> None:
+    def __init__(self, sequences: int, *, parked_limit: int | None = None) -> None:
         self.sequences = sequences
         self.generating = 0
         self.parked = 0
-        self._parked_limit = parked_limit
+        self._parked_limit = PARKED_PER_SEQUENCE * sequences if parked_limit is None else parked_limit
         self._changed = asyncio.Event()
 
     @property
