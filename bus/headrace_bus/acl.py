@@ -1,9 +1,9 @@
 """Redis ACL rules per component: what each may touch, and nothing else.
 
 Rules are meant for `ACL SETUSER name reset on >… <rules>`. Redis checks keys and channels inside
-scripts too, so a runner cannot reach another model's keys by writing a script of its own. What ACLs
-do not prevent: a hostile runner can fill memory through its own keys, or keep the server busy with a
-script that does not end.
+scripts too. A runner brings no script of its own: it calls by digest what the operator has loaded, because
+a script that does not end stops the server for everybody. What ACLs do not prevent: a hostile
+runner can fill memory through its own keys.
 """
 
 import re
@@ -13,7 +13,8 @@ from headrace_bus.keys import CHANNEL_PREFIX, ModelKey, key_prefix, wake_channel
 
 # AUTH and HELLO need no rule. SELECT is for URLs that name a database; key patterns hold in each.
 _CONNECT: Final = ("+ping", "+select")
-_SCRIPTS: Final = ("+evalsha", "+eval", "+script|load")
+_CALLS: Final = "+evalsha"
+_LOADS: Final = "+eval +script|load +script|exists"
 
 # What the transitions call, by data type; `tests/unit/bus/test_bus_scripts.py` compares this with the Lua files.
 _TRANSITIONS: Final = (
@@ -40,7 +41,7 @@ def acl_rules(model: ModelKey) -> list[str]:
         f"~{key_prefix(model)}*",
         "resetchannels",
         f"&{wake_channel(model)}",
-        *_commands(*_CONNECT, *_SCRIPTS, *_TRANSITIONS, "+blpop"),
+        *_commands(*_CONNECT, _CALLS, *_TRANSITIONS, "+blpop"),
     ]
 
 
@@ -49,7 +50,7 @@ OPERATOR_ACL: Final[tuple[str, ...]] = (
     "~headrace:*",
     "resetchannels",
     f"&{CHANNEL_PREFIX}*",
-    *_commands(*_CONNECT, *_SCRIPTS, *_TRANSITIONS, _OPERATOR_ONLY, _OPERATOR_GRANTS, "+blpop"),
+    *_commands(*_CONNECT, _CALLS, _LOADS, *_TRANSITIONS, _OPERATOR_ONLY, _OPERATOR_GRANTS, "+blpop"),
 )
 """Everything of Headrace, and the runners' users."""
 

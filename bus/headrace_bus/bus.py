@@ -348,8 +348,9 @@ class Bus:
     async def grant(self, model: ModelKey, user: str, password: str) -> None:
         """Makes or resets the Redis user of a model's runners; another password ends the connections made with the old.
 
-        A restart of Redis forgets the user (`ServerState.run_id`).
+        A restart of Redis forgets the user (`ServerState.run_id`), and the scripts that runners may call but not load.
         """
+        await self._connection.load_scripts()
         digest = hashlib.sha256(password.encode()).hexdigest()
         if await self._passwords(user_name(user)) not in ([], [digest.encode()]):
             # SETUSER alone leaves connections that have authenticated.

@@ -7,7 +7,7 @@ late. What may be repeated is decided here, by the caller's word, once.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from redis import exceptions as vendor
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -139,7 +139,18 @@ class Connection:
         except BusError as error:
             if not isinstance(error.__cause__, vendor.NoScriptError):
                 raise
-        return await self.command("EVAL", wanted.source, 1, prefix, *args)
+        try:
+            return await self.command("EVAL", wanted.source, 1, prefix, *args)
+        except BusDenied as error:
+            raise BusUnavailable(f"{name} is not loaded yet; the operator does that with its next grant") from error
+
+    async def load_scripts(self) -> None:
+        """Every script that Redis does not hold, for those who may call but not load."""
+        scripts = [script(name) for name in get_args(ScriptName)]
+        held = await self.command("SCRIPT", "EXISTS", *(each.sha for each in scripts))
+        for each, there in zip(scripts, held, strict=True):
+            if not there:
+                await self.command("SCRIPT", "LOAD", each.source)
 
     async def pop(self, key: str, timeout_s: float) -> bool:
         """Blocks for an element of a list, at most so long; whether one came. Raises BusUnavailable."""

@@ -8,7 +8,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 from redis_server import RedisServer
 
-from headrace_bus import OPERATOR_ACL, Bus, BusDenied, Failure, ModelKey
+from headrace_bus import OPERATOR_ACL, Bus, BusDenied, BusUnavailable, Failure, ModelKey
 
 pytestmark = pytest.mark.contract
 
@@ -32,6 +32,9 @@ async def runner(shared_server: RedisServer, bus: Bus, model: ModelKey) -> Async
 async def test_a_runner_does_its_work(runner, bus: Bus, model: ModelKey, redis: Redis, envelopes) -> None:
     own, _ = runner
     await redis.script_flush()
+    with pytest.raises(BusUnavailable, match="not loaded yet"):
+        await own.claim(model, worker="w", count=1, lease_ms=60_000)
+    await bus.grant(model, "runner.platform.qwen", "secret")
     for _ in range(4):
         await bus.enqueue(model, envelopes())
     await bus.enqueue(model, envelopes(), not_before_ms=1)
@@ -124,10 +127,22 @@ async def test_a_runner_reaches_no_other_model_by_commands_or_scripts_of_its_own
         (f"#!lua flags=allow-cross-slot-keys\nreturn redis.call('DEL', '{prefix}entry:theirs')", []),
     ):
         # In a script the refusal is an error of the script.
+        loaded = await redis.script_load(body)
         with pytest.raises(exceptions.ResponseError, match=r"The user executing the script can't|has no permissions"):
-            await client.eval(body, len(keys), *keys)
+            await client.evalsha(loaded, len(keys), *keys)
     assert set(await redis.keys("*")) == before
-    assert await client.eval(f"return redis.call('SET', '{mine}x', '1', 'PX', 1)", 0)
+
+
+async def test_a_runner_brings_no_script_of_its_own(runner) -> None:
+    _, client = runner
+    endless = "while true do end"
+    for bring in (
+        client.eval(endless, 0),
+        client.script_load(endless),
+        client.execute_command("EVAL_RO", endless, "0"),
+    ):
+        with pytest.raises(exceptions.NoPermissionError):
+            await bring
 
 
 async def test_a_name_that_begins_like_another_opens_nothing(

@@ -47,7 +47,7 @@ def test_a_runner_may_call_what_the_transitions_call(name: ScriptName) -> None:
 
 def test_no_rule_is_broader_than_its_use() -> None:
     every = set().union(*(commands(name) for name in NAMES))
-    connecting = {"ping", "select", "evalsha", "eval", "script|load"}
+    connecting = {"ping", "select", "evalsha"}
     outside = {"blpop"}
     own = set().union(*(commands(name) for name in set(NAMES) - OPERATOR_SCRIPTS))
     assert allowed(acl_rules(ModelKey("ns", "m"))) <= own | connecting | outside
