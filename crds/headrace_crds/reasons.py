@@ -65,4 +65,6 @@ class Reason(StrEnum):
     SANDBOX_UNAVAILABLE = "SandboxUnavailable"
     RUNNER_CRASHED = "RunnerCrashed"
     RUNNER_SILENT = "RunnerSilent"
+    ENGINE_STALLED = "EngineStalled"
+    QUEUE_UNREADABLE = "QueueUnreadable"
     ENGINE_STATE_UNREADABLE = "EngineStateUnreadable"

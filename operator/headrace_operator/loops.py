@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from headrace_bus import BusError
+from headrace_crds.reasons import Reason
 from headrace_operator import announce
 from headrace_operator.context import Context
 from headrace_operator.decide.plans import Announcement
@@ -49,7 +50,9 @@ async def contained(ref: ModelRef, what: str, ctx: Context) -> AsyncIterator[Non
         model = ctx.store.model(ref)
         if model is not None:
             note = f"what Redis holds for this model is not understood ({what}: {kind}); other models are not affected"
-            await announce.publish("LLMModel", model.metadata, Announcement("Warning", "QueueUnreadable", note), ctx)
+            await announce.publish(
+                "LLMModel", model.metadata, Announcement("Warning", Reason.QUEUE_UNREADABLE, note), ctx
+            )
     else:
         complaints = ctx.memory.complaints.get(ref)
         if complaints:

@@ -9,6 +9,7 @@ from headrace_crds.names import runner_name
 from headrace_operator.context import Context, bus_key
 from headrace_operator.decide.children import KINDS
 from headrace_operator.decide.snapshots import DeploymentView, LiveChild, ModelSnapshot, Ownership, Report
+from headrace_operator.errors import KubeRefused
 from headrace_operator.kube import CHILDREN, CLAIMS, DEPLOYMENTS, MODELS, Body
 from headrace_operator.refs import ModelRef
 from headrace_operator.views import controller_uid, deployment_view, milliseconds, parse_model, report
@@ -83,7 +84,10 @@ async def _children_changed(ref: ModelRef, ctx: Context) -> bool:
         return False
     ctx.memory.probed[ref] = now
     for kind in UNWATCHED:
-        body = await ctx.kube.probe(CHILDREN[kind], ref.namespace, runner_name(ref.name))
+        try:
+            body = await ctx.kube.probe(CHILDREN[kind], ref.namespace, runner_name(ref.name))
+        except KubeRefused:
+            return True
         if body is None or body["metadata"]["resourceVersion"] != applied.versions.get(kind):
             return True
     return False
@@ -94,10 +98,17 @@ async def _live_children(ref: ModelRef, model: LLMModel, ctx: Context) -> tuple[
     name, live, deployment = runner_name(ref.name), [], None
     for kind in KINDS:
         resource = CHILDREN[kind]
-        if resource is DEPLOYMENTS:
-            body = await ctx.kube.get(resource, ref.namespace, name)
-        else:
-            body = await ctx.kube.probe(resource, ref.namespace, name)
+        try:
+            if resource is DEPLOYMENTS:
+                body = await ctx.kube.get(resource, ref.namespace, name)
+            else:
+                body = await ctx.kube.probe(resource, ref.namespace, name)
+        except KubeRefused:
+            if resource.readable:
+                raise
+            # The chart's policy does not even let the operator probe what no model owns.
+            live.append(LiveChild(kind, name, Ownership.FOREIGN, ""))
+            continue
         ownership = _ownership(body, model)
         live.append(LiveChild(kind, name, ownership, body["metadata"]["uid"] if body is not None else ""))
         if resource is DEPLOYMENTS and body is not None and ownership is Ownership.OURS:

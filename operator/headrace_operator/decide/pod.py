@@ -70,7 +70,9 @@ def _runner(model: LLMModel, local: Local, settings: RunnerSettings, spec_genera
         "env": [*_env(environment), pod_name],
         "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
         "readinessProbe": _probe("/readyz", period_seconds=2, failures=2),
-        "livenessProbe": _probe("/healthz", period_seconds=10, failures=3),
+        # On a busy node the start takes long; liveness begins after it.
+        "startupProbe": _probe("/healthz", period_seconds=1, failures=120),
+        "livenessProbe": _probe("/healthz", period_seconds=10, failures=6),
         "resources": dict(settings.resources.get("runner") or {}),
         "volumeMounts": [
             {"name": "socket", "mountPath": _RUN},
@@ -147,6 +149,6 @@ def _probe(path: str, *, period_seconds: int, failures: int) -> dict[str, Any]:
     return {
         "httpGet": {"path": path, "port": "http"},
         "periodSeconds": period_seconds,
-        "timeoutSeconds": 2,
+        "timeoutSeconds": 5,
         "failureThreshold": failures,
     }
