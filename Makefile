@@ -67,6 +67,10 @@ cluster-down: ## end it and everything that it left
 images: ## build the images and bring them to the cluster
 	@tests/cluster/images
 
+.PHONY: install
+install: ## install or upgrade the chart in that cluster
+	@hack/install
+
 .PHONY: bench-latency
 bench-latency: ## overhead of kubectl apply → Complete over the engine's own time
 	@hack/bench-latency
