@@ -23,7 +23,12 @@ DENIED: Final = (
     # the machine
     *("reboot", "swapon", "swapoff", "acct", "quotactl", "settimeofday", "clock_settime", "clock_adjtime"),
     *("adjtimex", "sethostname", "setdomainname", "vhangup", "personality", "fanotify_init", "lookup_dcookie"),
+    *("modify_ldt",),
+    # System V and POSIX queues and memory: the pod's containers share their namespace, the runner's among them
+    *("shmget", "shmat", "shmctl", "msgget", "msgsnd", "msgrcv", "semget", "semop", "mq_open"),
 )
+# Younger than Debian's libseccomp, so by number; from 424 on all architectures have the same.
+_DENIED_BY_NUMBER: Final = (443, 457, 458, 467)  # quotactl_fd, statmount, listmount, open_tree_attr
 _CLONE_NEW_FLAGS: Final = (*(0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000),)
 
 
@@ -47,8 +52,8 @@ def install_filter() -> None:
         for name in ("socket", "socketpair"):
             # The comparison is on 64 bits while the kernel takes 32: padded values differ from 1 and are denied too.
             rules.add_rule(eperm, name, pyseccomp.Arg(0, pyseccomp.NE, _AF_UNIX))
-        for name in DENIED:
-            rules.add_rule(eperm, name)
+        for call in (*DENIED, *_DENIED_BY_NUMBER):
+            rules.add_rule(eperm, call)
         for flag in _CLONE_NEW_FLAGS:
             rules.add_rule(eperm, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, flag, flag))
         # clone3's flags lie behind a pointer that a filter cannot read; libc falls back to clone on ENOSYS.

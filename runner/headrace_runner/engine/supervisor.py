@@ -171,8 +171,8 @@ class Supervisor:
                 start_seconds=round(self._serving_since - self._spawned, 2),
                 restarts=self._state.restarts,
             )
-        elif self._state.state is not Stage.FAILED or self._stage is Stage.LOADING:
-            # A refused file is looked at again and again; it shows as Failed until it gets further than before.
+        elif self._state.state is not Stage.FAILED:
+            # What failed is tried again and again; it shows as Failed until it serves.
             self._write(self._stage, percent=percent if isinstance(percent, int) and 0 <= percent <= 100 else None)
 
     def _judge(self) -> float:

@@ -1,6 +1,7 @@
 """The seccomp filter, looked at from inside: a probe installs it and tries."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -30,6 +31,8 @@ found = {
     "mount": call("mount", b"x", b"/", b"tmpfs", 0, None),
     "io_uring": call("syscall", ctypes.c_long(425), ctypes.c_long(1), ctypes.c_void_p(0)),
     "process_vm_readv": call("process_vm_readv", os.getppid(), None, 0, None, 0, 0),
+    "shmget": call("shmget", 0, 4096, 0o1600),
+    "open_tree_attr": call("syscall", ctypes.c_long(467), -1, b"/", 0, None, 0),
     "bpf": call("syscall", ctypes.c_long(321), ctypes.c_long(0), ctypes.c_void_p(0), ctypes.c_long(0)),
     "socketpair_inet": call("socketpair", 2, 1, 0, ctypes.byref((ctypes.c_int * 2)())),
     "clone_newuser": call("syscall", ctypes.c_long(56), ctypes.c_ulong(0x10000011), *[ctypes.c_long(0)] * 4),
@@ -59,6 +62,7 @@ def found() -> dict[str, object]:
     [
         *("inet", "inet6", "netlink", "vsock", "packet", "padded", "socketpair_inet", "thread"),
         *("ptrace", "process_vm_readv", "unshare_user", "clone_newuser", "mount", "io_uring", "bpf"),
+        *("shmget", "open_tree_attr"),
     ],
 )
 def test_it_answers_eperm(found: dict[str, object], name: str) -> None:
@@ -79,7 +83,11 @@ sys.modules["pyseccomp"] = None  # what an image without the library amounts to
 from headrace_runner.engine.supervisor import main
 sys.exit(main())
 """
-    environment = {"HEADRACE_MODEL_PATH": "/models/m.gguf", "HEADRACE_ENGINE_STATE": f"{tmp_path}/engine.json"}
+    environment = {
+        **os.environ,
+        "HEADRACE_MODEL_PATH": "/models/m.gguf",
+        "HEADRACE_ENGINE_STATE": f"{tmp_path}/engine.json",
+    }
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     with open(f"{tmp_path}/engine.json") as file:
