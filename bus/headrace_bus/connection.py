@@ -111,8 +111,14 @@ class Connection:
     async def _tried(self, *args: bytes | str | int) -> Reply:
         for left in reversed(range(TRIES)):
             try:
+                task = asyncio.current_task()
+                cancelled_before = task.cancelling() if task is not None else 0
                 with converted():
-                    return await self._execute(*args)
+                    reply = await self._execute(*args)
+                # redis-py sends through asyncio.wait_for, which on Python 3.11 can swallow a cancellation.
+                if task is not None and task.cancelling() > cancelled_before:
+                    raise asyncio.CancelledError
+                return reply
             except BusUnavailable as error:
                 if left == 0 or not isinstance(error.__cause__, vendor.ConnectionError | vendor.TimeoutError | OSError):
                     raise

@@ -18,7 +18,7 @@ from headrace_operator.observe_task import named_by_entry
 from headrace_operator.refs import ModelRef
 
 UID_CHUNK: Final = 500
-LIST_CHUNK: Final = 500
+LIST_CHUNK: Final = 50
 
 _log = structlog.get_logger()
 
