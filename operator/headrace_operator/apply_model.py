@@ -1,5 +1,7 @@
 """The only writes of a model's reconcile: queue and grant, children, status once, then the event."""
 
+from typing import Final
+
 import structlog
 
 from headrace_operator import announce
@@ -11,6 +13,8 @@ from headrace_operator.errors import KubeNotFound, NotLeading
 from headrace_operator.kube import MODELS
 from headrace_operator.refs import ModelRef
 from headrace_operator.views import deployment_view, parse_model
+
+STATUS_LATER_SECONDS: Final = 2.0
 
 _log = structlog.get_logger()
 
@@ -25,6 +29,8 @@ async def apply(plan: ModelPlan, s: ModelSnapshot, ctx: Context) -> float | None
         await _grant(s, ctx)
     if plan.children:
         await _apply_children(plan, s, ctx)
+    if plan.status is not None and not ctx.model_statuses.take(s.ref):
+        return STATUS_LATER_SECONDS
     try:
         await _write_status(plan, s, ctx)
     except KubeNotFound:
@@ -50,6 +56,7 @@ async def _retire(ref: ModelRef, now_ms: int, ctx: Context) -> None:
     ctx.memory.inherited.discard(ref)
     ctx.memory.complaints.pop(ref, None)
     ctx.explanations.forget(ref)
+    ctx.model_statuses.forget(ref)
     ctx.memory.replaced_ms[ref] = now_ms
     for view in ctx.store.open_tasks_of(ref):
         ctx.tasks.add(view.ref)

@@ -21,6 +21,8 @@ from headrace_operator.workqueue import WorkQueue
 
 EXPLANATIONS_PER_MINUTE: Final = 120
 """Writes of tasks' waiting reasons per model: a model that flaps must not write every waiting task each time."""
+MODEL_STATUSES_PER_MINUTE: Final = 30
+"""Writes of one model's status: a runner that reports another state every second is heard more slowly."""
 MODEL_WORKERS: Final = 4
 
 
@@ -85,6 +87,7 @@ class Context:
     models: WorkQueue[ModelRef]
     metrics: Metrics
     explanations: Allowance[ModelRef]
+    model_statuses: Allowance[ModelRef]
     memory: Memory = field(default_factory=Memory)
     health: Health = field(default_factory=Health)
     monotonic: Callable[[], float] = time.monotonic
@@ -106,6 +109,7 @@ class Context:
             models=WorkQueue("models", workers=MODEL_WORKERS, observer=metrics),
             metrics=metrics,
             explanations=Allowance(EXPLANATIONS_PER_MINUTE, time.monotonic),
+            model_statuses=Allowance(MODEL_STATUSES_PER_MINUTE, time.monotonic),
         )
         metrics.watch_store(store)
         metrics.watch_queues(context.tasks, context.models)
