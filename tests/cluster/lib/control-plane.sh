@@ -34,7 +34,7 @@ start_control_plane() {
   # Nothing watches their own health ports, so they open none.
   start controller-manager "$KUBE" kube-controller-manager --kubeconfig "$BUILT/admin.kubeconfig" --secure-port 0 \
     --service-account-private-key-file "$BUILT/pki/service-accounts.key" --root-ca-file "$BUILT/pki/ca.crt" \
-    --use-service-account-credentials --leader-elect=false
+    --use-service-account-credentials --leader-elect=false --pvclaimbinder-sync-period 1s
   start scheduler "$KUBE" kube-scheduler --kubeconfig "$BUILT/admin.kubeconfig" --secure-port 0 --leader-elect=false
   await 60 controller-manager built_kubectl get serviceaccount default
 }
