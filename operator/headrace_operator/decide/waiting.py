@@ -11,7 +11,10 @@ from headrace_crds.model import LLMModel
 from headrace_crds.reasons import Reason
 from headrace_operator.refs import ModelRef
 
-_ON_ITS_WAY: Final = frozenset({Reason.STARTING, Reason.VERIFYING_WEIGHTS, Reason.LOADING_WEIGHTS})
+# A status that still says Serving or ScaledToZero of a model that does neither any more is about to be written.
+_ON_ITS_WAY: Final = frozenset(
+    {Reason.STARTING, Reason.VERIFYING_WEIGHTS, Reason.LOADING_WEIGHTS, Reason.SERVING, Reason.SCALED_TO_ZERO}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +61,12 @@ def explain(model: LLMModel) -> Waiting:
     placed = _condition(model, "Placed")
     if placed is not None and placed.status is ConditionStatus.FALSE and placed.reason == Reason.WAITING_FOR_GPU:
         return Waiting(Reason.WAITING_FOR_GPU, f"LLMModel {name!r}: {placed.message}")
+    # A model that has served stays Ready; what keeps it from serving at the moment is said by Available.
     ready = _condition(model, "Ready")
-    if ready is None or ready.status is ConditionStatus.TRUE or ready.reason in _ON_ITS_WAY:
+    telling = _condition(model, "Available") if ready is None or ready.status is ConditionStatus.TRUE else ready
+    if telling is None or telling.reason in _ON_ITS_WAY:
         return Waiting(Reason.MODEL_LOADING, f"LLMModel {name!r} is being started; its conditions tell how far it is")
-    return Waiting(Reason.MODEL_NOT_READY, f"{ready.reason}: {ready.message}")
+    return Waiting(Reason.MODEL_NOT_READY, f"{telling.reason}: {telling.message}")
 
 
 def _condition(model: LLMModel, type_: str) -> Condition | None:

@@ -563,3 +563,22 @@ def test_what_the_queue_never_takes_ends_the_task() -> None:
     }
     done = task(finished())
     assert unacceptable(snapshot(done), done, Reason.INPUT_TOO_LARGE, "m") == SETTLED
+
+
+@pytest.mark.parametrize(
+    ("available", "reason", "words"),
+    [
+        ("RunnerSilent", Reason.MODEL_NOT_READY, "RunnerSilent: look at its logs"),
+        ("Starting", Reason.MODEL_LOADING, "is being started"),
+        ("ScaledToZero", Reason.MODEL_LOADING, "is being started"),
+    ],
+)
+def test_a_ready_model_that_does_not_serve_is_explained_by_available(
+    available: str, reason: Reason, words: str
+) -> None:
+    seen = model(
+        condition("Ready", "True", "WeightsVerified"), condition("Available", "False", available, "look at its logs")
+    )
+    why = waiting.explain(seen)
+    assert why.reason is reason
+    assert words in why.message
