@@ -1,4 +1,4 @@
-"""helm, and one release of the chart per run. Its pods never start: there is a control plane only."""
+"""helm, and one release of the chart per module. Its pods never start: there is a control plane only."""
 
 import json
 import subprocess
@@ -91,7 +91,8 @@ RELEASE_VALUES = (
 )
 
 
-@pytest.fixture(scope="session")
+# Per module and not per session: its policies would judge the writes of the other suites' tests.
+@pytest.fixture(scope="module")
 def release(kubectl: Kubectl, helm: Helm) -> Iterator[Release]:
     name = f"r{uuid.uuid4().hex[:8]}"
     namespace = f"{name}-system"
