@@ -5,7 +5,7 @@ built_kubectl() { "$KUBE" kubectl --kubeconfig "$BUILT/admin.kubeconfig" "$@"; }
 
 # start_control_plane LISTEN_IP: on free ports of that address.
 start_control_plane() {
-  local ip=$1 ports etcd_port peer_port api_port extra=()
+  local ip=$1 ports etcd_port peer_port api_port extra=() controllers='*'
   mapfile -t ports < <(free_ports 3)
   etcd_port=${ports[0]} peer_port=${ports[1]} api_port=${ports[2]}
   make_authority
@@ -18,7 +18,11 @@ start_control_plane() {
     --listen-peer-urls "http://127.0.0.1:$peer_port" --initial-advertise-peer-urls "http://127.0.0.1:$peer_port" \
     --initial-cluster "default=http://127.0.0.1:$peer_port"
   # Without a node nobody dials the kubernetes service, and a loopback address cannot be its endpoint.
-  if [ "$ip" = 127.0.0.1 ]; then extra=(--endpoint-reconciler-type none); fi
+  # Nor would pods run: tests that want some play them, and no controller may play against them.
+  if [ "$ip" = 127.0.0.1 ]; then
+    extra=(--endpoint-reconciler-type none)
+    controllers='*,-deployment-controller,-replicaset-controller'
+  fi
   start apiserver "$KUBE" kube-apiserver --etcd-servers "http://127.0.0.1:$etcd_port" \
     --bind-address "$ip" --advertise-address "$ip" --secure-port "$api_port" "${extra[@]}" \
     --tls-cert-file "$BUILT/pki/apiserver.crt" --tls-private-key-file "$BUILT/pki/apiserver.key" \
@@ -34,8 +38,8 @@ start_control_plane() {
   # Nothing watches their own health ports, so they open none.
   start controller-manager "$KUBE" kube-controller-manager --kubeconfig "$BUILT/admin.kubeconfig" --secure-port 0 \
     --service-account-private-key-file "$BUILT/pki/service-accounts.key" --root-ca-file "$BUILT/pki/ca.crt" \
-    --use-service-account-credentials --leader-elect=false --pvclaimbinder-sync-period 1s
-  start scheduler "$KUBE" kube-scheduler --kubeconfig "$BUILT/admin.kubeconfig" --secure-port 0 --leader-elect=false
+    --use-service-account-credentials --leader-elect=false --pvclaimbinder-sync-period 1s --controllers "$controllers"
+  [ "$ip" = 127.0.0.1 ] || start scheduler "$KUBE" kube-scheduler --kubeconfig "$BUILT/admin.kubeconfig" --secure-port 0 --leader-elect=false
   await 60 controller-manager built_kubectl get serviceaccount default
 }
 
