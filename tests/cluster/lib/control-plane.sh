@@ -18,10 +18,10 @@ start_control_plane() {
     --listen-peer-urls "http://127.0.0.1:$peer_port" --initial-advertise-peer-urls "http://127.0.0.1:$peer_port" \
     --initial-cluster "default=http://127.0.0.1:$peer_port"
   # Without a node nobody dials the kubernetes service, and a loopback address cannot be its endpoint.
-  # Nor would pods run: tests that want some play them, and no controller may play against them.
+  # Nor would pods run: tests that want some play them, and what follows from them; no controller may play against them.
   if [ "$ip" = 127.0.0.1 ]; then
     extra=(--endpoint-reconciler-type none)
-    controllers='*,-deployment-controller,-replicaset-controller'
+    controllers='*,-deployment-controller,-replicaset-controller,-garbage-collector-controller'
   fi
   start apiserver "$KUBE" kube-apiserver --etcd-servers "http://127.0.0.1:$etcd_port" \
     --bind-address "$ip" --advertise-address "$ip" --secure-port "$api_port" "${extra[@]}" \
