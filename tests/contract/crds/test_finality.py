@@ -49,6 +49,14 @@ def patch_status(kubectl: Kubectl, namespace: str, status: dict[str, Any]) -> No
     )
 
 
+def refusal_of(kubectl: Kubectl, namespace: str, status: dict[str, Any] | None) -> str:
+    """What the API server says when it refuses this merge of the status; fails where it does not refuse."""
+    body = json.dumps({"status": status})
+    done = kubectl.run("patch", "llmtask", "t", "-n", namespace, "--subresource=status", "--type=merge", "-p", body)
+    assert done.returncode != 0
+    return done.stderr
+
+
 def outcome(value: str, text: str) -> dict[str, Any]:
     """A terminal status; no two writers' are alike."""
     status: dict[str, Any] = {"outcome": value, "phase": value, "completionTime": NOW, "reason": "X", "message": text}
@@ -140,19 +148,7 @@ def test_a_finished_task_cannot_be_rewritten(
 ) -> None:
     accepted(kubectl, namespace)
     patch_status(kubectl, namespace, outcome("Complete", "text"))
-    done = kubectl.run(
-        "patch",
-        "llmtask",
-        "t",
-        "-n",
-        namespace,
-        "--subresource=status",
-        "--type=merge",
-        "-p",
-        json.dumps({"status": change}),
-    )
-    assert done.returncode != 0
-    assert refusal in done.stderr
+    assert refusal in refusal_of(kubectl, namespace, change)
 
 
 @pytest.mark.parametrize(
@@ -179,19 +175,7 @@ def test_a_status_that_contradicts_itself_is_refused(
     kubectl: Kubectl, namespace: str, status: dict[str, Any], refusal: str
 ) -> None:
     kubectl.ok("create", "-n", namespace, "-f", "-", stdin=json.dumps(TASK))
-    done = kubectl.run(
-        "patch",
-        "llmtask",
-        "t",
-        "-n",
-        namespace,
-        "--subresource=status",
-        "--type=merge",
-        "-p",
-        json.dumps({"status": status}),
-    )
-    assert done.returncode != 0
-    assert refusal in done.stderr
+    assert refusal in refusal_of(kubectl, namespace, status)
 
 
 def test_the_attempt_never_goes_back_and_the_status_cannot_be_dropped(kubectl: Kubectl, namespace: str) -> None:
@@ -199,19 +183,7 @@ def test_the_attempt_never_goes_back_and_the_status_cannot_be_dropped(kubectl: K
     patch_status(kubectl, namespace, {"attempt": 3})
     # A dropped status comes back as the default, which holds no attempt.
     for change, refusal in (({"attempt": 2}, "attempt never goes back"), (None, "attempt never goes back")):
-        done = kubectl.run(
-            "patch",
-            "llmtask",
-            "t",
-            "-n",
-            namespace,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            json.dumps({"status": change}),
-        )
-        assert done.returncode != 0
-        assert refusal in done.stderr
+        assert refusal in refusal_of(kubectl, namespace, change)
 
 
 def test_notified_may_still_be_added_after_the_finish(kubectl: Kubectl, namespace: str) -> None:
