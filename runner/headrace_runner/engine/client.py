@@ -82,7 +82,8 @@ class EngineClient:
         self._reader = reader
         self._writer = writer
         self._running: dict[str, _Running] = {}  # by the caller's id
-        # On the wire ids are never used twice: a caller may use its own again before an abort has arrived.
+        # On the wire ids are never used twice: a caller may use its own again before an abort has arrived. They end in
+        # the caller's, so that an engine can say whose generation it talks about.
         self._by_wire_id: dict[str, _Running] = {}
         self._wire_ids = itertools.count(1)
         self._end = "the engine closed the connection"
@@ -122,7 +123,7 @@ class EngineClient:
         """
         if request.id in self._running:
             raise ValueError(f"generation {request.id!r} is running already")
-        running = _Running(str(next(self._wire_ids)), on_progress)
+        running = _Running(f"{next(self._wire_ids)}/{request.id}", on_progress)
         frame = encode_frame(replace(request, id=running.wire_id).to_json())
         if self.closed.is_set():
             raise EngineLost(self._end)

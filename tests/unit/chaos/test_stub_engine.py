@@ -1,0 +1,87 @@
+"""The stub engine as the runner sees it: the real client against the real supervisor with the stub's child."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace_runner.engine.client import EngineClient, EngineLost, EngineRefused, Stage, read_state
+from headrace_runner.engine.protocol import Generate
+from tests.stub_engine.script import Script
+
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass
+class Stub:
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "e.sock"
+
+    async def client(self) -> EngineClient:
+        async with asyncio.timeout(20):
+            while read_state(self.folder / "e.json").state is not Stage.SERVING:
+                assert self.process.poll() is None
+                await asyncio.sleep(0.02)
+        return await EngineClient.connect(self.socket)
+
+    def journal(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    # Not tmp_path: the path of a Unix socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="hr-stub-") as name:
+        folder = Path(name)
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{ROOT}:{ROOT / 'runner'}",
+            "HEADRACE_ENGINE_SOCKET": str(folder / "e.sock"),
+            "HEADRACE_ENGINE_STATE": str(folder / "e.json"),
+            "HEADRACE_MODEL_PATH": "stub",
+            "STUB_ENGINE_LOG": str(folder / "log"),
+            "STUB_ENGINE_POD": "pod-0",
+        }
+        process = subprocess.Popen([sys.executable, "-P", "-m", "tests.stub_engine.supervisor"], env=environment)
+        yield Stub(folder, process)
+        process.terminate()
+        process.wait(10)
+
+
+def a_request(**script: Any) -> Generate:
+    return Generate(id="u-1/3", prompt=Script(**script).line() + "\nand more")
+
+
+async def test_a_result_says_whose_it_is_and_the_journal_knows_it(stub: Stub) -> None:
+    async with await stub.client() as client:
+        result = await client.generate(a_request(ms=20, pad_bytes=5))
+    told = json.loads(result.text.removesuffix("xxxxx"))
+    begun, ended = stub.journal()
+    assert (told["uid"], told["attempt"], told["execution"]) == ("u-1", 3, begun["execution"])
+    assert (begun["event"], ended["event"], begun["pod"]) == ("start", "end", "pod-0")
+    assert ended["at"] - begun["at"] >= 0.02
+
+
+async def test_what_is_not_brought_to_an_end_has_none_in_the_journal(stub: Stub) -> None:
+    async with await stub.client() as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await client.generate(a_request(ms=60_000))
+        with pytest.raises(EngineRefused) as refused:
+            await client.generate(a_request(ending="fail"))
+        assert refused.value.retryable
+        with pytest.raises(EngineLost):
+            await client.generate(a_request(ending="crash"))
+    assert [line["event"] for line in stub.journal()] == ["start", "abort", "start", "fail", "start"]
