@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from headrace_crds.base import GROUP, VERSION, ApiModel
 from headrace_crds.model import LLMModel
+from headrace_crds.quota import LLMQuota
 from headrace_crds.task import LLMTask
 
 _DROPPED: Final = {"title", "$defs"}
@@ -109,6 +110,21 @@ KINDS: Final = (
             Column("Attempt", ".status.attempt", "integer"),
             Column("Tokens", ".status.usage.completionTokens", "integer"),
             Column("Message", ".status.message", priority=1),
+            _AGE,
+        ),
+    ),
+    Kind(
+        LLMQuota,
+        plural="llmquotas",
+        singular="llmquota",
+        short_names=("llmq",),
+        columns=(
+            Column("Queued", ".status.queued", "integer"),
+            Column("Running", ".status.running", "integer"),
+            Column("Waiting", ".status.waiting", "integer"),
+            Column("Max queued", ".spec.maxQueuedTasks", "integer"),
+            Column("Max running", ".spec.maxRunningTasks", "integer"),
+            Column("Priority", ".spec.priorityCeiling", "integer", description="Priority ceiling"),
             _AGE,
         ),
     ),

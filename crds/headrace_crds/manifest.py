@@ -16,6 +16,7 @@ from headrace_crds.crd import KINDS, open_api_schema
 from headrace_crds.manifest_schema import Flaw, flaws, suggestion
 from headrace_crds.manifest_yaml import Document, Path, UnreadableError, read
 from headrace_crds.model import LLMModel
+from headrace_crds.quota import LLMQuota
 from headrace_crds.task import LLMTask
 
 API_VERSION: Final = f"{GROUP}/{VERSION}"
@@ -53,7 +54,7 @@ class Manifest:
     source: str
     line: int
     kind: str
-    object: LLMModel | LLMTask
+    object: LLMModel | LLMTask | LLMQuota
     document: dict[str, Any]
 
     @property
@@ -113,7 +114,7 @@ def _document(document: Document, source: str, checked: Checked) -> None:
             value["metadata"]["name"] = value["metadata"]["generateName"] + "0"
         stored = {key: each for key, each in value.items() if key != "status"}
         typed = _KINDS[value["kind"]].model.model_validate(stored)
-        if isinstance(typed, LLMModel | LLMTask):
+        if isinstance(typed, LLMModel | LLMTask | LLMQuota):
             checked.manifests.append(Manifest(source, document.line(()), value["kind"], typed, value))
 
 

@@ -78,6 +78,69 @@ class Defaults(ApiModel):
     """Texts that end the generation."""
 
 
+class SharingFrom(StrEnum):
+    SAME = "Same"
+    ALL = "All"
+    SELECTOR = "Selector"
+
+
+class LabelOperator(StrEnum):
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+
+
+class LabelRequirement(ApiModel):
+    """One condition on a label, as in ``metav1.LabelSelector``."""
+
+    rules: ClassVar = (
+        Rule(
+            "self.operator in ['In', 'NotIn'] == (has(self.values) && size(self.values) > 0)",
+            "values are needed for In and NotIn, and for them alone",
+            ".values",
+        ),
+    )
+
+    key: Annotated[str, Field(min_length=1, max_length=316)]
+    """Label key."""
+    operator: LabelOperator
+    """In, NotIn, Exists or DoesNotExist."""
+    values: Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=64)] | None = None
+    """Values for In and NotIn."""
+
+
+class NamespaceSelector(ApiModel):
+    """Namespaces by their labels; all requirements must hold."""
+
+    match_expressions: Annotated[list[LabelRequirement], Field(min_length=1, max_length=16)]
+    """Conditions on the Namespace's labels. kubernetes.io/metadata.name is its name."""
+
+
+class SharingNamespaces(ApiModel):
+    """Which namespaces' tasks a model serves."""
+
+    rules: ClassVar = (
+        Rule(
+            "(self.from == 'Selector') == has(self.selector)",
+            "selector goes with from: Selector, and only with it",
+            ".selector",
+        ),
+    )
+
+    from_: Annotated[SharingFrom, Field(alias="from")] = SharingFrom.SAME
+    """Same: the model's own namespace. All: every namespace. Selector: those that the selector matches."""
+    selector: NamespaceSelector | None = None
+    """Which namespaces, with from: Selector."""
+
+
+class Sharing(ApiModel):
+    """Who may use the model. Beyond its own namespace only where the chart's sharing.modelNamespaces allows it."""
+
+    namespaces: SharingNamespaces
+    """Namespaces whose tasks the model serves."""
+
+
 class LLMModelSpec(ApiModel):
     """Where a model comes from and how it is served."""
 
@@ -87,6 +150,8 @@ class LLMModelSpec(ApiModel):
     """A GGUF model that runs in pods of this cluster."""
     defaults: Defaults | None = None
     """Sampling parameters for tasks that leave them out."""
+    sharing: Sharing | None = None
+    """Namespaces whose tasks the model serves; absent: its own."""
     replicas: Annotated[int, Field(ge=0, le=64)] = 1
     """Runner pods; kubectl scale, HPA and KEDA write it through /scale. At 0 the tasks stay queued."""
 

@@ -6,6 +6,12 @@ from headrace_crds.base import GROUP
 
 LABEL_MODEL: Final = f"{GROUP}/model"
 """On every runner object: the name of its LLMModel."""
+LABEL_INPUT: Final = f"{GROUP}/input"
+"""On a ConfigMap that tasks may take as input, with the value "true"."""
+LABEL_WEBHOOK: Final = f"{GROUP}/webhook"
+"""On a Secret whose keys may sign webhooks, with the value "true"."""
+ANNOTATION_REPLAY_OF: Final = f"{GROUP}/replay-of"
+"""On a replayed task: the uid of the one that failed."""
 LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 LABEL_PART_OF: Final = "app.kubernetes.io/part-of"

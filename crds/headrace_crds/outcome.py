@@ -11,7 +11,16 @@ from typing import Any
 
 from headrace_crds.base import Condition, ConditionStatus, find_condition
 from headrace_crds.reasons import Reason
-from headrace_crds.task import AttemptRecord, Enforcement, Outcome, Result, Timings, Usage, derive_phase
+from headrace_crds.task import (
+    AttemptRecord,
+    Enforcement,
+    LLMTask,
+    Outcome,
+    Result,
+    Timings,
+    Usage,
+    derive_phase,
+)
 
 
 def timestamp(milliseconds: int) -> str:
@@ -65,10 +74,20 @@ def terminal_conditions(outcome: Outcome, reason: str, message: str, *, generati
     return conditions
 
 
-def text_result(text: str, finish_reason: str, enforcement: Enforcement | None) -> Result:
+def notified_outcomes(task: LLMTask) -> list[Outcome]:
+    """The outcomes that the task's webhook wants to hear of."""
+    if task.spec.webhook is None:
+        return []
+    return list(task.spec.webhook.events or Outcome)
+
+
+def text_result(
+    text: str, finish_reason: str, enforcement: Enforcement | None, *, partial: bool | None = None
+) -> Result:
     raw = text.encode()
     return Result(
         text=text,
+        partial=partial,
         finish_reason=finish_reason,
         size_bytes=len(raw),
         sha256=hashlib.sha256(raw).hexdigest(),
@@ -87,9 +106,24 @@ def terminal_status(
     result: Result | None = None,
     usage: Usage | None = None,
     timings: Timings | None = None,
+    notify: Sequence[Outcome] = (),
 ) -> dict[str, Any]:
-    """The status members that change when a task ends, in wire form."""
+    """The status members that change when a task ends, in wire form.
+
+    `notify` holds the outcomes that a webhook waits for: one of them makes the outbox entry Notified=False.
+    """
     now = timestamp(completed_ms)
+    conditions = terminal_conditions(outcome, reason, message, generation=generation, now=now)
+    if outcome in notify:
+        conditions = with_condition(
+            conditions,
+            "Notified",
+            ConditionStatus.FALSE,
+            Reason.NOT_DELIVERED,
+            "the webhook was not called yet",
+            generation=generation,
+            now=now,
+        )
     status: dict[str, Any] = {
         "observedGeneration": generation,
         "outcome": outcome.value,
@@ -97,7 +131,7 @@ def terminal_status(
         "reason": reason,
         "message": message[:1024],
         "completionTime": now,
-        "conditions": [c.dump() for c in terminal_conditions(outcome, reason, message, generation=generation, now=now)],
+        "conditions": [condition.dump() for condition in conditions],
         "attempts": [record.dump() for record in attempts][-10:],
     }
     for name, part in (("result", result), ("usage", usage), ("timings", timings)):

@@ -1,6 +1,6 @@
 """``LLMTask``: one unit of LLM work and its one outcome.
 
-The spec is immutable but for ``priority``; the status carries the finality rules
+The spec is immutable but for the fields named in ``mutable``; the status carries the finality rules
 that make the API server itself refuse a second outcome (docs/architecture.md).
 """
 
@@ -9,23 +9,48 @@ from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import Field, model_validator
 
-from headrace_crds.base import (
-    DECIMAL,
-    DNS_LABEL,
-    SHA256,
-    SIGNED_DECIMAL,
-    ApiModel,
-    Conditions,
-    ObjectMeta,
-    Rule,
-    Timestamp,
-    exactly_one_of,
-    immutable,
+from headrace_crds.base import ApiModel, Conditions, ObjectMeta, Rule, Timestamp, exactly_one_of, immutable
+from headrace_crds.inputs import INPUT_LIMIT_BYTES, InputFrom, KeyRef, Message, ModelRef, Output, Parameters, Role
+from headrace_crds.result import (
+    INLINE_RESULT_LIMIT_BYTES,
+    LARGE_RESULT_LIMIT_BYTES,
+    AttemptRecord,
+    Enforcement,
+    Result,
+    RunnerRef,
+    Timings,
+    Usage,
 )
 
-INPUT_LIMIT_BYTES: Final = 256 * 1024
-INLINE_RESULT_LIMIT_BYTES: Final = 32 * 1024
+__all__ = [
+    "ATTEMPTS_KEPT",
+    "INLINE_RESULT_LIMIT_BYTES",
+    "INPUT_LIMIT_BYTES",
+    "LARGE_RESULT_LIMIT_BYTES",
+    "AttemptRecord",
+    "Enforcement",
+    "InputFrom",
+    "KeyRef",
+    "LLMTask",
+    "LLMTaskSpec",
+    "LLMTaskStatus",
+    "Message",
+    "ModelRef",
+    "Outcome",
+    "Output",
+    "Parameters",
+    "Result",
+    "Role",
+    "RunnerRef",
+    "TaskPhase",
+    "Timings",
+    "Usage",
+    "Webhook",
+    "derive_phase",
+]
+
 ATTEMPTS_KEPT: Final = 10
+DEADLINE_LIMIT_SECONDS: Final = 31_536_000
 
 
 class Outcome(StrEnum):
@@ -37,6 +62,7 @@ class Outcome(StrEnum):
 class TaskPhase(StrEnum):
     """One printable word, derived from the rest of the status by ``derive_phase`` alone."""
 
+    SUSPENDED = "Suspended"
     WAITING = "Waiting"
     QUEUED = "Queued"
     RUNNING = "Running"
@@ -45,115 +71,37 @@ class TaskPhase(StrEnum):
     CANCELLED = "Cancelled"
 
 
-class ModelRef(ApiModel):
-    """Names an LLMModel in the task's own namespace."""
-
-    name: Annotated[str, Field(min_length=1, max_length=40, pattern=DNS_LABEL)]
-    """Name of the LLMModel. It may be created later than the task."""
+_INPUTS: Final = ("prompt", "messages", "inputFrom")
 
 
-class Role(StrEnum):
-    SYSTEM = "system"
-    USER = "user"
-    ASSISTANT = "assistant"
+class Webhook(ApiModel):
+    """Who is told about the outcome, by a signed POST (Standard Webhooks). It holds no prompt and no result text."""
 
-
-class Message(ApiModel):
-    """One turn of a conversation."""
-
-    role: Role
-    """Who speaks: system, user or assistant."""
-    content: Annotated[str, Field(max_length=INPUT_LIMIT_BYTES)]
-    """What is said, as text."""
-
-
-class Parameters(ApiModel):
-    """How tokens are chosen. Absent members take the model's defaults."""
-
-    rules: ClassVar = (
-        Rule(
-            "!has(self.temperature) || double(self.temperature) <= 2.0",
-            'temperature must be between 0 and 2, as a string such as "0.7"',
-            ".temperature",
-        ),
-        Rule(
-            "!has(self.topP) || double(self.topP) <= 1.0",
-            'topP must be between 0 and 1, as a string such as "0.95"',
-            ".topP",
-        ),
-        Rule(
-            "!has(self.minP) || double(self.minP) <= 1.0",
-            'minP must be between 0 and 1, as a string such as "0.05"',
-            ".minP",
-        ),
-        Rule(
-            "!has(self.presencePenalty) || "
-            "(double(self.presencePenalty) >= -2.0 && double(self.presencePenalty) <= 2.0)",
-            "presencePenalty must be between -2 and 2",
-            ".presencePenalty",
-        ),
-        Rule(
-            "!has(self.frequencyPenalty) || "
-            "(double(self.frequencyPenalty) >= -2.0 && double(self.frequencyPenalty) <= 2.0)",
-            "frequencyPenalty must be between -2 and 2",
-            ".frequencyPenalty",
-        ),
-        Rule(
-            "!has(self.repeatPenalty) || (double(self.repeatPenalty) > 0.0 && double(self.repeatPenalty) <= 4.0)",
-            "repeatPenalty must be above 0 and at most 4; 1 switches it off",
-            ".repeatPenalty",
-        ),
-    )
-
-    temperature: Annotated[str, Field(max_length=16, pattern=DECIMAL)] | None = None
-    """Randomness from "0" (always the likeliest token) to "2", a decimal as a string."""
-    max_tokens: Annotated[int, Field(ge=1, le=131072)] | None = None
-    """Upper bound of generated tokens. The room left in the model's context also bounds it."""
-    top_p: Annotated[str, Field(max_length=16, pattern=DECIMAL)] | None = None
-    """Sample from the smallest set of tokens whose probability sums up to this, "0" to "1"."""
-    top_k: Annotated[int, Field(ge=0, le=1000)] | None = None
-    """Sample from the k likeliest tokens; 0 switches it off."""
-    min_p: Annotated[str, Field(max_length=16, pattern=DECIMAL)] | None = None
-    """Drop tokens less likely than this share of the likeliest, "0" to "1"."""
-    seed: Annotated[int, Field(ge=0, le=4294967294)] | None = None
-    """Makes sampling repeatable on the same model, build and machine."""
-    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=8)] | None = None
-    """Texts that end the generation; they are not part of the result."""
-    presence_penalty: Annotated[str, Field(max_length=16, pattern=SIGNED_DECIMAL)] | None = None
-    """Penalty for tokens that have appeared at all, "-2" to "2"."""
-    frequency_penalty: Annotated[str, Field(max_length=16, pattern=SIGNED_DECIMAL)] | None = None
-    """Penalty that grows with each appearance of a token, "-2" to "2"."""
-    repeat_penalty: Annotated[str, Field(max_length=16, pattern=DECIMAL)] | None = None
-    """llama.cpp's multiplicative repetition penalty; "1" switches it off."""
-
-
-class Output(ApiModel):
-    """Shape that the result must have."""
-
-    rules: ClassVar = (
-        exactly_one_of(
-            "jsonSchema", message="output needs jsonSchema: a JSON Schema as text; leave output out for plain text"
-        ),
-        Rule(
-            "!has(self.jsonSchema) || size(bytes(self.jsonSchema)) <= 65536",
-            "jsonSchema holds more than 65536 bytes in UTF-8: shorten it",
-            ".jsonSchema",
-        ),
-    )
-
-    json_schema: Annotated[str, Field(min_length=2, max_length=65536)] | None = None
-    """A JSON Schema as JSON *text*: the API server would reorder a structured one, and the order of properties steers
-    the model. Sampling is constrained by it and the result is validated against it."""
+    url: Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+([/?][^\s#]*)?$")]
+    """Where to POST. https with a public address, unless the chart's webhooks.allowedHosts names the host."""
+    secret_ref: KeyRef
+    """Secret of the task's namespace with the label headrace.dev/webhook: "true"; its value holds one signing key
+    (whsec_…) per line, and each signs, so that keys can be rotated."""
+    events: (
+        Annotated[list[Outcome], Field(min_length=1, max_length=3, json_schema_extra={"x-kubernetes-list-type": "set"})]
+        | None
+    ) = None
+    """Outcomes to tell: Complete, Failed, Cancelled; absent: all."""
 
 
 class LLMTaskSpec(ApiModel):
-    """What to generate, and with which model. Immutable but for priority."""
+    """What to generate, and with which model. Immutable but for priority, suspend, cancel, ttlSecondsAfterFinished."""
 
-    mutable: ClassVar = ("priority",)
+    mutable: ClassVar = ("priority", "suspend", "cancel", "ttl_seconds_after_finished")
 
     rules: ClassVar = (
         exactly_one_of(
-            "prompt", "messages", message="exactly one of prompt and messages is needed: set one, remove the other"
+            *_INPUTS, message="exactly one of prompt, messages and inputFrom is needed: set one, remove the others"
+        ),
+        Rule(
+            "!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",
+            "cancel cannot be taken back: create another LLMTask instead",
+            ".cancel",
         ),
         Rule(
             "!has(self.prompt) || size(bytes(self.prompt)) <= 262144",
@@ -174,14 +122,33 @@ class LLMTaskSpec(ApiModel):
     """A single instruction, put through the model's chat template as one user message."""
     messages: Annotated[list[Message], Field(min_length=1, max_length=1024)] | None = None
     """A conversation, oldest turn first."""
+    input_from: InputFrom | None = None
+    """Takes the prompt from a ConfigMap, up to 900 KiB."""
     parameters: Parameters | None = None
     """Sampling parameters; absent members take the model's defaults."""
     output: Output | None = None
     """Shape of the result; absent means text."""
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
-    """Order within the namespace, -100 to 100: a point is worth ten seconds of waiting."""
+    """Order within the namespace, -100 to 100: a point is worth ten seconds of waiting. An LLMQuota may set a
+    ceiling."""
+    suspend: bool = False
+    """Takes the task out of the queue, or off its runner without charging a retry, until it is false again."""
+    cancel: bool = False
+    """Ends the task as Cancelled, with the text generated so far. It cannot be taken back."""
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
     """How many failed attempts are tried again before the task is Failed."""
+    queue_deadline_seconds: Annotated[int, Field(ge=1, le=DEADLINE_LIMIT_SECONDS)] | None = None
+    """Fails the task as QueueDeadlineExceeded when no runner took it for so long. Time while suspended does not count.
+    Absent: activeDeadlineSeconds alone bounds the wait."""
+    attempt_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
+    """How long one attempt may take from claim to result; then it is aborted, and tried again within backoffLimit."""
+    active_deadline_seconds: Annotated[int, Field(ge=1, le=DEADLINE_LIMIT_SECONDS)] = 86_400
+    """How long the task may take altogether before it is Failed as DeadlineExceeded. Time while suspended does not
+    count."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=DEADLINE_LIMIT_SECONDS)] | None = None
+    """Deletes the object so long after its end. Absent: it stays, within the operator's retention limits."""
+    webhook: Webhook | None = None
+    """Who is told about the outcome."""
 
     @classmethod
     def validations(cls) -> list[Rule]:
@@ -192,82 +159,9 @@ class LLMTaskSpec(ApiModel):
     @model_validator(mode="after")
     def _one_input(self) -> Self:
         # CEL says so at admission; said again for objects that never met an API server.
-        if (self.prompt is None) == (self.messages is None):
-            raise ValueError("exactly one of prompt and messages is needed: set one, remove the other")
+        if sum(given is not None for given in (self.prompt, self.messages, self.input_from)) != 1:
+            raise ValueError("exactly one of prompt, messages and inputFrom is needed: set one, remove the others")
         return self
-
-
-class RunnerRef(ApiModel):
-    """Who may commit this task's outcome."""
-
-    service_account: Annotated[str, Field(max_length=253)] | None = None
-    """ServiceAccount of the assigned model's runner, as namespace/name; set by the operator, checked at admission."""
-    pod: Annotated[str, Field(max_length=253)] | None = None
-    """Pod that runs or ran the latest attempt."""
-
-
-class AttemptRecord(ApiModel):
-    """How one delivery of the task went."""
-
-    number: Annotated[int, Field(ge=1)]
-    """status.attempt of that delivery."""
-    model: Annotated[str, Field(max_length=128)] | None = None
-    """LLMModel it was assigned to, as namespace/name."""
-    pod: Annotated[str, Field(max_length=253)] | None = None
-    """Runner pod that claimed it; absent when none did."""
-    start_time: Timestamp | None = None
-    """When it was claimed."""
-    completion_time: Timestamp | None = None
-    """When it ended."""
-    outcome: Annotated[str, Field(max_length=32)]
-    """Complete, Failed, Lost (its runner vanished) or Released (given back, not charged)."""
-    reason: Annotated[str, Field(max_length=128)]
-    """One PascalCase word that says why it ended."""
-    message: Annotated[str, Field(max_length=512)] = ""
-    """The reason in words."""
-
-
-class Enforcement(StrEnum):
-    GRAMMAR = "Grammar"
-    PROVIDER = "Provider"
-    VALIDATED_ONLY = "ValidatedOnly"
-
-
-class Result(ApiModel):
-    """What the model generated."""
-
-    text: Annotated[str, Field(max_length=INLINE_RESULT_LIMIT_BYTES)]
-    """The generated text, byte for byte."""
-    finish_reason: Annotated[str, Field(max_length=32)]
-    """Stop (the model or a stop text ended it) or Length (maxTokens or the context ended it)."""
-    size_bytes: Annotated[int, Field(ge=0)]
-    """Size of the text in UTF-8."""
-    sha256: Annotated[str, Field(pattern=SHA256)]
-    """Digest of the text in UTF-8."""
-    enforcement: Enforcement | None = None
-    """How output.jsonSchema was enforced while generating; the result was validated in any case."""
-
-
-class Usage(ApiModel):
-    """Tokens that the task consumed."""
-
-    prompt_tokens: Annotated[int, Field(ge=0)]
-    """Tokens of the rendered input."""
-    cached_tokens: Annotated[int, Field(ge=0)] = 0
-    """Prompt tokens that did not have to be evaluated again."""
-    completion_tokens: Annotated[int, Field(ge=0)]
-    """Tokens generated."""
-
-
-class Timings(ApiModel):
-    """Where the time of the final attempt went."""
-
-    queued_millis: Annotated[int, Field(ge=0)]
-    """From being queued to being claimed."""
-    first_token_millis: Annotated[int, Field(ge=0)]
-    """From the claim to the first generated token."""
-    generation_millis: Annotated[int, Field(ge=0)]
-    """From the claim to the last token."""
 
 
 _FINAL: Final = (
@@ -279,6 +173,7 @@ _FINAL: Final = (
     "message",
     "attempt",
     "retries",
+    "losses",
     "attempts",
     "usage",
     "timings",
@@ -312,15 +207,17 @@ class LLMTaskStatus(ApiModel):
         Rule("!has(self.outcome) || has(self.attempt)", "outcome needs attempt: accept the task first"),
         Rule("!has(self.outcome) || has(self.completionTime)", "outcome needs completionTime"),
         Rule(
-            "!has(self.result) || (has(self.outcome) && self.outcome == 'Complete')",
-            "result is set together with outcome Complete",
+            "!has(self.result) || (has(self.outcome) && (self.outcome == 'Complete' || "
+            "(self.outcome == 'Cancelled' && has(self.result.partial) && self.result.partial)))",
+            "result is set together with outcome Complete, or marked partial with outcome Cancelled",
         ),
     )
 
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     """metadata.generation that this status was derived from."""
     conditions: Conditions = Field(default_factory=list)
-    """Finished is the one to wait for; Ready mirrors success and Stalled failure for Helm, Flux and Argo CD."""
+    """Finished is the one to wait for; Ready mirrors success and Stalled failure for Helm, Flux and Argo CD. Notified
+    tells whether the webhook was delivered; Suspended and Running appear when they apply."""
     phase: TaskPhase | None = None
     """Summary in one word, derived from the rest of the status."""
     outcome: Outcome | None = None
@@ -329,6 +226,8 @@ class LLMTaskStatus(ApiModel):
     """Number of the current delivery. It only grows."""
     retries: Annotated[int, Field(ge=0)] | None = None
     """Failed attempts charged against spec.backoffLimit."""
+    losses: Annotated[int, Field(ge=0)] | None = None
+    """Attempts that ended with their runner or engine; at three the task is Failed as Poison."""
     reason: Annotated[str, Field(max_length=128)] | None = None
     """Why the task waits or how it ended, in one PascalCase word."""
     message: Annotated[str, Field(max_length=1024)] | None = None
@@ -337,6 +236,12 @@ class LLMTaskStatus(ApiModel):
     """LLMModel that the current attempt is queued for, as namespace/name."""
     runner: RunnerRef | None = None
     """Who may commit the outcome, and who did."""
+    accept_time: Timestamp | None = None
+    """When the task was accepted: its deadlines count from here."""
+    suspend_time: Timestamp | None = None
+    """Since when the task is suspended; absent while it is not."""
+    suspended_seconds: Annotated[int, Field(ge=0)] | None = None
+    """How long it was suspended before; deadlines leave it out."""
     start_time: Timestamp | None = None
     """When the task was claimed for the first time."""
     completion_time: Timestamp | None = None
@@ -344,7 +249,7 @@ class LLMTaskStatus(ApiModel):
     attempts: Annotated[list[AttemptRecord], Field(max_length=ATTEMPTS_KEPT)] | None = None
     """The last ten attempts, oldest first."""
     result: Result | None = None
-    """What the model generated; present when outcome is Complete."""
+    """What the model generated; present when outcome is Complete, in part when it was cancelled while it ran."""
     usage: Usage | None = None
     """Tokens consumed by the final attempt."""
     timings: Timings | None = None
@@ -361,10 +266,12 @@ class LLMTask(ApiModel):
     status: LLMTaskStatus | None = None
 
 
-def derive_phase(*, outcome: Outcome | None, queued: bool, running: bool) -> TaskPhase:
+def derive_phase(*, outcome: Outcome | None, queued: bool, running: bool, suspended: bool = False) -> TaskPhase:
     """The one place that turns facts into a phase."""
     if outcome is not None:
         return TaskPhase(outcome.value)
+    if suspended:
+        return TaskPhase.SUSPENDED
     if running:
         return TaskPhase.RUNNING
     return TaskPhase.QUEUED if queued else TaskPhase.WAITING

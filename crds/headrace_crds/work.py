@@ -8,7 +8,8 @@ from pydantic import Field
 
 from headrace_crds.base import ApiModel
 from headrace_crds.model import Defaults, LLMModel
-from headrace_crds.task import LLMTask, Message, Parameters, Role
+from headrace_crds.outcome import notified_outcomes
+from headrace_crds.task import LLMTask, Message, Outcome, Parameters, Role
 
 
 class Work(ApiModel):
@@ -28,14 +29,20 @@ class Work(ApiModel):
     """status.startTime was set by an earlier attempt."""
     attempts: list[dict[str, object]] = Field(default_factory=list)
     """Records of earlier attempts that the commit keeps, at most nine."""
+    attempt_timeout_ms: int = 300_000
+    """From the claim to the generated result; then the attempt is aborted and fails as AttemptTimeout."""
+    deadline_ms: int | None = None
+    """Redis' time at which the whole task is over; an attempt still generating commits Failed/DeadlineExceeded."""
+    notify: list[Outcome] = Field(default_factory=list)
+    """Outcomes that a webhook waits for: a commit of one of them carries the condition Notified=False."""
 
 
-def resolve(task: LLMTask, model: LLMModel) -> Work:
-    """Fill the model's defaults into the task's parameters."""
+def resolve(task: LLMTask, model: LLMModel, *, input_text: str | None = None, deadline_ms: int | None = None) -> Work:
+    """Fill the model's defaults into the task's parameters. `input_text` is what inputFrom refers to."""
     defaults = model.spec.defaults or Defaults()
     given = (task.spec.parameters or Parameters()).model_dump(exclude_none=True)
     filled = {"temperature": defaults.temperature, "max_tokens": defaults.max_tokens, "stop": defaults.stop, **given}
-    messages = task.spec.messages or [Message(role=Role.USER, content=task.spec.prompt or "")]
+    messages = task.spec.messages or [Message(role=Role.USER, content=input_text or task.spec.prompt or "")]
     status = task.status
     return Work(
         model=f"{model.metadata.namespace}/{model.metadata.name}",
@@ -45,4 +52,7 @@ def resolve(task: LLMTask, model: LLMModel) -> Work:
         json_schema=task.spec.output.json_schema if task.spec.output else None,
         started=bool(status and status.start_time),
         attempts=[record.dump() for record in (status.attempts if status and status.attempts else [])[-9:]],
+        attempt_timeout_ms=task.spec.attempt_timeout_seconds * 1000,
+        deadline_ms=deadline_ms,
+        notify=notified_outcomes(task),
     )

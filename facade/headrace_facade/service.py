@@ -33,6 +33,7 @@ _OUTCOMES: Final = {
     Outcome.CANCELLED: TaskStatus.CANCELLED,
 }
 _PHASES: Final = {
+    TaskPhase.SUSPENDED: TaskStatus.CREATED,
     TaskPhase.WAITING: TaskStatus.CREATED,
     TaskPhase.QUEUED: TaskStatus.QUEUED,
     TaskPhase.RUNNING: TaskStatus.PROCESSING,

@@ -121,7 +121,10 @@ def test_schema_and_result_text_survive_byte_for_byte(kubectl: Kubectl, namespac
     assert stored["status"]["result"]["text"] == text
 
 
-def test_each_spec_field_but_priority_is_immutable(kubectl: Kubectl, namespace: str) -> None:
+MUTABLE = {"priority": 50, "suspend": True, "cancel": True, "ttlSecondsAfterFinished": 60}
+
+
+def test_each_spec_field_but_the_mutable_ones_is_immutable(kubectl: Kubectl, namespace: str) -> None:
     task = {
         "apiVersion": "headrace.dev/v1alpha1",
         "kind": "LLMTask",
@@ -135,10 +138,14 @@ def test_each_spec_field_but_priority_is_immutable(kubectl: Kubectl, namespace: 
         "parameters": {"topK": 2},
         "output": {"jsonSchema": "{}"},
         "backoffLimit": 9,
+        "queueDeadlineSeconds": 5,
+        "attemptTimeoutSeconds": 5,
+        "activeDeadlineSeconds": 5,
+        "webhook": {"url": "https://example.com/", "secretRef": {"name": "k", "key": "keys"}},
     }
     schema = yaml.safe_load((ROOT / "crds/llmtasks.headrace.dev.yaml").read_text(encoding="utf-8"))
     version = schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    assert set(version["properties"]["spec"]["properties"]) == {*changes, "messages", "priority"}
+    assert set(version["properties"]["spec"]["properties"]) == {*changes, "messages", "inputFrom", *MUTABLE}
     for field, value in changes.items():
         done = kubectl.run(
             "patch", "llmtask", "fixed", "-n", namespace, "--type=merge", "-p", json.dumps({"spec": {field: value}})
@@ -148,7 +155,11 @@ def test_each_spec_field_but_priority_is_immutable(kubectl: Kubectl, namespace: 
     messages = json.dumps({"spec": {"prompt": None, "messages": [{"role": "user", "content": "x"}]}})
     done = kubectl.run("patch", "llmtask", "fixed", "-n", namespace, "--type=merge", "-p", messages)
     assert "messages is immutable" in done.stderr
-    kubectl.ok("patch", "llmtask", "fixed", "-n", namespace, "--type=merge", "-p", '{"spec":{"priority":50}}')
+    kubectl.ok("patch", "llmtask", "fixed", "-n", namespace, "--type=merge", "-p", json.dumps({"spec": MUTABLE}))
+    for taken_back in (False, None):
+        patch = json.dumps({"spec": {"cancel": taken_back}})
+        done = kubectl.run("patch", "llmtask", "fixed", "-n", namespace, "--type=merge", "-p", patch)
+        assert "cancel cannot be taken back" in done.stderr
 
 
 def test_a_model_scales_and_shows_up_under_short_name_and_category(kubectl: Kubectl, namespace: str) -> None:
@@ -163,7 +174,7 @@ def test_a_model_scales_and_shows_up_under_short_name_and_category(kubectl: Kube
 
 
 def test_every_field_is_explained(kubectl: Kubectl) -> None:
-    for kind in ("llmtask", "llmmodel"):
+    for kind in ("llmtask", "llmmodel", "llmquota"):
         explained = kubectl.ok("explain", kind, "--recursive")
         assert "status" in explained
         assert "<no description>" not in kubectl.ok("explain", f"{kind}.spec")

@@ -46,13 +46,39 @@ def model(name: str, field: str = "", says: str = "", *, called: str = "case", *
     return Case(name, "LLMModel", spec, field, says, {"name": called})
 
 
+def shared(name: str, field: str = "", says: str = "", **namespaces: Any) -> Case:
+    base = model(name, field, says)
+    return Case(name, "LLMModel", base.spec | {"sharing": {"namespaces": namespaces}}, field, says, {"name": "case"})
+
+
+def quota(name: str, field: str = "", says: str = "", *, called: str = "default", **spec: Any) -> Case:
+    return Case(name, "LLMQuota", spec, field, says, {"name": called})
+
+
+def team(**expression: Any) -> dict[str, Any]:
+    return {"matchExpressions": [{"key": "team", **expression}]}
+
+
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 CASES = [
     task("prompt"),
     task("messages", prompt=..., messages=MESSAGES),
-    task("both inputs", "spec", "exactly one of prompt and messages", messages=MESSAGES),
-    task("no input", "spec", "exactly one of prompt and messages", prompt=...),
+    task("both inputs", "spec", "exactly one of prompt, messages and inputFrom", messages=MESSAGES),
+    task("no input", "spec", "exactly one of prompt, messages and inputFrom", prompt=...),
+    task("input from", prompt=..., inputFrom={"configMapKeyRef": {"name": "c", "key": "k"}}),
+    task("input from nothing", "spec.inputFrom", "inputFrom needs configMapKeyRef", prompt=..., inputFrom={}),
+    shared("shared with all", **{"from": "All"}),
+    shared("shared by labels", **{"from": "Selector", "selector": team(operator="In", values=["a"])}),
+    shared("selector missing", "spec.sharing.namespaces.selector", "selector goes with", **{"from": "Selector"}),
+    shared(
+        "values missing",
+        "spec.sharing.namespaces.selector.matchExpressions[0].values",
+        "values are needed for In and NotIn",
+        **{"from": "Selector", "selector": team(operator="In")},
+    ),
+    quota("quota", maxQueuedTasks=5),
+    quota("quota of another name", "", "metadata.name must be default", called="other"),
     task("no messages", "spec.messages", "from 1 to 1024", prompt=..., messages=[]),
     task(
         "messages too large together",

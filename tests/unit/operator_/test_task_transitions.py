@@ -32,6 +32,7 @@ SENSELESS = 10_000
 STATUSES: dict[str, dict[str, Any] | None] = {
     "new": None,
     "Waiting": waiting(2),
+    "Suspended": queued(2, phase="Suspended"),
     "Queued": queued(2),
     "Running": queued(2, phase="Running"),
     "Complete": finished(2),

@@ -1,0 +1,91 @@
+"""What comes out of a task: the attempts, the result, what they took."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Final
+
+from pydantic import Field
+
+from headrace_crds.base import SHA256, ApiModel, Timestamp, exactly_one_of
+from headrace_crds.inputs import KeyRef
+
+INLINE_RESULT_LIMIT_BYTES: Final = 32 * 1024
+LARGE_RESULT_LIMIT_BYTES: Final = 900 * 1024
+
+
+class RunnerRef(ApiModel):
+    """Who may commit this task's outcome."""
+
+    service_account: Annotated[str, Field(max_length=253)] | None = None
+    """ServiceAccount of the assigned model's runner, as namespace/name; set by the operator, checked at admission."""
+    pod: Annotated[str, Field(max_length=253)] | None = None
+    """Pod that runs or ran the latest attempt."""
+
+
+class AttemptRecord(ApiModel):
+    """How one delivery of the task went."""
+
+    number: Annotated[int, Field(ge=1)]
+    """status.attempt of that delivery."""
+    model: Annotated[str, Field(max_length=128)] | None = None
+    """LLMModel it was assigned to, as namespace/name."""
+    pod: Annotated[str, Field(max_length=253)] | None = None
+    """Runner pod that claimed it; absent when none did."""
+    start_time: Timestamp | None = None
+    """When it was claimed."""
+    completion_time: Timestamp | None = None
+    """When it ended."""
+    outcome: Annotated[str, Field(max_length=32)]
+    """Complete, Failed, Lost (its runner vanished) or Released (given back, not charged)."""
+    reason: Annotated[str, Field(max_length=128)]
+    """One PascalCase word that says why it ended."""
+    message: Annotated[str, Field(max_length=512)] = ""
+    """The reason in words."""
+
+
+class Enforcement(StrEnum):
+    GRAMMAR = "Grammar"
+    PROVIDER = "Provider"
+    VALIDATED_ONLY = "ValidatedOnly"
+
+
+class Result(ApiModel):
+    """What the model generated."""
+
+    rules: ClassVar = (exactly_one_of("text", "configMapRef", message="result needs text or configMapRef"),)
+
+    text: Annotated[str, Field(max_length=INLINE_RESULT_LIMIT_BYTES)] | None = None
+    """The generated text, byte for byte, up to 32 KiB."""
+    config_map_ref: KeyRef | None = None
+    """ConfigMap of the task's namespace, owned by the task, that holds a text of up to 900 KiB."""
+    partial: bool | None = None
+    """True: the task was cancelled, and this is what had been generated until then."""
+    finish_reason: Annotated[str, Field(max_length=32)]
+    """Stop (the model or a stop text ended it), Length (maxTokens or the context ended it) or Cancelled."""
+    size_bytes: Annotated[int, Field(ge=0)]
+    """Size of the text in UTF-8."""
+    sha256: Annotated[str, Field(pattern=SHA256)]
+    """Digest of the text in UTF-8."""
+    enforcement: Enforcement | None = None
+    """How output.jsonSchema was enforced while generating; the result was validated in any case."""
+
+
+class Usage(ApiModel):
+    """Tokens that the task consumed."""
+
+    prompt_tokens: Annotated[int, Field(ge=0)]
+    """Tokens of the rendered input."""
+    cached_tokens: Annotated[int, Field(ge=0)] = 0
+    """Prompt tokens that did not have to be evaluated again."""
+    completion_tokens: Annotated[int, Field(ge=0)]
+    """Tokens generated."""
+
+
+class Timings(ApiModel):
+    """Where the time of the final attempt went."""
+
+    queued_millis: Annotated[int, Field(ge=0)]
+    """From being queued to being claimed."""
+    first_token_millis: Annotated[int, Field(ge=0)]
+    """From the claim to the first generated token."""
+    generation_millis: Annotated[int, Field(ge=0)]
+    """From the claim to the last token."""
