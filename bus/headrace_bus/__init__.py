@@ -17,12 +17,16 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 | `finish:<class>`     | zset   | namespace → next start, while idle and ahead     | when nothing is queued           |
 | `clock`              | hash   | virtual time per class; Calls delivered in a row | with the last entry              |
 | `seq`                | string | counter that orders equal scores                 | with the last entry              |
-| `weights`            | hash   | namespace → weight, 1 where absent; reserved     | purge (operator)                 |
+| `weights`            | hash   | namespace → weight, 1 where absent               | purge (operator)                 |
 | `queued`             | zset   | uid → ms at which it was queued                  | with its entries                 |
 | `delayed`            | zset   | uid → ms at which it is due                      | with its entries                 |
 | `leases`             | zset   | uid → ms at which the lease ends                 | with its entries                 |
 | `pulse`              | hash   | when leases were last served; their grace        | with the last lease, at a reap   |
 | `returned`           | zset   | uid → ms at which it came back                   | remove, a later attempt          |
+| `parked:<uid>`       | string | payload of an entry that came back as Parked     | with the entry                   |
+| `parked`             | zset   | uid → ms at which it was parked, 64 at most      | with its entries                 |
+| `inbox:<worker>`     | list   | `<uid> <attempt> <nonce> <word>`, 256 at most    | when read, TTL 60 s              |
+| `service`            | hash   | mean_ms from claim to result; count of results   | purge                            |
 | `wake`               | list   | one token while work is queued                   | with the queue                   |
 | `done`               | hash   | uid → attempt that was completed                 | 10 min, at the next `complete`   |
 | `ended`              | zset   | uid → ms until which that is remembered          | with `done`                      |
@@ -37,7 +41,7 @@ channels `headrace:wake:<ns>/<name>`, which carry empty messages to the operator
 """
 
 from headrace_bus.acl import OPERATOR_ACL, acl_rules
-from headrace_bus.bus import REPORT_MAX_BYTES, RESULT_MAX_BYTES, Bus
+from headrace_bus.bus import PARKED_KEPT, RESULT_MAX_BYTES, Bus
 from headrace_bus.envelope import ENVELOPE_MAX_BYTES, ENVELOPE_VERSION, Envelope, WorkClass
 from headrace_bus.errors import (
     BusCorrupt,
@@ -49,15 +53,19 @@ from headrace_bus.errors import (
     EnvelopeInvalid,
     EnvelopeTooNew,
     PayloadTooLarge,
+    TooManyParked,
 )
 from headrace_bus.keys import ModelKey
 from headrace_bus.order import CALLS_PER_TASK, PRIORITY_AGE_MS, STARVATION_BOUND_MS
+from headrace_bus.reader import PARKED_MAX_BYTES, REPORT_MAX_BYTES, BusReader
 from headrace_bus.records import (
     Delivery,
     EnqueueOutcome,
     Entry,
     EntryState,
     Failure,
+    Interrupt,
+    Interruption,
     LeaseToken,
     Returned,
     ReturnReason,
@@ -73,6 +81,8 @@ __all__ = [
     "ENVELOPE_MAX_BYTES",
     "ENVELOPE_VERSION",
     "OPERATOR_ACL",
+    "PARKED_KEPT",
+    "PARKED_MAX_BYTES",
     "PRIORITY_AGE_MS",
     "REPORT_MAX_BYTES",
     "RESULT_MAX_BYTES",
@@ -83,6 +93,7 @@ __all__ = [
     "BusError",
     "BusMisconfigured",
     "BusOutOfMemory",
+    "BusReader",
     "BusSettings",
     "BusUnavailable",
     "Delivery",
@@ -93,6 +104,8 @@ __all__ = [
     "EnvelopeInvalid",
     "EnvelopeTooNew",
     "Failure",
+    "Interrupt",
+    "Interruption",
     "LeaseToken",
     "ModelKey",
     "PayloadTooLarge",
@@ -100,6 +113,7 @@ __all__ = [
     "Returned",
     "ServerState",
     "Stats",
+    "TooManyParked",
     "UidPage",
     "UidState",
     "WorkClass",

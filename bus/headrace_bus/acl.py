@@ -24,7 +24,7 @@ _TRANSITIONS: Final = (
     "+zadd +zrem +zcard +zscore +zrank +zrange +zrangebyscore +zremrangebyscore",
     "+rpush",
 )
-_OPERATOR_ONLY: Final = "+hrandfield +hscan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info"
+_OPERATOR_ONLY: Final = "+lrem +ltrim +hrandfield +hscan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info"
 _OPERATOR_GRANTS: Final = "+acl|setuser +acl|getuser +acl|deluser"
 
 _USER: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:/-]{0,252})", re.ASCII)
@@ -41,7 +41,7 @@ def acl_rules(model: ModelKey) -> list[str]:
         f"~{key_prefix(model)}*",
         "resetchannels",
         f"&{wake_channel(model)}",
-        *_commands(*_CONNECT, _CALLS, *_TRANSITIONS, "+blpop"),
+        *_commands(*_CONNECT, _CALLS, *_TRANSITIONS, "+blpop +lpop"),
     ]
 
 

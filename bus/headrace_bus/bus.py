@@ -1,4 +1,4 @@
-"""The bus's door: one method per transition or question; the transitions themselves are Lua.
+"""The bus's door: one method per transition, what `reader` asks besides; the transitions themselves are Lua.
 
 It must not know objects, engines or HTTP: what an envelope's payload means, whether an attempt may
 follow and who is told is decided by its callers.
@@ -6,31 +6,32 @@ follow and who is told is decided by its callers.
 
 import asyncio
 import contextlib
-import hashlib
-import json
-import secrets
 import time
-from collections.abc import AsyncGenerator, Sequence
-from types import TracebackType
-from typing import Any, Final, Self
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Final
 
-from headrace_bus import replies
-from headrace_bus.acl import acl_rules, user_name
-from headrace_bus.connection import Connection
+from headrace_bus import replies, users
+from headrace_bus.arguments import failure_json, lease_parts, positive, request_id
 from headrace_bus.envelope import ENVELOPE_VERSION, Envelope, bounded_json, encode
-from headrace_bus.errors import BusError, BusMisconfigured, BusUnavailable, EnvelopeInvalid, EnvelopeTooNew
+from headrace_bus.errors import (
+    BusError,
+    BusMisconfigured,
+    BusUnavailable,
+    EnvelopeInvalid,
+    EnvelopeTooNew,
+    TooManyParked,
+)
 from headrace_bus.keys import REGISTRY_KEY, ModelKey, key_part, key_prefix
-from headrace_bus.order import CALLS_PER_TASK, score
+from headrace_bus.order import CALLS_PER_TASK, WEIGHT_MAX, WEIGHT_MIN, score
+from headrace_bus.reader import PARKED_MAX_BYTES, REPORT_MAX_BYTES, BusReader
 from headrace_bus.records import (
     Delivery,
     EnqueueOutcome,
-    Entry,
     Failure,
+    Interrupt,
+    Interruption,
     LeaseToken,
-    Returned,
     ServerState,
-    Stats,
-    UidPage,
 )
 from headrace_bus.scripts import ScriptName
 from headrace_bus.settings import BusSettings
@@ -39,22 +40,20 @@ from headrace_bus.wakeups import wakeups
 RESULT_MAX_BYTES: Final = 32 * 1024
 RESULTS_KEPT: Final = 256
 """Per model: at most 8 MiB."""
-REPORT_MAX_BYTES: Final = 64 * 1024
+PARKED_KEPT: Final = 64
+"""Per model: at most 64 MiB."""
+INBOX_WORDS: Final = 256
+"""Per worker; the oldest go first."""
 CLAIM_LIMIT: Final = 64
-_MESSAGE_MAX_CHARS: Final = 2_000
-_REASON_MAX_CHARS: Final = 128
 _SWEEP_LIMIT: Final = 100
-_RETURNED_PAGES: Final = 20
 _ENDED_MS: Final = 600_000
 _REPLAY_S: Final = 25.0
 """Below the time for which Redis keeps a reply (`lua/shared/requests.lua`)."""
 _PURGE_CHUNK: Final = 200
-_NAMESPACE_LIMIT: Final = 1_000
-_REPORT_LIMIT: Final = 1_000
 _WAIT_LIMIT_S: Final = 60.0
 
 
-class Bus:
+class Bus(BusReader):
     """Everything Headrace's processes share through Redis.
 
     Every method raises `BusError` or one of its kinds, and ValueError on names and numbers that cannot be. A mutation
@@ -62,44 +61,8 @@ class Bus:
     """
 
     def __init__(self, settings: BusSettings) -> None:
-        self._connection = Connection(settings)
+        super().__init__(settings)
         self._unanswered: dict[ModelKey, tuple[str, float]] = {}
-
-    @classmethod
-    def connect(
-        cls,
-        url: str,
-        *,
-        username: str | None = None,
-        password: str | None = None,
-        connect_timeout_s: float = 3.0,
-        socket_timeout_s: float = 5.0,
-        call_timeout_s: float | None = None,
-        max_connections: int = 16,
-    ) -> Self:
-        """A bus on this URL; connections are made when they are needed. Use as `async with Bus.connect(url) as bus`."""
-        settings = BusSettings(
-            url=url,
-            username=username,
-            password=password,
-            connect_timeout_s=connect_timeout_s,
-            socket_timeout_s=socket_timeout_s,
-            call_timeout_s=call_timeout_s,
-            max_connections=max_connections,
-        )
-        return cls(settings)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Closes every connection."""
-        await self._connection.aclose()
 
     # Work
 
@@ -121,6 +84,7 @@ class Bus:
             not_before_ms or 0,
             ENVELOPE_VERSION,
             encode(envelope),
+            INBOX_WORDS,
         )
         return EnqueueOutcome(reply.decode())
 
@@ -136,7 +100,7 @@ class Bus:
         limit = min(count, CLAIM_LIMIT)
         nonce, begun = self._unanswered.pop(model, ("", 0.0))
         if not nonce or time.monotonic() - begun > _REPLAY_S:
-            nonce, begun = _request_id(), time.monotonic()
+            nonce, begun = request_id(), time.monotonic()
         try:
             too_new, rows = await self._connection.run(
                 "claim",
@@ -144,7 +108,7 @@ class Bus:
                 nonce,
                 worker,
                 limit,
-                _positive(lease_ms),
+                positive(lease_ms),
                 ENVELOPE_VERSION,
                 CALLS_PER_TASK,
                 _SWEEP_LIMIT,
@@ -178,7 +142,7 @@ class Bus:
         if not tokens:
             return []
         flat = [part for token in tokens for part in (token.uid, token.attempt, token.nonce)]
-        kept = await self._connection.run("renew", key_prefix(model), _positive(lease_ms), *flat)
+        kept = await self._connection.run("renew", key_prefix(model), positive(lease_ms), *flat)
         return [bool(each) for each in kept]
 
     async def complete(
@@ -189,8 +153,8 @@ class Bus:
         A result is kept for `result_ttl_ms` where that does no harm: not above 32 KiB, not beyond 256 of the model, not
         when Redis is at `maxmemory`. Who needs it for certain reads the object.
         """
-        ttl_ms = _positive(result_ttl_ms)
-        if await self._request("complete", model, *_parts(token), _ENDED_MS) != b"1":
+        ttl_ms = positive(result_ttl_ms)
+        if await self._request("complete", model, *lease_parts(token), _ENDED_MS) != b"1":
             return False
         if result is not None:
             with contextlib.suppress(BusError):
@@ -200,69 +164,70 @@ class Bus:
 
     async def fail(self, model: ModelKey, token: LeaseToken, failure: Failure) -> bool:
         """Hands the attempt back as failed; the operator decides what follows. False: lost."""
-        return bool(await self._request("fail", model, *_parts(token), _failure_json(failure)) == b"1")
+        return bool(await self._request("fail", model, *lease_parts(token), failure_json(failure)) == b"1")
 
     async def release(self, model: ModelKey, token: LeaseToken, reason: str) -> bool:
         """Hands the attempt back unfinished, charging nobody; `reason` is a PascalCase word. False: lost."""
-        return bool(await self._request("release", model, *_parts(token), _failure_json(Failure(reason, ""))) == b"1")
+        return bool(
+            await self._request("release", model, *lease_parts(token), failure_json(Failure(reason, ""))) == b"1"
+        )
+
+    async def park(self, model: ModelKey, token: LeaseToken, payload: dict[str, Any]) -> bool:
+        """Ends the attempt with a result that the operator commits: it comes back as PARKED and is read by `parked`.
+
+        It lasts as long as the entry. False: the lease was lost. Raises PayloadTooLarge, and without having done
+        anything TooManyParked and BusOutOfMemory, both retryable: the lease goes on.
+        """
+        data = bounded_json("parked payload", payload, PARKED_MAX_BYTES)
+        reply = await self._request("park", model, *lease_parts(token), data, PARKED_KEPT)
+        if reply == b"full":
+            raise TooManyParked(f"{model} has {PARKED_KEPT} results that the operator has not committed yet")
+        return bool(reply == b"1")
 
     async def reap(self, model: ModelKey, *, limit: int = 100) -> int:
         """Returns expired leases and queues what was delayed until now; how many entries moved, at most `limit`."""
-        return int(await self._request("reap", model, _positive(limit)))
+        return int(await self._request("reap", model, positive(limit)))
 
     async def remove(self, model: ModelKey, uid: str) -> bool:
-        """Forgets the entry in whatever state, its lease and its result; False: there was nothing."""
-        return bool(await self._request("remove", model, key_part(uid)) == b"1")
-
-    # Questions
-
-    async def returned(self, model: ModelKey, *, limit: int = 100, after: Returned | None = None) -> list[Returned]:
-        """Deliveries that came back and wait for the operator, the longest waiting first; less than `limit` end it.
-
-        `after` is the last one of the page before; if it is gone, some of that page may come again.
+        """Forgets the entry in whatever state, its lease and its result; False: there was nothing. A holder is told to
+        drop it.
         """
-        uid, at_ms = (key_part(after.uid), after.returned_ms) if after is not None else ("", 0)
-        found: list[Returned] = []
-        passed = 0
-        # What cannot be read must not hide what can.
-        for _ in range(_RETURNED_PAGES):
-            seen, *rows = await self._connection.run(
-                "returned", key_prefix(model), _positive(limit), uid, at_ms, passed
-            )
-            found += replies.returned(rows)
-            passed += seen
-            if len(found) >= limit or seen < limit:
-                break
-        return found[:limit]
+        return bool(await self._request("remove", model, key_part(uid), INBOX_WORDS) == b"1")
 
-    async def inspect(self, model: ModelKey, uid: str) -> Entry | None:
-        """What is held under the uid; None also when that is no entry: the next enqueue replaces it.
+    async def withdraw(self, model: ModelKey, uid: str, attempt: int) -> bool:
+        """Forgets the entry unless somebody works on it: False when this attempt or a later one is LEASED, and nothing
+        was done. True: no entry is left, or there was none.
 
-        A lease that ran out is LEASED until `reap` or the next claim sees it.
+        An earlier attempt goes in every state, its holder is told to drop it: its commit would be refused anyway. A
+        later one goes while nobody holds it: whoever withdraws has seen less than the object says, and the object is
+        what a queue is rebuilt from. A kept result and the memory of a completed attempt stay.
         """
-        row = await self._connection.run("inspect", key_prefix(model), key_part(uid))
-        return None if row is None else replies.entry(row)
+        reply = await self._connection.run("withdraw", key_prefix(model), key_part(uid), positive(attempt), INBOX_WORDS)
+        return bool(reply == 1)
 
-    async def result(self, model: ModelKey, uid: str) -> dict[str, Any] | None:
-        """The result of a completed entry if it was kept, while its TTL lasts. Raises BusCorrupt."""
-        data = await self._connection.command("GET", f"{key_prefix(model)}result:{key_part(uid)}")
-        return None if data is None else replies.document(data)
+    # Interruptions
 
-    async def position(self, model: ModelKey, uid: str) -> int | None:
-        """An estimate of how many deliveries come first; None when the entry is not queued."""
-        reply = await self._connection.run(
-            "position", key_prefix(model), key_part(uid), CALLS_PER_TASK, _NAMESPACE_LIMIT
-        )
-        return None if reply is None else int(reply)
+    async def interrupt(self, model: ModelKey, uid: str, word: Interruption) -> str | None:
+        """Tells the worker that holds the entry, and says who that is; None when nobody does.
 
-    async def stats(self, model: ModelKey) -> Stats:
-        """Counts of the model's entries."""
-        return replies.stats(model, await self._connection.run("stats", key_prefix(model), _NAMESPACE_LIMIT))
+        A word may get lost with its worker, so tell it again as long as it matters: in the inbox it stands once.
+        """
+        reply = await self._connection.run("interrupt", key_prefix(model), key_part(uid), word.value, INBOX_WORDS)
+        return None if reply is None else replies.worker(reply)
 
-    async def uids(self, model: ModelKey, cursor: int = 0, *, limit: int = 500) -> UidPage:
-        """About `limit` of all entries, for a set difference; go on with the page's cursor until it is 0."""
-        reply = await self._connection.run("uids", key_prefix(model), cursor, _positive(limit))
-        return replies.uid_page(model, reply)
+    async def interruptions(self, model: ModelKey, worker: str, *, timeout_s: float) -> list[Interrupt]:
+        """Waits for words to this worker, at most `timeout_s` (60 s are the most), and takes all that are there. May
+        return none before its time. One reader per worker: a word goes to one.
+        """
+        key = f"{key_prefix(model)}inbox:{key_part(worker)}"
+        words: list[bytes] = []
+        wait_s = min(timeout_s, _WAIT_LIMIT_S)
+        # BLPOP takes 0 for ever.
+        if wait_s >= 0.001 and (first := await self._connection.pop(key, wait_s)) is not None:
+            words.append(first)
+        if words or wait_s < 0.001:
+            words += await self._connection.command("LPOP", key, INBOX_WORDS) or []
+        return replies.interrupts(words)
 
     # Models
 
@@ -286,6 +251,17 @@ class Bus:
             if cursor == 0:
                 return found
 
+    async def set_weights(self, model: ModelKey, weights: Mapping[str, float]) -> None:
+        """Replaces the namespaces' shares in the model's queue: 0.001 to 1000, 1 where none is given. They count from
+        the next delivery on. Raises ValueError.
+        """
+        flat: list[str] = []
+        for namespace, weight in weights.items():
+            if not WEIGHT_MIN <= weight <= WEIGHT_MAX:
+                raise ValueError(f"weight lies in {WEIGHT_MIN}…{WEIGHT_MAX}")
+            flat += [key_part(namespace), repr(weight)]
+        await self._connection.run("weigh", key_prefix(model), *flat)
+
     async def purge(self, model: ModelKey) -> None:
         """Deletes every key of a deleted model in chunks, then its registration; its leases are lost at once.
 
@@ -302,13 +278,7 @@ class Bus:
     async def report(self, model: ModelKey, worker: str, report: dict[str, Any], *, ttl_ms: int) -> None:
         """A runner's state, at most 64 KiB of JSON, gone after `ttl_ms`; a different one wakes the operator."""
         data = bounded_json("report", report, REPORT_MAX_BYTES)
-        await self._connection.run("report", key_prefix(model), key_part(worker), data, _positive(ttl_ms))
-
-    async def reports(self, model: ModelKey) -> dict[str, dict[str, Any]]:
-        """The living reports by worker."""
-        return replies.reports(
-            await self._connection.run("reports", key_prefix(model), _REPORT_LIMIT, REPORT_MAX_BYTES)
-        )
+        await self._connection.run("report", key_prefix(model), key_part(worker), data, positive(ttl_ms))
 
     # Waiting
 
@@ -330,11 +300,6 @@ class Bus:
 
     # Server
 
-    async def server_time_ms(self) -> int:
-        """The only clock leases and delays go by."""
-        seconds, microseconds = await self._connection.command("TIME")
-        return int(seconds) * 1000 + int(microseconds) // 1000
-
     async def check(self) -> ServerState:
         """The server's identity and memory policy. Raises BusMisconfigured if it evicts."""
         await self._connection.command("PING")
@@ -350,45 +315,11 @@ class Bus:
 
         A restart of Redis forgets the user (`ServerState.run_id`), and the scripts that runners may call but not load.
         """
-        await self._connection.load_scripts()
-        digest = hashlib.sha256(password.encode()).hexdigest()
-        if await self._passwords(user_name(user)) not in ([], [digest.encode()]):
-            # SETUSER alone leaves connections that have authenticated.
-            await self.revoke(user)
-        rules = ("reset", "on", f"#{digest}", *acl_rules(model))
-        await self._connection.command("ACL", "SETUSER", user_name(user), *rules)
+        await users.grant(self._connection, model, user, password)
 
     async def revoke(self, user: str) -> None:
         """Deletes a runners' user, which ends its connections, blocked ones included."""
-        await self._connection.command("ACL", "DELUSER", user_name(user))
-
-    async def _passwords(self, user: str) -> list[bytes]:
-        flat = await self._connection.command("ACL", "GETUSER", user)
-        found: list[bytes] = dict(zip(flat[::2], flat[1::2], strict=True))[b"passwords"] if flat else []
-        return found
+        await users.revoke(self._connection, user)
 
     async def _request(self, name: ScriptName, model: ModelKey, *args: bytes | str | int) -> Any:
-        return await self._connection.run(name, key_prefix(model), _request_id(), *args)
-
-
-def _request_id() -> str:
-    return secrets.token_hex(16)
-
-
-def _positive(value: int) -> int:
-    if value < 1:
-        raise ValueError(f"{value} is not positive")
-    return value
-
-
-def _parts(token: LeaseToken) -> tuple[str, int, str]:
-    return key_part(token.uid), token.attempt, token.nonce
-
-
-def _failure_json(failure: Failure) -> bytes:
-    document = {
-        "reason": failure.reason[:_REASON_MAX_CHARS],
-        "message": failure.message[:_MESSAGE_MAX_CHARS],
-        "retryable": failure.retryable,
-    }
-    return json.dumps(document).encode()
+        return await self._connection.run(name, key_prefix(model), request_id(), *args)

@@ -158,13 +158,14 @@ class Connection:
             if not there:
                 await self.command("SCRIPT", "LOAD", each.source)
 
-    async def pop(self, key: str, timeout_s: float) -> bool:
-        """Blocks for an element of a list, at most so long; whether one came. Raises BusUnavailable."""
+    async def pop(self, key: str, timeout_s: float) -> bytes | None:
+        """Blocks for an element of a list, at most so long. Raises BusUnavailable."""
         reply_within_s = timeout_s + self._settings.connect_timeout_s + self._settings.socket_timeout_s
         try:
             async with asyncio.timeout(reply_within_s):
                 with converted():
-                    return await self._execute_blocking("BLPOP", key, f"{timeout_s:.3f}") is not None
+                    reply = await self._execute_blocking("BLPOP", key, f"{timeout_s:.3f}")
+                    return None if reply is None else bytes(reply[1])
         except TimeoutError as error:
             raise BusUnavailable(f"no reply to BLPOP within {reply_within_s:.1f} s") from error
 

@@ -3,6 +3,7 @@
 BusError
 ├── BusUnavailable     retryable: no connection, time-out, loading, read-only replica, busy
 ├── BusOutOfMemory     retryable after room was made: the write was refused whole
+├── TooManyParked      retryable after the operator took some: nothing was done
 ├── BusDenied          NOAUTH, WRONGPASS, NOPERM
 ├── BusMisconfigured   the server's settings would lose work
 ├── BusCorrupt         a model's keys hold what no transition writes
@@ -34,6 +35,13 @@ class BusOutOfMemory(BusError):
     """Redis is at `maxmemory`: nothing of the write was done."""
 
     reason = "BusOutOfMemory"
+    retryable = True
+
+
+class TooManyParked(BusError):
+    """The model has as many parked results as it may have."""
+
+    reason = "TooManyParked"
     retryable = True
 
 

@@ -25,6 +25,10 @@ STARVATION_BOUND_MS: Final = (PRIORITY_MAX - PRIORITY_MIN) * PRIORITY_AGE_MS
 CALLS_PER_TASK: Final = 4
 """Calls delivered in a row while a Task waits, before one Task is: Tasks keep a share of 1 in 5."""
 
+WEIGHT_MIN: Final = 0.001
+WEIGHT_MAX: Final = 1000
+"""A namespace of this weight is served a thousand times as many tokens as one of weight 1."""
+
 COST_TOKENS_MAX: Final = 1_000_000_000
 """Keeps virtual time far below 2^53, where doubles stop counting."""
 

@@ -3,11 +3,12 @@
     enqueue ──► QUEUED ──claim──► LEASED ──complete──► gone (its attempt is remembered)
        │          ▲                  │
        └► DELAYED ┘ due              ├─ fail ────────► RETURNED(FAILED)
+                                     ├─ park ────────► RETURNED(PARKED)
                                      ├─ release ─────► RETURNED(RELEASED)
                                      └─ lease ran out ► RETURNED(LEASE_EXPIRED)
 
 A RETURNED entry waits for the operator, who reads the object and enqueues a later attempt or removes it.
-`remove` leads from every state to gone.
+`remove` leads from every state to gone, `withdraw` from every one but LEASED.
 """
 
 from dataclasses import dataclass, field
@@ -38,11 +39,24 @@ class EntryState(StrEnum):
 
 
 class ReturnReason(StrEnum):
-    """Why a delivery came back without a result."""
+    """Why a delivery came back instead of being completed."""
 
     LEASE_EXPIRED = "LeaseExpired"
     FAILED = "Failed"
     RELEASED = "Released"
+    PARKED = "Parked"
+    """With a result too large for the runner to commit; `Bus.parked` reads it."""
+
+
+class Interruption(StrEnum):
+    """What the operator tells the holder of a lease."""
+
+    CANCEL = "Cancel"
+    """Abort and commit as cancelled what there is."""
+    SUSPEND = "Suspend"
+    """Abort and release."""
+    DROP = "Drop"
+    """Abort and tell nobody: the entry is gone."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +89,21 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Interrupt:
+    """A word to the holder of a lease. Who holds the uid by another nonce is not meant: that word came late."""
+
+    uid: str
+    attempt: int
+    word: Interruption
+    nonce: str = field(default="", compare=False)
+    """Of the lease that was interrupted."""
+
+
+@dataclass(frozen=True)
 class Returned:
-    """A delivery that came back. `failure` is the runner's word: for RELEASED its reason with an empty message."""
+    """A delivery that came back. `failure` is the runner's word: for RELEASED its reason with an empty message, for
+    PARKED and LEASE_EXPIRED None.
+    """
 
     uid: str
     attempt: int
@@ -114,6 +141,8 @@ class Stats:
     oldest_queued_ms: int | None
     """Server time at which the entry that is queued for the longest was queued."""
     by_namespace: dict[str, int] = field(default_factory=dict)
+    mean_service_ms: float | None = None
+    """From claim to result; the last ten or so count most. None before the first."""
 
 
 @dataclass(frozen=True)

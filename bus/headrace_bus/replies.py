@@ -18,6 +18,8 @@ from headrace_bus.records import (
     Entry,
     EntryState,
     Failure,
+    Interrupt,
+    Interruption,
     LeaseToken,
     Returned,
     ReturnReason,
@@ -31,6 +33,7 @@ _YEAR_9999_MS: Final = 253_402_300_799_999
 _REASON: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,127}", re.ASCII)
 _MESSAGE_MAX_CHARS: Final = 2_000
 _DIGITS_MAX: Final = 20
+_NONCE: Final = re.compile(r"[0-9a-f]{1,64}", re.ASCII)
 
 
 def token(row: Reply, nonce: str) -> LeaseToken | None:
@@ -125,10 +128,40 @@ def reports(flat: Reply) -> dict[str, dict[str, Any]]:
     return found
 
 
+def worker(data: bytes) -> str | None:
+    """A worker's name; None when it is none."""
+    try:
+        return _name(data)
+    except ValueError:
+        return None
+
+
+def interrupts(words: list[bytes]) -> list[Interrupt]:
+    """What stood in an inbox, without what is no word."""
+    found: list[Interrupt] = []
+    for each in words:
+        try:
+            uid, attempt, nonce, word = each.split(b" ")
+            if not _NONCE.fullmatch(nonce.decode()):
+                continue
+            found.append(Interrupt(_name(uid), _attempt(attempt), Interruption(word.decode()), nonce.decode()))
+        except ValueError:
+            continue
+    return found
+
+
+def _mean(data: bytes) -> float | None:
+    try:
+        mean_ms = float(data)
+    except ValueError:
+        return None
+    return mean_ms if 0 <= mean_ms <= _YEAR_9999_MS else None
+
+
 def stats(model: ModelKey, reply: Reply) -> Stats:
     """The reply of `stats`. Raises BusCorrupt."""
     try:
-        queued, delayed, leased, came_back, oldest, *pairs = reply
+        queued, delayed, leased, came_back, oldest, mean, *pairs = reply
         by_namespace: dict[str, int] = {}
         for namespace, count in zip(pairs[::2], pairs[1::2], strict=True):
             name = namespace.decode("utf-8", "replace")
@@ -136,7 +169,7 @@ def stats(model: ModelKey, reply: Reply) -> Stats:
         oldest_ms = _milliseconds(oldest) if oldest else None
     except (ValueError, TypeError) as error:
         raise BusCorrupt(f"stats of {model} cannot be read") from error
-    return Stats(queued, delayed, leased, came_back, oldest_ms, by_namespace)
+    return Stats(queued, delayed, leased, came_back, oldest_ms, by_namespace, _mean(mean))
 
 
 def uid_page(model: ModelKey, reply: Reply) -> UidPage:

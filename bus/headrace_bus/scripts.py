@@ -17,7 +17,10 @@ ScriptName = Literal[
     "enqueue",
     "fail",
     "inspect",
+    "interrupt",
     "keep",
+    "park",
+    "parked",
     "peek",
     "position",
     "purge",
@@ -30,6 +33,8 @@ ScriptName = Literal[
     "returned",
     "stats",
     "uids",
+    "weigh",
+    "withdraw",
 ]
 
 _INCLUDE: Final = "-- include: "

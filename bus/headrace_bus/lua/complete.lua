@@ -1,15 +1,17 @@
 #!lua flags=allow-oom
--- include: keys requests leases entries
+-- include: keys requests leases entries service
 -- ARGV: request, uid, attempt, nonce, ms for which the end is remembered
 -- Reply: '1' or '0' (lost)
 local request, uid, attempt = ARGV[1], ARGV[2], ARGV[3]
 local now = now_ms()
 local reply = recall(request, now)
 if reply then return reply end
-if not holds(uid, attempt, ARGV[4]) then return '0' end
+local held, claimed = holds(uid, attempt, ARGV[4])
+if not held then return '0' end
 
 redis.call('ZREM', P .. 'leases', uid)
 forget(uid)
+served(now, claimed)
 -- Tells a late enqueue of the same attempt that it is over.
 local ttl = tonumber(ARGV[5])
 for _, old in ipairs(redis.call('ZRANGEBYSCORE', P .. 'ended', '-inf', now, 'LIMIT', 0, 100)) do

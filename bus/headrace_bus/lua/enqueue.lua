@@ -1,6 +1,6 @@
 #!lua
--- include: keys requests weights ring wake entries
--- ARGV: request, uid, attempt, class, namespace, name, score, cost, not_before_ms, version, envelope
+-- include: keys requests weights ring wake entries inbox
+-- ARGV: request, uid, attempt, class, namespace, name, score, cost, not_before_ms, version, envelope, limit of words in an inbox
 -- Reply: the outcome. Without allow-oom: at maxmemory it is refused before its first command.
 
 -- A task's priority may be edited while it waits: the waiting copy takes the new place.
@@ -30,6 +30,7 @@ if present > offered or completed >= offered then return 'Stale' end
 
 -- Also what cannot be read gives way.
 if redis.call('EXISTS', entry_key(uid)) == 1 then
+  tell_holder(uid, 'Drop', tonumber(ARGV[12]))
   detach(uid)
   redis.call('DEL', entry_key(uid))
 end

@@ -1,16 +1,17 @@
 #!lua flags=allow-oom
 -- include: keys requests
 -- ARGV: limit of what one call takes; 0 takes no more entries, but their index
--- Reply: how many entries, results and reports are left. No request id: doing it again purges on.
+-- Reply: how many entries, results, reports and parked payloads are left. No request id: doing it again purges on.
 local limit = tonumber(ARGV[1])
 
 -- A key of another type than ours has nothing to follow.
 local function take(...) return limit > 0 and readable(redis.pcall(...)) or {} end
 
 for _, uid in ipairs(take('HRANDFIELD', P .. 'index', limit)) do
-  local entry = fields(uid, 'class', 'namespace')
+  local entry = fields(uid, 'class', 'namespace', 'worker')
   if entry[1] and entry[2] then redis.call('UNLINK', queue_key(entry[1], entry[2])) end
-  redis.call('UNLINK', entry_key(uid), envelope_key(uid), result_key(uid))
+  if entry[3] then redis.call('UNLINK', inbox_key(entry[3])) end
+  redis.call('UNLINK', entry_key(uid), envelope_key(uid), result_key(uid), parked_key(uid))
   redis.call('HDEL', P .. 'index', uid)
 end
 for _, class in ipairs({'Call', 'Task'}) do
@@ -19,16 +20,18 @@ end
 local results = take('ZPOPMIN', P .. 'results', limit)
 for i = 1, #results, 2 do redis.call('UNLINK', result_key(results[i])) end
 local workers = take('ZPOPMIN', P .. 'workers', limit)
-for i = 1, #workers, 2 do redis.call('UNLINK', report_key(workers[i])) end
+for i = 1, #workers, 2 do redis.call('UNLINK', report_key(workers[i]), inbox_key(workers[i])) end
+local parked = take('ZPOPMIN', P .. 'parked', limit)
+for i = 1, #parked, 2 do redis.call('UNLINK', parked_key(parked[i])) end
 
 -- Without these nothing is claimed, renewed or found any more, from the first call on.
 local now = now_ms()
 redis.call('UNLINK', ring_key('Call'), ring_key('Task'), finish_key('Call'), finish_key('Task'), P .. 'clock', P .. 'seq',
   P .. 'queued', P .. 'delayed', P .. 'leases', P .. 'pulse', P .. 'returned', P .. 'wake', P .. 'weights', P .. 'done',
-  P .. 'ended', bucket_key(now, 0), bucket_key(now, 1))
+  P .. 'ended', P .. 'service', bucket_key(now, 0), bucket_key(now, 1))
 
 local left = 0
-for key, count in pairs({index = 'HLEN', results = 'ZCARD', workers = 'ZCARD'}) do
+for key, count in pairs({index = 'HLEN', results = 'ZCARD', workers = 'ZCARD', parked = 'ZCARD'}) do
   local held = limit > 0 and readable(redis.pcall(count, P .. key))
   if held then left = left + held else redis.call('UNLINK', P .. key) end
 end

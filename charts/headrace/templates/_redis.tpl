@@ -54,7 +54,7 @@ user operator on #{{ get $passwords "operator-password" | sha256sum }} {{ includ
 {{- end -}}
 
 {{- define "headrace.redis.operatorRules" -}}
-resetkeys ~headrace:* resetchannels &headrace:wake:* {{ include "headrace.redis.transitions" . }} +hrandfield +hscan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info +acl|setuser +acl|getuser +acl|deluser +blpop
+resetkeys ~headrace:* resetchannels &headrace:wake:* {{ include "headrace.redis.transitions" . }} +lrem +ltrim +hrandfield +hscan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info +acl|setuser +acl|getuser +acl|deluser +blpop
 {{- end -}}
 
 {{- define "headrace.redis.config" -}}

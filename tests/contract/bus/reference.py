@@ -2,7 +2,17 @@
 
 from dataclasses import dataclass, field
 
-from headrace_bus import CALLS_PER_TASK, EnqueueOutcome, EntryState, Envelope, LeaseToken, ReturnReason, WorkClass
+from headrace_bus import (
+    CALLS_PER_TASK,
+    EnqueueOutcome,
+    EntryState,
+    Envelope,
+    Interrupt,
+    Interruption,
+    LeaseToken,
+    ReturnReason,
+    WorkClass,
+)
 from headrace_bus.order import score
 
 
@@ -47,6 +57,9 @@ class Reference:
     held: dict[str, Held] = field(default_factory=dict)
     completed: dict[str, int] = field(default_factory=dict)
     rings: dict[WorkClass, Ring] = field(default_factory=lambda: {kind: Ring() for kind in WorkClass})
+    weights: dict[str, float] = field(default_factory=dict)
+    told: list[Interrupt] = field(default_factory=list)
+    """What stands in the inbox of the one worker, the latest last."""
     calls_in_a_row: int = 0
     sequence: int = 0
 
@@ -72,6 +85,7 @@ class Reference:
         if self.completed.get(envelope.uid, 0) >= envelope.attempt:
             return EnqueueOutcome.STALE
         if present is not None:
+            self.interrupt(envelope.uid, Interruption.DROP)
             self._detach(present)
         entry = Held(envelope, EntryState.DELAYED)
         self.held[envelope.uid] = entry
@@ -134,7 +148,7 @@ class Reference:
         start, namespace = min((start, namespace) for namespace, start in ring.start.items())
         entry = self.queue(kind, namespace)[0]
         entry.state, entry.due = EntryState.LEASED, False
-        finish = start + max(1, entry.envelope.cost_tokens)
+        finish = start + max(1, entry.envelope.cost_tokens) / self.weights.get(namespace, 1)
         ring.virtual_time = start
         if self.queue(kind, namespace):
             ring.start[namespace] = finish
@@ -169,7 +183,31 @@ class Reference:
     def remove(self, uid: str) -> bool:
         entry = self.held.get(uid)
         if entry is not None:
+            self.interrupt(uid, Interruption.DROP)
             self._detach(entry)
         had_result = self.completed.pop(uid, None) is not None
         self._forget_when_empty()
         return entry is not None or had_result
+
+    def withdraw(self, uid: str, attempt: int) -> bool:
+        entry = self.held.get(uid)
+        if entry is not None:
+            if entry.state is EntryState.LEASED and entry.envelope.attempt >= attempt:
+                return False
+            self.interrupt(uid, Interruption.DROP)
+            self._detach(entry)
+        self._forget_when_empty()
+        return True
+
+    def interrupt(self, uid: str, word: Interruption) -> bool:
+        entry = self.held.get(uid)
+        if entry is None or entry.state is not EntryState.LEASED:
+            return False
+        assert entry.nonce is not None
+        told = Interrupt(uid, entry.envelope.attempt, word, entry.nonce)
+        self.told = [each for each in self.told if _line(each) != _line(told)] + [told]
+        return True
+
+
+def _line(told: Interrupt) -> tuple[str, int, str, str]:
+    return told.uid, told.attempt, told.word, told.nonce

@@ -2,13 +2,14 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from redis import exceptions
 from redis.asyncio import Redis
 from redis_server import RedisServer
 
-from headrace_bus import OPERATOR_ACL, Bus, BusDenied, BusUnavailable, Failure, ModelKey
+from headrace_bus import OPERATOR_ACL, Bus, BusDenied, BusUnavailable, Failure, Interruption, LeaseToken, ModelKey
 
 pytestmark = pytest.mark.contract
 
@@ -50,6 +51,10 @@ async def test_a_runner_does_its_work(runner, bus: Bus, model: ModelKey, redis: 
     await redis.zadd(f"headrace:{{{model}}}:leases", {tokens[3].uid: 1})
     await own.claim(model, worker="w", count=1, lease_ms=60_000)
     assert (await bus.stats(model)).returned == 3
+    assert await bus.interrupt(model, tokens[4].uid, Interruption.SUSPEND) == "w"
+    assert [each.word for each in await own.interruptions(model, "w", timeout_s=5)] == [Interruption.SUSPEND]
+    assert await own.interruptions(model, "w", timeout_s=0) == []
+    assert await own.park(model, tokens[4], {"text": "long"})
     await own.wait_for_work(model, timeout_s=0.01)
 
 
@@ -64,6 +69,13 @@ async def test_a_runner_reaches_no_other_model_by_the_bus(runner, bus: Bus, enve
         own.remove(OTHER, "theirs"),
         own.report(OTHER, "w", {}, ttl_ms=1_000),
         own.wait_for_work(OTHER, timeout_s=0.01),
+        own.interruptions(OTHER, "w", timeout_s=0.01),
+        own.interruptions(OTHER, "w", timeout_s=0),
+        own.interrupt(OTHER, "theirs", Interruption.CANCEL),
+        own.withdraw(OTHER, "theirs", 1),
+        own.park(OTHER, LeaseToken("theirs", 1, "0"), {}),
+        own.parked(OTHER, "theirs", 1),
+        own.set_weights(OTHER, {"team-a": 1000}),
         own.purge(OTHER),
         own.models(),
         own.register(OTHER),
@@ -187,7 +199,7 @@ async def test_the_password_itself_is_not_sent(bus: Bus, model: ModelKey, redis:
 
 
 async def test_the_operators_rules_suffice_for_the_operator(
-    shared_server: RedisServer, redis: Redis, model: ModelKey, envelopes
+    shared_server: RedisServer, bus: Bus, redis: Redis, model: ModelKey, envelopes
 ) -> None:
     await redis.execute_command("ACL", "SETUSER", "operator", "reset", "on", ">secret", *OPERATOR_ACL)
     async with as_user(shared_server, "operator") as (own, client):
@@ -205,7 +217,16 @@ async def test_the_operators_rules_suffice_for_the_operator(
         await own.position(model, "u")
         await own.stats(model)
         await own.reports(model)
+        (delivery,) = await bus.claim(model, worker="w", count=1, lease_ms=60_000)
+        assert await own.withdraw(model, "u", 1) is False
+        assert await own.interrupt(model, "u", Interruption.CANCEL) == "w"
+        await own.enqueue(model, replace(delivery.envelope, attempt=2))
+        (delivery,) = await bus.claim(model, worker="w", count=1, lease_ms=60_000)
+        await bus.park(model, delivery.token, {"text": "long"})
+        assert await own.parked(model, "u", 2) == {"text": "long"}
         await own.remove(model, "u")
+        assert await own.withdraw(model, "u", 1) is True
+        await own.set_weights(model, {"team-a": 2})
         await own.grant(model, "r", "x")
         await own.revoke("r")
         await own.purge(model)

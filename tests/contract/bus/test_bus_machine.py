@@ -12,7 +12,18 @@ from redis.asyncio import Redis
 from redis_server import RedisServer
 from reference import Reference
 
-from headrace_bus import Bus, EntryState, Envelope, Failure, LeaseToken, ModelKey, ReturnReason, Stats, WorkClass
+from headrace_bus import (
+    Bus,
+    EntryState,
+    Envelope,
+    Failure,
+    Interruption,
+    LeaseToken,
+    ModelKey,
+    ReturnReason,
+    Stats,
+    WorkClass,
+)
 from headrace_bus.keys import key_prefix
 
 pytestmark = pytest.mark.contract
@@ -118,6 +129,37 @@ class Machine(RuleBasedStateMachine):
     def remove(self, uid: str) -> None:
         assert self.run(self.bus.remove(MODEL, uid)) == self.reference.remove(uid)
 
+    @rule(uid=st.sampled_from(UIDS), attempt=st.integers(1, 3))
+    def withdraw(self, uid: str, attempt: int) -> None:
+        assert self.run(self.bus.withdraw(MODEL, uid, attempt)) == self.reference.withdraw(uid, attempt)
+
+    @rule(uid=st.sampled_from(UIDS), word=st.sampled_from(Interruption))
+    def interrupt(self, uid: str, word: Interruption) -> None:
+        told = self.run(self.bus.interrupt(MODEL, uid, word))
+        assert told == ("w" if self.reference.interrupt(uid, word) else None)
+
+    @rule()
+    def listen(self) -> None:
+        told = self.run(self.bus.interruptions(MODEL, "w", timeout_s=0))
+        assert told == self.reference.told
+        assert [each.nonce for each in told] == [each.nonce for each in self.reference.told]
+        self.reference.told = []
+
+    @rule(data=st.data())
+    def park(self, data: st.DataObject) -> None:
+        token = self.token(data)
+        parked = self.run(self.bus.park(MODEL, token, {"nonce": token.nonce}))
+        assert parked == self.reference.hand_back(token, ReturnReason.PARKED)
+        if parked:
+            read = self.run(self.bus.parked(MODEL, token.uid, token.attempt))
+            assert read == {"nonce": token.nonce}
+            assert self.run(self.bus.parked(MODEL, token.uid, token.attempt + 1)) is None
+
+    @rule(weights=st.dictionaries(st.sampled_from("abc"), st.sampled_from([0.5, 2, 3, 1000])))
+    def set_weights(self, weights: dict[str, float]) -> None:
+        self.run(self.bus.set_weights(MODEL, weights))
+        self.reference.weights = weights
+
     async def observe(self) -> tuple[Stats, dict[str, list[str]], set[str], dict[str, str]]:
         """Counts; attempt, state and reason of every entry; keys; completed attempts."""
         async with self.redis.pipeline(transaction=False) as pipeline:
@@ -146,6 +188,10 @@ class Machine(RuleBasedStateMachine):
         assert uids("envelope") == {uid for uid, each in held.items() if each.state is not EntryState.RETURNED}
         assert done == {uid: str(attempt) for uid, attempt in self.reference.completed.items()}
         assert uids("result") <= set(done)
+        parked = {uid for uid, each in held.items() if each.reason is ReturnReason.PARKED}
+        assert uids("parked") == parked
+        assert ("parked" in keys) == bool(parked)
+        assert uids("inbox") == ({"w"} if self.reference.told else set())
         for kind, ring in self.reference.rings.items():
             assert uids(f"queue:{kind}") == set(ring.start)
             assert (f"finish:{kind}" in keys) == bool(ring.finish)

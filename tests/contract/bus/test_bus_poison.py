@@ -17,8 +17,10 @@ from headrace_bus import (
     EnqueueOutcome,
     EntryState,
     Failure,
+    Interruption,
     ModelKey,
     UidState,
+    WorkClass,
 )
 from headrace_bus.keys import key_prefix
 
@@ -44,6 +46,8 @@ TOP_KEYS = (
     "ended",
     "results",
     "workers",
+    "parked",
+    "service",
 )
 HUGE = "9" * 400
 
@@ -56,12 +60,22 @@ async def fill(bus: Bus, model: ModelKey, envelopes) -> list[str]:
         envelope = envelopes()
         await bus.enqueue(model, envelope)
         uids.append(envelope.uid)
-    failed, _ = await bus.claim(model, worker="pod-1", count=2, lease_ms=LEASE_MS)
+    failed, held = await bus.claim(model, worker="pod-1", count=2, lease_ms=LEASE_MS)
+    await bus.interrupt(model, held.token.uid, Interruption.CANCEL)
+    await bus.set_weights(model, {"team-a": 2})
     await bus.fail(model, failed.token, Failure("EngineError", "no"))
     delayed = envelopes()
     await bus.enqueue(model, delayed, not_before_ms=await bus.server_time_ms() + 3_600_000)
     await bus.report(model, "pod-1", {"busy": 1}, ttl_ms=60_000)
     return [*uids, delayed.uid]
+
+
+async def park(bus: Bus, model: ModelKey, envelopes) -> str:
+    """An entry that came back as parked; its uid."""
+    await bus.enqueue(model, envelopes(kind=WorkClass.CALL))
+    (delivery,) = await bus.claim(model, worker="pod-1", count=1, lease_ms=LEASE_MS)
+    assert await bus.park(model, delivery.token, {"text": "long"})
+    return delivery.token.uid
 
 
 async def everything(bus: Bus, model: ModelKey, uid: str) -> None:
@@ -75,12 +89,22 @@ async def everything(bus: Bus, model: ModelKey, uid: str) -> None:
         bus.inspect(model, uid),
         bus.position(model, uid),
         bus.result(model, uid),
+        bus.parked(model, uid, 1),
+        bus.interrupt(model, uid, Interruption.DROP),
+        bus.interruptions(model, "pod-1", timeout_s=0.01),
+        bus.set_weights(model, {"team-a": 3}),
         bus.wait_for_work(model, timeout_s=0.01),
-        bus.claim(model, worker="pod-2", count=3, lease_ms=LEASE_MS),
+        bus.withdraw(model, uid, 1),
         bus.remove(model, uid),
     ):
         with contextlib.suppress(BusError):
             await call
+    with contextlib.suppress(BusError):
+        for delivery in await bus.claim(model, worker="pod-2", count=3, lease_ms=LEASE_MS):
+            with contextlib.suppress(BusError):
+                await bus.park(model, delivery.token, {"text": "long"})
+            with contextlib.suppress(BusError):
+                await bus.complete(model, delivery.token)
 
 
 async def is_healthy(bus: Bus, uids: list[str]) -> None:
@@ -98,6 +122,7 @@ async def test_a_key_of_another_type_is_a_bus_error_and_purged(
     bus: Bus, model: ModelKey, redis: Redis, envelopes, key: str, kind: str
 ) -> None:
     healthy, poisoned = await fill(bus, HEALTHY, envelopes), await fill(bus, model, envelopes)
+    parked = await park(bus, model, envelopes)
     name = key_prefix(model) + key
     await redis.delete(name)
     match kind:
@@ -108,11 +133,14 @@ async def test_a_key_of_another_type_is_a_bus_error_and_purged(
         case "list":
             await redis.rpush(name, b"\xfe")
     await everything(bus, model, poisoned[0])
+    await everything(bus, model, parked)
     await is_healthy(bus, healthy)
     await bus.purge(model)
     left = {each.removeprefix(key_prefix(model)) for each in await redis.keys(f"{key_prefix(model)}*")}
     # What no index names any more cannot be found.
-    assert {each for each in left if not each.startswith(("entry:", "envelope:", "report:"))} == set()
+    assert {
+        each for each in left if not each.startswith(("entry:", "envelope:", "report:", "inbox:"))
+    } == set()
     assert left == set() or key in ("index", "workers")
     assert await bus.models() == {HEALTHY}
     await is_healthy(bus, healthy)

@@ -12,6 +12,7 @@ from headrace_bus import (
     EntryState,
     EnvelopeTooNew,
     Failure,
+    Interruption,
     LeaseToken,
     ModelKey,
     PayloadTooLarge,
@@ -282,8 +283,12 @@ async def test_remove_leaves_no_key(
         await bus.fail(model, token, FAILURE)
     if state is None:
         await bus.complete(model, token, result={"text": "ok"})
+        # The model's, not the entry's.
+        await redis.delete(f"headrace:{{{model}}}:service")
 
     assert await bus.remove(model, envelope.uid) is True
+    told = await redis.delete(f"headrace:{{{model}}}:inbox:pod-1")
+    assert told == (state is EntryState.LEASED)
     assert await keys_left(redis, model) == set()
     assert await bus.remove(model, envelope.uid) is False
     assert await bus.renew(model, [token], lease_ms=LEASE_MS) == [False]
@@ -298,6 +303,7 @@ async def test_a_completed_entry_leaves_only_its_result_and_that_ends(
     await bus.enqueue(model, envelopes(uid="u"))
     await bus.complete(model, (await claim_one(bus, model)).token, result={"a": [1]}, result_ttl_ms=120_000)
     prefix = f"headrace:{{{model}}}:"
+    assert await redis.delete(f"{prefix}service") == 1
     ttl_ms = {"done": 600_000, "ended": 600_000, "result:u": 120_000, "results": 120_000}
     assert await keys_left(redis, model) == {prefix + key for key in ttl_ms}
     for key, longest in ttl_ms.items():
@@ -347,7 +353,10 @@ async def test_purge_leaves_no_key(bus: Bus, model: ModelKey, redis: Redis, enve
     await bus.fail(model, deliveries[0].token, FAILURE)
     await bus.complete(model, deliveries[1].token, result={"text": "x"})
     await bus.enqueue(model, envelopes(), not_before_ms=await bus.server_time_ms() + 60_000)
-    await redis.hset(f"headrace:{{{model}}}:weights", "team-0", "2")
+    await bus.set_weights(model, {"team-0": 2})
+    if entries > 3:
+        await bus.park(model, deliveries[3].token, {"text": "long"})
+        assert await bus.interrupt(model, deliveries[4].token.uid, Interruption.CANCEL) == "pod-1"
 
     await bus.purge(model)
     assert await redis.keys(f"headrace:{{{model}}}:*") == []
@@ -457,3 +466,26 @@ async def test_names_that_cannot_be_are_refused_before_redis_sees_them(bus: Bus,
     with pytest.raises(ValueError):
         await bus.claim(model, worker="a", count=1, lease_ms=0)
     assert await bus.claim(model, worker="a", count=0, lease_ms=1) == []
+
+
+async def test_weights_share_the_queue_and_are_replaced_whole(
+    bus: Bus, model: ModelKey, redis: Redis, envelopes
+) -> None:
+    await bus.set_weights(model, {"heavy": 1, "gone": 5})
+    await bus.set_weights(model, {"heavy": 3, "light": 0.5})
+    assert await redis.hgetall(f"headrace:{{{model}}}:weights") == {"heavy": "3", "light": "0.5"}
+    for _ in range(12):
+        for namespace in ("heavy", "light", "plain"):
+            await bus.enqueue(model, envelopes(namespace=namespace))
+    deliveries = await bus.claim(model, worker="w", count=18, lease_ms=LEASE_MS)
+    served = [delivery.envelope.namespace for delivery in deliveries]
+    assert {namespace: served.count(namespace) for namespace in served} == {"heavy": 12, "plain": 4, "light": 2}
+    await bus.set_weights(model, {})
+    assert await redis.exists(f"headrace:{{{model}}}:weights") == 0
+
+
+@pytest.mark.parametrize("weights", [{"a b": 1}, {"a": 0}, {"a": -1}, {"a": 1001}, {"a": float("nan")}, {"": 1}])
+async def test_a_weight_that_cannot_be_is_refused(bus: Bus, model: ModelKey, redis: Redis, weights) -> None:
+    with pytest.raises(ValueError):
+        await bus.set_weights(model, weights)
+    assert await redis.dbsize() == 0

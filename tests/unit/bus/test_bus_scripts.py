@@ -22,7 +22,7 @@ from headrace_bus.connection import convert
 from headrace_bus.scripts import ScriptName, script
 
 NAMES: tuple[ScriptName, ...] = get_args(ScriptName)
-OPERATOR_SCRIPTS = {"purge", "uids"}
+OPERATOR_SCRIPTS = {"enqueue", "interrupt", "purge", "remove", "uids", "weigh", "withdraw"}
 FOLDER = Path(str(files("headrace_bus") / "lua"))
 
 
@@ -48,7 +48,7 @@ def test_a_runner_may_call_what_the_transitions_call(name: ScriptName) -> None:
 def test_no_rule_is_broader_than_its_use() -> None:
     every = set().union(*(commands(name) for name in NAMES))
     connecting = {"ping", "select", "evalsha"}
-    outside = {"blpop"}
+    outside = {"blpop", "lpop"}
     own = set().union(*(commands(name) for name in set(NAMES) - OPERATOR_SCRIPTS))
     assert allowed(acl_rules(ModelKey("ns", "m"))) <= own | connecting | outside
     assert every <= allowed(OPERATOR_ACL)
@@ -65,7 +65,7 @@ def test_rules_begin_from_nothing_and_admit_no_category(rules: list[str]) -> Non
 
 def test_only_what_makes_an_entry_or_keeps_a_result_is_refused_at_maxmemory() -> None:
     refused = {name for name in NAMES if script(name).source.splitlines()[0] == "#!lua"}
-    assert refused == {"enqueue", "keep"}
+    assert refused == {"enqueue", "keep", "park"}
 
 
 def test_scripts_take_their_time_from_the_server_alone() -> None:

@@ -7,6 +7,8 @@ local function detach(uid)
   redis.call('ZREM', P .. 'delayed', uid)
   redis.call('ZREM', P .. 'leases', uid)
   redis.call('ZREM', P .. 'returned', uid)
+  redis.call('ZREM', P .. 'parked', uid)
+  redis.call('UNLINK', parked_key(uid))
 end
 
 local function forget(uid)

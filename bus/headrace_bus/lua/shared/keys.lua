@@ -6,6 +6,8 @@ local CHANNEL = 'headrace:wake:' .. string.match(P, '{(.*)}')
 local function entry_key(uid) return P .. 'entry:' .. uid end
 local function envelope_key(uid) return P .. 'envelope:' .. uid end
 local function result_key(uid) return P .. 'result:' .. uid end
+local function parked_key(uid) return P .. 'parked:' .. uid end
+local function inbox_key(worker) return P .. 'inbox:' .. worker end
 local function report_key(worker) return P .. 'report:' .. worker end
 local function queue_key(class, namespace) return P .. 'queue:' .. class .. ':' .. namespace end
 local function ring_key(class) return P .. 'ring:' .. class end

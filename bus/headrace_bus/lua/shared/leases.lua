@@ -1,10 +1,11 @@
 -- Leases: who holds one, and how a delivery without a result comes back.
 
 -- A lease that ran out is its holder's until a sweep has taken it away: nobody else can have got the work before.
+-- Also tells when it was claimed.
 local function holds(uid, attempt, nonce)
-  local entry = fields(uid, 'state', 'attempt', 'nonce')
+  local entry = fields(uid, 'state', 'attempt', 'nonce', 'claimed')
   if entry[1] ~= 'Leased' or entry[2] ~= attempt or entry[3] ~= nonce then return false end
-  return redis.call('ZSCORE', P .. 'leases', uid) ~= false
+  return redis.call('ZSCORE', P .. 'leases', uid) ~= false, entry[4]
 end
 
 -- The envelope goes at once: another attempt comes with its own.

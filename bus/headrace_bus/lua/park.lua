@@ -1,0 +1,17 @@
+#!lua
+-- include: keys requests wake leases service
+-- ARGV: request, uid, attempt, nonce, payload, limit of payloads parked
+-- Reply: '1', '0' (lost) or 'full'. Without allow-oom: at maxmemory it is refused before its first command.
+local request, uid = ARGV[1], ARGV[2]
+local now = now_ms()
+local reply = recall(request, now)
+if reply then return reply end
+local held, claimed = holds(uid, ARGV[3], ARGV[4])
+if not held then return '0' end
+if redis.call('ZCARD', P .. 'parked') >= tonumber(ARGV[6]) then return 'full' end
+to_returned(uid, now, 'Parked', '')
+redis.call('SET', parked_key(uid), ARGV[5])
+redis.call('ZADD', P .. 'parked', now, uid)
+served(now, claimed)
+wake_operator()
+return remember(request, now, '1')
