@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.api_server import ApiServer, Judgement
+
 ROOT = Path(__file__).parents[2]
+CRDS = tuple(f"crd/{plural}.headrace.dev" for plural in ("llmtasks", "llmmodels", "llmquotas"))
 
 
 @dataclass(frozen=True)
@@ -54,27 +57,32 @@ def kubeconfig() -> str:
 def kubectl(kubeconfig: str) -> Kubectl:
     kubectl = Kubectl(required("HEADRACE_KUBE"), kubeconfig)
     kubectl.ok("apply", "--server-side", "-f", str(ROOT / "crds"))
-    kubectl.ok("wait", "--for=condition=Established", "crd/llmtasks.headrace.dev", "crd/llmmodels.headrace.dev")
+    kubectl.ok("wait", "--for=condition=Established", *CRDS)
     return kubectl
 
 
+@pytest.fixture(scope="session")
+def api_server(kubectl: Kubectl) -> Iterator[ApiServer]:
+    server = ApiServer(kubectl.kubeconfig)
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def namespace(kubectl: Kubectl) -> Iterator[str]:
+def namespace(api_server: ApiServer) -> Iterator[str]:
     name = f"t-{uuid.uuid4().hex[:10]}"
-    kubectl.ok("create", "namespace", name)
+    status, _ = api_server.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    assert status == 201
     yield name
-    kubectl.run("delete", "llmtasks,llmmodels", "--all", "-n", name, "--wait=false")
-    kubectl.run("delete", "namespace", name, "--wait=false")
+    for plural in ("llmtasks", "llmmodels", "llmquotas"):
+        api_server.request("DELETE", f"/apis/headrace.dev/v1alpha1/namespaces/{name}/{plural}")
+    api_server.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
-Create = Callable[[str], subprocess.CompletedProcess[str]]
+Create = Callable[[str], Judgement]
 
 
 @pytest.fixture
-def create(kubectl: Kubectl, namespace: str) -> Create:
-    """kubectl create, strictly validated, in the test's namespace; apply would copy large inputs into an annotation."""
-
-    def created(manifest: str) -> subprocess.CompletedProcess[str]:
-        return kubectl.run("create", "--validate=strict", "-n", namespace, "-f", "-", stdin=manifest)
-
-    return created
+def create(api_server: ApiServer, namespace: str) -> Create:
+    """Creates a manifest in the test's namespace, strictly validated."""
+    return lambda manifest: api_server.create(namespace, manifest)
