@@ -71,9 +71,11 @@ images: ## build the images and bring them to the cluster
 install: ## install or upgrade the chart in that cluster
 	@hack/install
 
-.PHONY: bench-latency
+.PHONY: bench-latency bench-queue
 bench-latency: ## overhead of kubectl apply → Complete over the engine's own time
 	@hack/bench-latency
+bench-queue: ## jobs per second through the bus, beside SAQ and BullMQ on the same Redis
+	@hack/bench-queue $(ARGS)
 
 .PHONY: clean
 clean: ## remove what tools left in the checkout; caches outside it stay

@@ -303,9 +303,7 @@ class Bus(BusReader):
     async def check(self) -> ServerState:
         """The server's identity and memory policy. Raises BusMisconfigured if it evicts."""
         await self._connection.command("PING")
-        state = replies.server_state(
-            await self._connection.command("INFO", "server"), await self._connection.command("INFO", "memory")
-        )
+        state = replies.server_state(await self._connection.info("server"), await self._connection.info("memory"))
         if state.maxmemory_policy != "noeviction":
             raise BusMisconfigured(f"maxmemory-policy is {state.maxmemory_policy!r}; queued work needs 'noeviction'")
         return state

@@ -1,4 +1,4 @@
-"""The only module that speaks redis-py: pools, one-shot commands, scripts, and the errors' conversion.
+"""Speaks redis-py, with `wire` alone: commands, scripts, blocking reads, and the errors' conversion.
 
 redis-py's own retries are off: by default it runs a script again up to ten times when a reply is
 late. What may be repeated is decided here, by the caller's word, once.
@@ -12,13 +12,15 @@ from typing import Any, Final, get_args
 from redis import exceptions as vendor
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import AbstractConnection, parse_url
+from redis.asyncio.connection import Connection as TcpConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from headrace_bus.errors import BusCorrupt, BusDenied, BusError, BusOutOfMemory, BusUnavailable
 from headrace_bus.scripts import ScriptName, script
 from headrace_bus.settings import BusSettings
+from headrace_bus.wire import Reply, Wire
 
 TRIES: Final = 2
 """How often a command is sent. A mutation's second run finds the first one's reply by its request id."""
@@ -29,9 +31,6 @@ _UNAVAILABLE: Final = frozenset(
 
 _DENIED: Final = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
 _DENIED_IN_SCRIPT: Final = "The user executing the script can't"
-
-Reply = Any
-"""What Redis answers: bytes, int, None or lists of these; each caller knows its script's shape."""
 
 
 def convert(error: Exception) -> BusError:
@@ -66,26 +65,29 @@ def converted() -> Iterator[None]:
 
 
 class Connection:
-    """Two pools to one server: one for replies that come at once, one whose connections each wait for something."""
+    """Two ways to one server: a wire for replies that come at once, a pool whose connections wait for something."""
 
     def __init__(self, settings: BusSettings) -> None:
         self._settings = settings
         self.closed = False
-        self._commands = self._pool(settings.max_connections, settings.socket_timeout_s)
+        self._wire = Wire(self._connection, reply_within_s=settings.socket_timeout_s)
         # No socket time-out: every blocking read sets its own, above the time it blocks.
-        self._waiters = self._pool(settings.max_waiters, None)
-        self._redis = Redis(connection_pool=self._commands)
+        self._waiters = BlockingConnectionPool(
+            max_connections=settings.max_waiters, timeout=settings.socket_timeout_s, **self._options(None)
+        )
         self._blocking = Redis(connection_pool=self._waiters)
         # Untyped in redis-py.
-        self._execute: Callable[..., Awaitable[Reply]] = self._redis.execute_command
         self._execute_blocking: Callable[..., Awaitable[Reply]] = self._blocking.execute_command
 
-    def _pool(self, size: int, socket_timeout_s: float | None) -> BlockingConnectionPool:
+    def _connection(self) -> AbstractConnection:
+        options = self._options(self._settings.socket_timeout_s)
+        kind: type[AbstractConnection] = options.pop("connection_class", TcpConnection)
+        return kind(**options)
+
+    def _options(self, socket_timeout_s: float | None) -> dict[str, Any]:
         # from_url would let the URL's query decide over retries and time-outs.
         options: dict[str, Any] = {
             **parse_url(self._settings.url),
-            "max_connections": size,
-            "timeout": self._settings.socket_timeout_s,
             "socket_timeout": socket_timeout_s,
             "retry": Retry(NoBackoff(), 0),
             "retry_on_timeout": False,
@@ -97,7 +99,7 @@ class Connection:
             options["socket_connect_timeout"] = self._settings.connect_timeout_s
         credentials = {"username": self._settings.username, "password": self._settings.password}
         options.update({name: value for name, value in credentials.items() if value is not None})
-        return BlockingConnectionPool(**options)
+        return options
 
     async def command(self, *args: bytes | str | int) -> Reply:
         """One command whose repetition does no harm: sent once more when the connection breaks before the reply."""
@@ -111,14 +113,8 @@ class Connection:
     async def _tried(self, *args: bytes | str | int) -> Reply:
         for left in reversed(range(TRIES)):
             try:
-                task = asyncio.current_task()
-                cancelled_before = task.cancelling() if task is not None else 0
                 with converted():
-                    reply = await self._execute(*args)
-                # redis-py sends through asyncio.wait_for, which on Python 3.11 can swallow a cancellation.
-                if task is not None and task.cancelling() > cancelled_before:
-                    raise asyncio.CancelledError
-                return reply
+                    return await self._wire.call(*args)
             except BusUnavailable as error:
                 if left == 0 or not isinstance(error.__cause__, vendor.ConnectionError | vendor.TimeoutError | OSError):
                     raise
@@ -150,6 +146,11 @@ class Connection:
         except BusDenied as error:
             raise BusUnavailable(f"{name} is not loaded yet; the operator does that with its next grant") from error
 
+    async def info(self, section: str) -> dict[str, str]:
+        """One section of INFO."""
+        text = (await self.command("INFO", section)).decode()
+        return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
     async def load_scripts(self) -> None:
         """Every script that Redis does not hold, for those who may call but not load."""
         scripts = [script(name) for name in get_args(ScriptName)]
@@ -180,7 +181,7 @@ class Connection:
     async def aclose(self) -> None:
         """Closes every connection; a blocked read ends with BusUnavailable."""
         self.closed = True
-        for redis, pool in ((self._redis, self._commands), (self._blocking, self._waiters)):
-            with contextlib.suppress(vendor.RedisError, OSError):
-                await redis.aclose()
-                await pool.disconnect(inuse_connections=True)
+        await self._wire.aclose()
+        with contextlib.suppress(vendor.RedisError, OSError):
+            await self._blocking.aclose()
+            await self._waiters.disconnect(inuse_connections=True)

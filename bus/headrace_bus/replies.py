@@ -7,9 +7,9 @@ name passes that a reader would stumble over.
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
-from headrace_bus.connection import Reply
 from headrace_bus.envelope import ATTEMPT_MAX, decode
 from headrace_bus.errors import BusCorrupt, BusError, EnvelopeInvalid, EnvelopeTooNew
 from headrace_bus.keys import ModelKey, key_part
@@ -28,6 +28,7 @@ from headrace_bus.records import (
     UidPage,
     UidState,
 )
+from headrace_bus.wire import Reply
 
 _YEAR_9999_MS: Final = 253_402_300_799_999
 _REASON: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,127}", re.ASCII)
@@ -187,12 +188,12 @@ def uid_page(model: ModelKey, reply: Reply) -> UidPage:
         raise BusCorrupt(f"uids of {model} cannot be read") from error
 
 
-def server_state(server: Reply, memory: Reply) -> ServerState:
-    """The replies of INFO server and INFO memory, as redis-py parses them."""
+def server_state(server: Mapping[str, str], memory: Mapping[str, str]) -> ServerState:
+    """INFO server and INFO memory."""
     return ServerState(
-        run_id=str(server["run_id"]),
-        version=str(server["redis_version"]),
-        maxmemory_policy=str(memory["maxmemory_policy"]),
+        run_id=server["run_id"],
+        version=server["redis_version"],
+        maxmemory_policy=memory["maxmemory_policy"],
         maxmemory_bytes=int(memory["maxmemory"]),
         used_memory_bytes=int(memory["used_memory"]),
     )

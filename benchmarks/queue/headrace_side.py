@@ -1,0 +1,72 @@
+"""Headrace's bus as operator and runner use it: idempotent enqueue, claim with lease and token, fenced complete."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+
+import side
+
+from headrace_bus import Bus, Delivery, Envelope, ModelKey, WorkClass
+
+LEASE_MS = 15_000
+
+
+def _key(order: side.Order) -> ModelKey:
+    return ModelKey("bench", order.queue)
+
+
+@contextlib.asynccontextmanager
+async def produce(order: side.Order) -> AsyncIterator[side.Run]:
+    key, filler = _key(order), side.filler(order)
+    async with Bus.connect(order.url) as bus:
+        await bus.register(key)
+
+        async def one(number: int) -> None:
+            envelope = Envelope(
+                uid=f"{number:08d}-0000-4000-8000-000000000000",
+                kind=WorkClass.TASK,
+                namespace="bench",
+                name=f"job-{number}",
+                attempt=1,
+                created_ms=int(time.time() * 1000),
+                priority=0,
+                cost_tokens=256,
+                payload={"number": number, "filler": filler},
+            )
+            await bus.enqueue(key, envelope)
+
+        async def run() -> None:
+            await side.spread(order, one)
+
+        yield run
+
+
+@contextlib.asynccontextmanager
+async def work(order: side.Order, done: Callable[[int], None]) -> AsyncIterator[side.Run]:
+    key = _key(order)
+    async with Bus.connect(order.url) as bus:
+        await bus.check()
+
+        async def finish(delivery: Delivery) -> None:
+            if await bus.complete(key, delivery.token):
+                done(delivery.envelope.payload["number"])
+
+        async def lane(size: int) -> None:
+            while True:
+                deliveries = await bus.claim(key, worker="bench", count=size, lease_ms=LEASE_MS)
+                if not deliveries:
+                    await bus.wait_for_work(key, timeout_s=5)
+                elif len(deliveries) == 1:
+                    await finish(deliveries[0])
+                else:
+                    await asyncio.gather(*map(finish, deliveries))
+
+        async def run() -> None:
+            await asyncio.gather(*(lane(order.claim) for _ in range(order.in_flight // order.claim)))
+
+        yield run
+
+
+if __name__ == "__main__":
+    side.main(produce, work)
