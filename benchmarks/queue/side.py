@@ -70,8 +70,9 @@ class Tally:
         self.last = time.monotonic()
 
     async def watch(self) -> None:
-        while sum(each[0] for each in _CELL.iter_unpack(self._board)) < self._total:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110  another process writes the board
+        # Another process writes the board.
+        while sum(each[0] for each in _CELL.iter_unpack(self._board)) < self._total:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         self.all_done.set()
 
 
