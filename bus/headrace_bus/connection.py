@@ -99,11 +99,15 @@ class Connection:
             options["socket_connect_timeout"] = self._settings.connect_timeout_s
         credentials = {"username": self._settings.username, "password": self._settings.password}
         options.update({name: value for name, value in credentials.items() if value is not None})
+        for of_a_pool in ("max_connections", "timeout"):
+            options.pop(of_a_pool, None)
         return options
 
     async def command(self, *args: bytes | str | int) -> Reply:
         """One command whose repetition does no harm: sent once more when the connection breaks before the reply."""
         limit_s = self._settings.call_timeout_s
+        if limit_s is None:
+            return await self._tried(*args)
         try:
             async with asyncio.timeout(limit_s):
                 return await self._tried(*args)

@@ -37,7 +37,6 @@ class BusReader:
         connect_timeout_s: float = 3.0,
         socket_timeout_s: float = 5.0,
         call_timeout_s: float | None = None,
-        max_connections: int = 16,
     ) -> Self:
         """A bus on this URL; connections are made when they are needed. Use as `async with Bus.connect(url) as bus`."""
         settings = BusSettings(
@@ -47,7 +46,6 @@ class BusReader:
             connect_timeout_s=connect_timeout_s,
             socket_timeout_s=socket_timeout_s,
             call_timeout_s=call_timeout_s,
-            max_connections=max_connections,
         )
         return cls(settings)
 

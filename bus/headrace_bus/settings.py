@@ -14,10 +14,8 @@ class BusSettings:
     socket_timeout_s: float = 5.0
     """For one reply. A blocking read has this on top of the time it may block."""
     call_timeout_s: float | None = None
-    """For a call that does not block, everything included: waiting for a connection, both tries, replies. None leaves
+    """For a call that does not block, everything included: connecting, both tries, replies. None leaves
     it at the sum of the parts, which is several times `connect_timeout_s + socket_timeout_s`.
     """
-    max_connections: int = 16
-    """Of the pool for everything that does not block."""
     max_waiters: int = 256
     """Concurrent blocking reads, each on a connection of its own."""

@@ -103,7 +103,7 @@ def _lease_keeper(settings: RunnerSettings) -> LeaseKeeper:
         # Two tries of two steps each: a renewal that hangs is over before the next is due, and one lost reply costs a
         # quarter of that.
         limit = every_seconds / 4
-        return Bus.connect(url, connect_timeout_s=limit, socket_timeout_s=limit, max_connections=2)
+        return Bus.connect(url, connect_timeout_s=limit, socket_timeout_s=limit)
 
     return LeaseKeeper(connect, settings.model, lease_ms=settings.lease_ms, every_seconds=every_seconds)
 

@@ -286,7 +286,7 @@ async def test_a_restarted_server_is_another_and_empty(own_server: RedisServer, 
 
 
 async def test_a_cancelled_call_spoils_no_connection(own_server: RedisServer, model: ModelKey, envelopes) -> None:
-    async with Bus.connect(own_server.url, max_connections=1) as bus:
+    async with Bus.connect(own_server.url) as bus:
         await bus.enqueue(model, envelopes())
         with own_server.frozen():
             call = asyncio.create_task(bus.stats(model))
