@@ -81,16 +81,22 @@ def notified_outcomes(task: LLMTask) -> list[Outcome]:
     return list(task.spec.webhook.events or Outcome)
 
 
+def text_digest(text: str) -> tuple[int, str]:
+    """Size in bytes and SHA-256 of the text in UTF-8."""
+    raw = text.encode()
+    return len(raw), hashlib.sha256(raw).hexdigest()
+
+
 def text_result(
     text: str, finish_reason: str, enforcement: Enforcement | None, *, partial: bool | None = None
 ) -> Result:
-    raw = text.encode()
+    size_bytes, sha256 = text_digest(text)
     return Result(
         text=text,
         partial=partial,
         finish_reason=finish_reason,
-        size_bytes=len(raw),
-        sha256=hashlib.sha256(raw).hexdigest(),
+        size_bytes=size_bytes,
+        sha256=sha256,
         enforcement=enforcement,
     )
 
