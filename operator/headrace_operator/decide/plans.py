@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,9 @@ class TaskPlan:
     """Forget the bus entry."""
     announcement: Announcement | None = None
     requeue_after_seconds: float | None = None
+
+
+SETTLED: Final = TaskPlan("as it should be")
 
 
 @dataclass(frozen=True, slots=True)

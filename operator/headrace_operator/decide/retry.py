@@ -4,6 +4,7 @@ Failed, retryable      charged   Failed record     backoff by retries
 Failed, not retryable            Failed record     the task is Failed for that reason
 LeaseExpired           charged   Lost record       backoff by retries
 Released               free      Released record   at once; backoff from the second in a row
+Parked, not to be read free      Released record   as above
 """
 
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ def verdict(
 ) -> NextAttempt | GiveUp:
     """What follows `attempt`; `records` are those of earlier attempts."""
     record = attempt_record(delivery, attempt=attempt, model=model)
-    if delivery.how == "Released":
+    if delivery.how in ("Released", "Parked"):
         in_a_row = _released_in_a_row(records)
         return NextAttempt(record, charged=False, delay_ms=backoff_ms(in_a_row, jitter))
     if delivery.how == "Failed" and not delivery.retryable:
@@ -73,7 +74,7 @@ def verdict(
 
 
 def attempt_record(delivery: ReturnedDelivery, *, attempt: int, model: str) -> AttemptRecord:
-    outcome = {"Failed": "Failed", "LeaseExpired": "Lost", "Released": "Released"}[delivery.how]
+    outcome = {"Failed": "Failed", "LeaseExpired": "Lost", "Released": "Released", "Parked": "Released"}[delivery.how]
     if delivery.how == "LeaseExpired":
         reason: str = Reason.LEASE_EXPIRED
         message = f"runner {delivery.worker or 'unknown'} stopped renewing its lease"

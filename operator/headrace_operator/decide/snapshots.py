@@ -23,7 +23,7 @@ class Place(StrEnum):
 class ReturnedDelivery:
     """A delivery that came back without an outcome."""
 
-    how: Literal["Failed", "LeaseExpired", "Released"]
+    how: Literal["Failed", "LeaseExpired", "Released", "Parked"]
     worker: str
     claimed_ms: int
     returned_ms: int

@@ -22,6 +22,10 @@ def records_of(task: LLMTask) -> list[AttemptRecord]:
     return list(task.status.attempts or []) if task.status is not None else []
 
 
+def phase_of(task: LLMTask) -> TaskPhase | None:
+    return task.status.phase if task.status is not None else None
+
+
 def completed_ms(status: LLMTaskStatus) -> int:
     """When the task ended, by the clock of whoever ended it; 0 when that is not to be read."""
     try:

@@ -30,9 +30,10 @@ from headrace_crds.outcome import timestamp
 from headrace_crds.reasons import Reason
 from headrace_crds.task import INPUT_LIMIT_BYTES, LLMTask
 from headrace_operator.decide import waiting
-from headrace_operator.decide.plans import Enqueue, TaskPlan
+from headrace_operator.decide.finished import COMPLETION_GRACE_SECONDS
+from headrace_operator.decide.plans import SETTLED, Enqueue, TaskPlan
 from headrace_operator.decide.snapshots import Held, Place
-from headrace_operator.decide.task import COMPLETION_GRACE_SECONDS, SETTLED, decide, unacceptable
+from headrace_operator.decide.task import decide, unacceptable
 
 COMMITTED = timestamp(NOW_MS - 3_000)
 AN_OLD_LEASE = Held(1, Place.LEASED, NOW_MS - 600_000)

@@ -23,8 +23,9 @@ from operator_cases import (
 )
 
 from headrace_crds.task import LLMTask, TaskPhase
+from headrace_operator.decide.plans import SETTLED
 from headrace_operator.decide.snapshots import Held
-from headrace_operator.decide.task import GATES, SETTLED, decide
+from headrace_operator.decide.task import GATES, decide
 
 SENSELESS = 10_000
 """An attempt that nobody gave."""

@@ -1,0 +1,54 @@
+"""An accepted task and its model: handed out once there is one, waiting while there is none, the reason kept true."""
+
+from headrace_crds.reasons import Reason
+from headrace_crds.task import LLMTask, TaskPhase
+from headrace_operator.decide import task_status, waiting
+from headrace_operator.decide.next_attempt import explain, next_attempt, undelivered
+from headrace_operator.decide.plans import Enqueue, TaskPlan
+from headrace_operator.decide.snapshots import Place, TaskSnapshot
+
+
+def model_missing(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
+    if s.model is not None:
+        return None
+    attempt = task_status.attempt_of(task)
+    if attempt == 0:
+        why = waiting.model_not_found(s.ref.model)
+        return TaskPlan("accepted; waits", status=task_status.waiting(task, why, attempt=1, now_ms=s.now_ms))
+    if task_status.phase_of(task) is TaskPhase.WAITING:
+        return explain(s, task, waiting.model_not_found(s.ref.model), remove=s.held is not None)
+    record = undelivered(s, task, Reason.MODEL_NOT_FOUND, "the model was deleted")
+    return next_attempt(s, task, record, "model was deleted")
+
+
+def not_handed_out(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
+    attempt = task_status.attempt_of(task)
+    if s.model is None or (attempt > 0 and task_status.phase_of(task) is not TaskPhase.WAITING):
+        return None
+    hindrance = waiting.can_never_serve(s.model)
+    if hindrance is not None and attempt > 0:
+        return explain(s, task, hindrance, remove=s.held is not None)
+    if hindrance is not None:
+        return TaskPlan("accepted; waits", status=task_status.waiting(task, hindrance, attempt=1, now_ms=s.now_ms))
+    number = max(1, attempt)
+    if s.held is not None and s.held.attempt >= number:
+        number = s.held.attempt + 1
+    status = task_status.queued(task, waiting.explain(s.model), attempt=number, now_ms=s.now_ms)
+    return TaskPlan("handed out", status=status, enqueue=Enqueue(number))
+
+
+def priority_edited(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
+    if s.held is None or s.model is None or s.held.place not in (Place.QUEUED, Place.DELAYED):
+        return None
+    if task.status is None or (task.status.observed_generation or 0) >= task.metadata.generation:
+        return None
+    # The bus gives a waiting copy its new place when the same attempt is offered again.
+    why = waiting.explain(s.model)
+    status = task_status.explanation(task, why, now_ms=s.now_ms)
+    return TaskPlan("moved in the queue", status=status, enqueue=Enqueue(task_status.attempt_of(task)))
+
+
+def explanation_outdated(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
+    if s.held is None or s.model is None or s.held.place is not Place.QUEUED:
+        return None
+    return explain(s, task, waiting.explain(s.model))

@@ -1,0 +1,73 @@
+"""What several gates of a task do: go on at the next attempt, say why it waits, record what nobody delivered."""
+
+from typing import Any
+
+from headrace_crds.outcome import timestamp
+from headrace_crds.reasons import Reason
+from headrace_crds.task import AttemptRecord, LLMTask
+from headrace_operator.decide import retry, task_status, waiting
+from headrace_operator.decide.plans import SETTLED, Enqueue, TaskPlan
+from headrace_operator.decide.snapshots import TaskSnapshot
+
+
+def next_attempt(
+    s: TaskSnapshot, task: LLMTask, record: AttemptRecord, details: str, *, delay_ms: int = 0, **members: Any
+) -> TaskPlan:
+    """The record of the present attempt, and attempt + 1 where the model allows: queued, after a delay, or waiting."""
+    number = task_status.attempt_of(task) + 1
+    members = {**members, "attempts": task_status.kept([*task_status.records_of(task), record])}
+    if s.model is None:
+        why = waiting.model_not_found(s.ref.model)
+        status = task_status.waiting(task, why, attempt=number, now_ms=s.now_ms, **members)
+        return TaskPlan(details, status=status, remove=s.held is not None)
+    if delay_ms == 0:
+        status = task_status.queued(task, waiting.explain(s.model), attempt=number, now_ms=s.now_ms, **members)
+        return TaskPlan(details, status=status, enqueue=Enqueue(number))
+    not_before_ms = s.now_ms + delay_ms
+    why = waiting.Waiting(
+        Reason.RETRY_BACKOFF,
+        f"attempt {number - 1} ended with {record.reason}; attempt {number} may start at {timestamp(not_before_ms)}",
+    )
+    status = task_status.queued(task, why, attempt=number, now_ms=s.now_ms, **members)
+    return TaskPlan(
+        details,
+        status=status,
+        enqueue=Enqueue(number, not_before_ms),
+        # By then it is normally claimed; if not, the explanation changes from backoff to what it waits for.
+        requeue_after_seconds=delay_ms / 1000 + 5.0,
+    )
+
+
+def present_attempt(s: TaskSnapshot, task: LLMTask, attempt: int) -> Enqueue:
+    """The backoff of an attempt whose enqueue did not come about is drawn again."""
+    status = task.status
+    if status is None or status.reason != Reason.RETRY_BACKOFF:
+        return Enqueue(attempt)
+    return Enqueue(attempt, s.now_ms + retry.backoff_ms(max(1, status.retries or 0), s.jitter))
+
+
+def explain(s: TaskSnapshot, task: LLMTask, why: waiting.Waiting, *, remove: bool = False) -> TaskPlan:
+    """Writes a waiting reason only where it says something else than before."""
+    status = task.status
+    if status is not None and waiting.cause(status.reason, status.message) == why.cause:
+        return TaskPlan("entry of a waiting task", remove=True) if remove else SETTLED
+    patch = task_status.explanation(task, why, now_ms=s.now_ms)
+    return TaskPlan("explained", status=patch, explains_only=True, remove=remove)
+
+
+def undelivered(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) -> AttemptRecord:
+    runner = task.status.runner if task.status is not None else None
+    return retry.undelivered_record(
+        attempt=task_status.attempt_of(task),
+        model=str(s.ref.model),
+        pod=runner.pod if runner is not None else None,
+        now_ms=s.now_ms,
+        reason=reason,
+        message=message,
+    )
+
+
+def first_start(task: LLMTask, claimed_ms: int) -> dict[str, str]:
+    """status.startTime is the first claim; a runner writes it only when it writes anything."""
+    known = task.status is not None and task.status.start_time is not None
+    return {} if known or not claimed_ms else {"startTime": timestamp(claimed_ms)}
