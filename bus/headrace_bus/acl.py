@@ -20,7 +20,7 @@ _LOADS: Final = "+eval +script|load +script|exists"
 _TRANSITIONS: Final = (
     "+time +publish +exists +del +unlink +pexpire +pttl",
     "+get +set +incr",
-    "+hget +hset +hmget +hdel +hlen +hincrby",
+    "+hget +hset +hmget +hdel +hlen",
     "+zadd +zrem +zcard +zscore +zrank +zrange +zrangebyscore +zremrangebyscore",
     "+rpush",
 )

@@ -1,59 +1,59 @@
 #!lua flags=allow-oom
--- include: keys requests weights ring wake leases pulse sweep
+-- include: keys requests weights ring turns wake leases pulse sweep
 -- ARGV: request (becomes the nonce), worker, count, lease_ms, highest envelope version read, calls_per_task, sweep_limit
 -- Reply: {version that is too new or 0, {uid, attempt, claimed_ms, enqueued_ms, lease_until_ms, envelope} …}
 -- allow-oom: claiming is the way to completing, which frees memory.
 local request, worker, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local now = now_ms()
 
-local function delivery(uid)
-  local entry = fields(uid, 'attempt', 'claimed', 'enqueued')
-  local lease_until = redis.call('ZSCORE', P .. 'leases', uid)
-  local envelope = readable(redis.pcall('GET', envelope_key(uid)))
-  return {uid, entry[1], entry[2], entry[3], string.format('%.0f', lease_until), envelope}
+local until_ms = now + lease_ms
+
+local function delivery(uid, attempt, claimed, enqueued)
+  return {uid, attempt, claimed, enqueued, until_ms, readable(redis.pcall('GET', envelope_key(uid)))}
 end
 
 local deliveries = {}
 local replay = recall(request, now)
 if replay then
   for uid in string.gmatch(replay, '[^ ]+') do
-    local attempt = fields(uid, 'attempt')[1]
-    if attempt and holds(uid, attempt, request) then
+    local entry = fields(uid, 'attempt', 'claimed', 'enqueued')
+    if entry[1] and holds(uid, entry[1], request) then
       -- Whoever asks again could not renew meanwhile.
-      redis.call('ZADD', P .. 'leases', 'XX', now + lease_ms, uid)
-      table.insert(deliveries, delivery(uid))
+      redis.call('ZADD', P .. 'leases', 'XX', until_ms, uid)
+      table.insert(deliveries, delivery(uid, unpack(entry, 1, 3)))
     end
   end
   return {0, deliveries}
 end
 
-sweep(now, tonumber(ARGV[7]), lease_ms)
-local too_new, uids = 0, {}
-while #uids < tonumber(ARGV[3]) do
-  local class = next_class(tonumber(ARGV[6]))
+local _, pulsed = sweep(now, tonumber(ARGV[7]), lease_ms)
+local too_new, uids, leases, limit = 0, {}, {}, tonumber(ARGV[3])
+while #uids < limit do
+  local class = next_class(tonumber(ARGV[6]), limit)
   if not class then break end
-  local uid, member, namespace, start = head(class)
-  if not uid then
-    leave_ring(class, namespace, start)
-  else
-    local entry = fields(uid, 'version', 'since', 'attempt', 'member')
-    local version = number(entry[1], 0)
-    if version > tonumber(ARGV[5]) then
-      too_new = version
-      break
-    end
-    take_head(class, uid, member, namespace, start)
-    if attempt_number(entry[3]) > 0 and entry[4] == member then
-      redis.call('HSET', entry_key(uid), 'state', 'Leased', 'since', now, 'claimed', now, 'enqueued', entry[2] or now,
-        'worker', worker, 'nonce', request)
-      redis.call('ZADD', P .. 'leases', now + lease_ms, uid)
-      table.insert(uids, uid)
-      table.insert(deliveries, delivery(uid))
-    end
+  local member = turns[class].members[turns[class].at]
+  local uid = string.sub(member, 18)
+  local entry = fields(uid, 'version', 'since', 'attempt', 'member', 'cost')
+  local version = number(entry[1], 0)
+  if version > tonumber(ARGV[5]) then
+    too_new = version
+    break
+  end
+  advance(class, uid, math.max(1, number(entry[5], 1)))
+  if attempt_number(entry[3]) > 0 and entry[4] == member then
+    local enqueued = entry[2] or now
+    redis.call('HSET', entry_key(uid), 'state', 'Leased', 'since', now, 'claimed', now, 'enqueued', enqueued,
+      'worker', worker, 'nonce', request)
+    table.insert(uids, uid)
+    table.insert(leases, until_ms)
+    table.insert(leases, uid)
+    table.insert(deliveries, delivery(uid, entry[3], now, enqueued))
   end
 end
+end_turns()
 if #uids > 0 then
-  pulse(now, lease_ms)
+  redis.call('ZADD', P .. 'leases', unpack(leases))
+  if not pulsed then pulse(now, lease_ms) end
   remember(request, now, table.concat(uids, ' '))
 end
 wake_workers()

@@ -4,10 +4,9 @@
 -- Reply: '1' or '0' (lost)
 local request, uid, attempt = ARGV[1], ARGV[2], ARGV[3]
 local now = now_ms()
-local reply = recall(request, now)
-if reply then return reply end
 local held, claimed = holds(uid, attempt, ARGV[4])
-if not held then return '0' end
+-- Whoever completed it holds it no more: only then can this be a repetition.
+if not held then return recall(request, now) or '0' end
 
 redis.call('ZREM', P .. 'leases', uid)
 forget(uid)

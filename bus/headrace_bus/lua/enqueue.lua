@@ -36,18 +36,16 @@ if redis.call('EXISTS', entry_key(uid)) == 1 then
 end
 redis.call('SET', envelope_key(uid), ARGV[11])
 redis.call('HSET', P .. 'index', uid, attempt)
-redis.call('HSET', entry_key(uid), 'attempt', attempt, 'class', class, 'namespace', namespace, 'name', name,
-  'score', score, 'cost', ARGV[8], 'version', ARGV[10])
+local told = {'attempt', attempt, 'class', class, 'namespace', namespace, 'name', name, 'score', score, 'cost', ARGV[8],
+  'version', ARGV[10]}
 if tonumber(ARGV[9]) > now then
-  redis.call('HSET', entry_key(uid), 'state', 'Delayed', 'since', now)
+  redis.call('HSET', entry_key(uid), 'state', 'Delayed', 'since', now, unpack(told))
   redis.call('ZADD', P .. 'delayed', ARGV[9], uid)
   wake_workers()
   -- Let one waiter look again at the time until which it may sleep.
-  if redis.call('ZRANGE', P .. 'delayed', 0, 0)[1] == uid and redis.call('EXISTS', P .. 'wake') == 0 then
-    redis.call('RPUSH', P .. 'wake', '1')
-  end
+  if redis.call('ZRANGE', P .. 'delayed', 0, 0)[1] == uid then lay_token() end
 else
-  push(uid, class, namespace, score, now)
-  wake_workers()
+  push(uid, class, namespace, score, now, unpack(told))
+  lay_token()
 end
 return remember(request, now, present > 0 and 'Superseded' or 'Enqueued')

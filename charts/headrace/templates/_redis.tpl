@@ -50,7 +50,7 @@ user operator on #{{ get $passwords "operator-password" | sha256sum }} {{ includ
 {{ end -}}
 
 {{- define "headrace.redis.transitions" -}}
--@all +ping +select +evalsha +eval +script|load +script|exists +time +publish +exists +del +unlink +pexpire +pttl +get +set +incr +hget +hset +hmget +hdel +hlen +hincrby +zadd +zrem +zcard +zscore +zrank +zrange +zrangebyscore +zremrangebyscore +rpush
+-@all +ping +select +evalsha +eval +script|load +script|exists +time +publish +exists +del +unlink +pexpire +pttl +get +set +incr +hget +hset +hmget +hdel +hlen +zadd +zrem +zcard +zscore +zrank +zrange +zrangebyscore +zremrangebyscore +rpush
 {{- end -}}
 
 {{- define "headrace.redis.operatorRules" -}}

@@ -17,7 +17,8 @@ local function leave_ring(class, namespace, start)
   end
 end
 
-local function push(uid, class, namespace, score, now)
+-- What is given beyond `now` are fields for the entry.
+local function push(uid, class, namespace, score, now, ...)
   local queue = queue_key(class, namespace)
   -- The sequence, fixed in width, makes equal scores first in, first out.
   local member = string.format('%016d:', redis.call('INCR', P .. 'seq')) .. uid
@@ -28,7 +29,7 @@ local function push(uid, class, namespace, score, now)
     redis.call('ZREM', finish_key(class), namespace)
   end
   redis.call('ZADD', P .. 'queued', now, uid)
-  redis.call('HSET', entry_key(uid), 'state', 'Queued', 'since', now, 'member', member)
+  redis.call('HSET', entry_key(uid), 'state', 'Queued', 'since', now, 'member', member, ...)
 end
 
 local function unqueue(uid, class, namespace, member)
@@ -37,46 +38,4 @@ local function unqueue(uid, class, namespace, member)
   if redis.call('EXISTS', queue_key(class, namespace)) == 0 then
     leave_ring(class, namespace, number(redis.call('ZSCORE', ring_key(class), namespace), 0))
   end
-end
-
-local function next_class(calls_per_task)
-  local calls = redis.call('EXISTS', ring_key('Call')) == 1
-  local tasks = redis.call('EXISTS', ring_key('Task')) == 1
-  if calls and tasks then
-    if number(redis.call('HGET', P .. 'clock', 'calls'), 0) >= calls_per_task then return 'Task' end
-    return 'Call'
-  end
-  return (calls and 'Call') or (tasks and 'Task') or nil
-end
-
--- Counts only while both classes wait: otherwise there is nothing to share.
-local function count_class(class)
-  if class == 'Task' then
-    redis.call('HDEL', P .. 'clock', 'calls')
-  elseif redis.call('EXISTS', ring_key('Task')) == 1 then
-    redis.call('HINCRBY', P .. 'clock', 'calls', 1)
-  end
-end
-
-local function head(class)
-  local slot = redis.call('ZRANGE', ring_key(class), 0, 0, 'WITHSCORES')
-  local namespace, start = slot[1], number(slot[2], 0)
-  local member = redis.call('ZRANGE', queue_key(class, namespace), 0, 0)[1]
-  return member and string.sub(member, 18), member, namespace, start
-end
-
-local function take_head(class, uid, member, namespace, start)
-  local queue = queue_key(class, namespace)
-  local cost = math.max(1, number(fields(uid, 'cost')[1], 1))
-  local finish = start + cost / weight_of(namespace)
-  count_class(class)
-  redis.call('ZREM', queue, member)
-  redis.call('ZREM', P .. 'queued', uid)
-  redis.call('HSET', P .. 'clock', 'vtime:' .. class, string.format('%.17g', start))
-  if redis.call('EXISTS', queue) == 1 then
-    redis.call('ZADD', ring_key(class), finish, namespace)
-  else
-    leave_ring(class, namespace, finish)
-  end
-  redis.call('ZREMRANGEBYSCORE', finish_key(class), '-inf', string.format('%.17g', start))
 end

@@ -1,7 +1,8 @@
--- What time alone brings about: leases that ran out, delayed entries that are due.
+-- What time alone brings about: leases that ran out, delayed entries that are due. Gives how many entries moved, and
+-- whether the pulse was felt.
 local function sweep(now, limit, lease_ms)
-  local moved = 0
-  if redis.call('EXISTS', P .. 'leases') == 0 then
+  local moved, pulsed = 0, redis.call('EXISTS', P .. 'leases') == 1
+  if not pulsed then
     redis.call('DEL', P .. 'pulse')
   elseif pulse(now, lease_ms) <= now then
     for _, uid in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, limit)) do
@@ -21,5 +22,5 @@ local function sweep(now, limit, lease_ms)
     local score = number(entry[3])
     if entry[1] and entry[2] and score then push(uid, entry[1], entry[2], entry[3], now) end
   end
-  return moved
+  return moved, pulsed
 end
