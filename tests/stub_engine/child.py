@@ -10,6 +10,7 @@ import itertools
 import os
 import signal
 import sys
+from dataclasses import replace
 from typing import Final
 
 from headrace_runner.engine.failures import REPORT_FD_VARIABLE, Reporter
@@ -75,7 +76,7 @@ class Connection:
     def __init__(self, engine: StubEngine, writer: asyncio.StreamWriter) -> None:
         self._engine = engine
         self._writer = writer
-        self._running: dict[str, tuple[asyncio.Task[None], Execution]] = {}
+        self._running: dict[str, tuple[asyncio.Task[None], Execution, Script]] = {}
 
     def send(self, event: Event) -> None:
         if not self._writer.is_closing():
@@ -93,14 +94,15 @@ class Connection:
         execution = Execution.of(request.id, next(_NUMBERS))
         self._engine.journal.write("start", execution)
         task = asyncio.create_task(self._generate(request.id, execution, script))
-        self._running[request.id] = task, execution
+        self._running[request.id] = task, execution, script
 
     def abort(self, request_id: str) -> None:
-        task, execution = self._running.pop(request_id, (None, None))
-        if task is not None and execution is not None:
+        if (running := self._running.pop(request_id, None)) is not None:
+            task, execution, script = running
             task.cancel()
             self._engine.journal.write("abort", execution)
-            self.send(Failure(request_id, Reason.ABORTED, "aborted"))
+            # The text says whose it is; the real engine gives what it has of it.
+            self.send(replace(self._result(request_id, execution, script), finish_reason="Cancelled"))
 
     def end(self) -> None:
         for request_id in tuple(self._running):

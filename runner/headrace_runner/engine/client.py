@@ -117,9 +117,10 @@ class EngineClient:
     ) -> GenerationResult:
         """Run one generation to its end.
 
-        ``on_progress`` gets the number of completion tokens, at most twice a second. Cancelling this coroutine aborts
-        the sequence in the engine. Raises EngineRefused, EngineLost, and ValueError for an id that is running or a
-        request that cannot be encoded (FrameTooLarge is a ProtocolError).
+        ``on_progress`` gets the number of completion tokens, at most twice a second. After ``abort`` the result has the
+        finish reason Cancelled. Cancelling this coroutine aborts the sequence and gives nothing. Raises EngineRefused,
+        EngineLost, and ValueError for an id that is running or a request that cannot be encoded (FrameTooLarge is a
+        ProtocolError).
         """
         if request.id in self._running:
             raise ValueError(f"generation {request.id!r} is running already")
@@ -139,7 +140,10 @@ class EngineClient:
             del self._running[request.id], self._by_wire_id[running.wire_id]
 
     async def abort(self, generation_id: str) -> None:
-        """Ask the engine to end a generation; its ``generate`` then raises EngineRefused with reason Aborted."""
+        """Ask the engine to end a generation before its next step; its ``generate`` gives what there is then.
+
+        One that has ended meanwhile gives its result. Unknown ids are ignored.
+        """
         if running := self._running.get(generation_id):
             self._post(Abort(running.wire_id))
             await self._drain()

@@ -7,6 +7,7 @@ join and leave between steps. Only this thread touches the llama.cpp context; ot
 
 import collections
 import threading
+import time
 from collections.abc import Hashable
 from typing import Final
 
@@ -17,7 +18,7 @@ from headrace_runner.engine.heartbeat import Heartbeat
 from headrace_runner.engine.model import BATCH_TOKENS, LoadedModel
 from headrace_runner.engine.protocol import Failure, FinishReason, Reason, Refusal
 from headrace_runner.engine.sampling import SamplerChain
-from headrace_runner.engine.sequence import Job, Sequence
+from headrace_runner.engine.sequence import Job, Sequence, never_begun
 
 MAX_FAILED_STEPS: Final = 3
 _NO_SLOT: Final = 1
@@ -63,7 +64,7 @@ class DecodeLoop:
             self._changed.notify()
 
     def abort(self, key: Hashable) -> None:
-        """End a job before the next step; it emits a Failure with reason Aborted. Unknown keys are ignored."""
+        """End a job before the next step; it emits what there is of it. Unknown keys are ignored."""
         with self._changed:
             self._aborted.add(key)
             self._changed.notify()
@@ -99,10 +100,11 @@ class DecodeLoop:
             if dropped:
                 self._waiting = collections.deque(job for job in self._waiting if job.key not in aborted)
             for sequence in [each for each in self._running if each.job.key in aborted]:
-                self._fail(sequence, Refusal(Reason.ABORTED, "aborted"))
+                self._finish(sequence, "Cancelled")
             admitted = [self._waiting.popleft() for _ in range(min(len(self._free), len(self._waiting)))]
         for job in dropped:
-            job.emit(Failure(job.id, Reason.ABORTED, "aborted"))
+            waited_seconds = time.monotonic() - job.submitted
+            job.emit(never_begun(job.id, prompt_tokens=len(job.tokens), queued_seconds=waited_seconds))
         for job in admitted:
             chain = SamplerChain(job.parameters, self._model.vocab_size)
             self._running.append(Sequence(job, self._free.pop(), chain, self._model.context_tokens))
@@ -127,8 +129,7 @@ class DecodeLoop:
             if finish_reason is None:
                 sequence.tell_progress()
             else:
-                self._release(sequence)
-                sequence.job.emit(sequence.result(finish_reason))
+                self._finish(sequence, finish_reason)
 
     def _fill_batch(self) -> list[tuple[Sequence, int, int | None]]:
         """Fill the batch; gives per sequence the tokens added and the row that has its logits, if any."""
@@ -182,6 +183,10 @@ class DecodeLoop:
         # Parts of the batch may have been decoded: nobody's KV can be trusted.
         for sequence, _, _ in outputs:
             self._fail(sequence, refusal, trusted=False)
+
+    def _finish(self, sequence: Sequence, finish_reason: FinishReason) -> None:
+        self._release(sequence)
+        sequence.job.emit(sequence.result(finish_reason))
 
     def _fail(self, sequence: Sequence, refusal: Refusal, *, trusted: bool = True) -> None:
         self._release(sequence, trusted=trusted)

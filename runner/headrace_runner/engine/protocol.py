@@ -8,6 +8,7 @@ runner   ``abort``    ``id``
 engine   ``hello``    ``state`` (always ``Serving``), ``engine`` (EngineModel); first frame of a connection
 engine   ``progress`` ``id``, ``completion_tokens``; at most every 500 ms a generation
 engine   ``done``     ``id``, ``text``, ``finish_reason``, ``usage``, ``timings``, ``enforcement``
+engine   ``aborted``  as ``done``, with ``finish_reason`` ``Cancelled``: the answer to ``abort``
 engine   ``error``    ``id`` (empty: about the connection, which then ends), ``reason``, ``message``, ``retryable``
 ======== ============ =========================================================================================
 
@@ -33,7 +34,6 @@ class Reason(enum.StrEnum):
     UNSUPPORTED_SCHEMA = "UnsupportedSchema"  # no: llguidance cannot enforce it; the message is its own
     INVALID_PARAMETERS = "InvalidParameters"  # no
     CHAT_TEMPLATE_FAILED = "ChatTemplateFailed"  # no: the model's template refused or broke its bounds
-    ABORTED = "Aborted"  # no: the runner asked for it
     ENGINE_OVERLOADED = "EngineOverloaded"  # yes: more requests than sequences and waiting places
     DECODE_FAILED = "DecodeFailed"  # yes: llama.cpp refused a batch
     INTERNAL_ERROR = "InternalError"  # yes: a defect of ours, with its traceback in the engine's log
@@ -112,7 +112,10 @@ class Generate:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """End the generation ``id``; unknown ids are ignored, since it may have ended on its own meanwhile."""
+    """End the generation ``id`` and answer with what there is of it.
+
+    Unknown ids are ignored, since it may have ended on its own meanwhile.
+    """
 
     id: str
 
@@ -121,7 +124,7 @@ class Abort:
         return {"type": "abort", "id": self.id}
 
 
-FinishReason = Literal["Stop", "Length"]
+FinishReason = Literal["Stop", "Length", "Cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,8 @@ class GenerationResult:
     """A finished generation.
 
     ``finish_reason`` is ``Length`` where ``max_tokens`` or the context ended it: with ``enforcement`` ``Grammar`` the
-    text is then a document cut off, while with ``Stop`` it is a complete one.
+    text is then a document cut off, while with ``Stop`` it is a complete one. ``Cancelled``: an abort ended it, and
+    ``text`` is what any end of it would begin with, empty before the first token.
     """
 
     id: str
@@ -182,7 +186,8 @@ class GenerationResult:
 
     def to_json(self) -> dict[str, Any]:
         """Give the frame's body."""
-        return {"type": "done", **asdict(self)}
+        # A kind of its own: a runner that does not know it passes over it, as over every kind that it does not know.
+        return {"type": "aborted" if self.finish_reason == "Cancelled" else "done", **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +233,9 @@ def decode_event(body: Mapping[str, Any]) -> Event | None:
             case "progress":
                 return Progress(text(body["id"]), count(body["completion_tokens"]))
             case "done":
-                return _read_result(body)
+                return _read_result(body, ("Stop", "Length"))
+            case "aborted":
+                return _read_result(body, ("Cancelled",))
             case "error":
                 retryable = body["retryable"] is True
                 return Failure(text(body["id"]), reason_word(body["reason"]), sentence(body["message"]), retryable)
@@ -237,9 +244,9 @@ def decode_event(body: Mapping[str, Any]) -> Event | None:
     return None
 
 
-def _read_result(body: Mapping[str, Any]) -> GenerationResult:
+def _read_result(body: Mapping[str, Any], finish_reasons: tuple[FinishReason, ...]) -> GenerationResult:
     finish_reason, enforcement = body["finish_reason"], body.get("enforcement")
-    if finish_reason not in ("Stop", "Length") or enforcement not in (None, "Grammar"):
+    if finish_reason not in finish_reasons or enforcement not in (None, "Grammar"):
         raise ValueError("unknown finish_reason or enforcement")
     return GenerationResult(
         id=text(body["id"]),

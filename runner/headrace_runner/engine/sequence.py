@@ -77,7 +77,7 @@ class Sequence:
         first_token = now if self._first_token is None else self._first_token
         return GenerationResult(
             id=self.job.id,
-            text=str(self.text),
+            text=self.text.settled() if finish_reason == "Cancelled" else str(self.text),
             finish_reason=finish_reason,
             usage=Usage(len(self.job.tokens), 0, self.completion_tokens),
             timings=Timings(
@@ -87,6 +87,17 @@ class Sequence:
             ),
             enforcement=None if self.job.constraint is None else "Grammar",
         )
+
+
+def never_begun(request_id: str, *, prompt_tokens: int = 0, queued_seconds: float = 0.0) -> GenerationResult:
+    """The event that ends a generation which was aborted before it had a sequence."""
+    return GenerationResult(
+        id=request_id,
+        text="",
+        finish_reason="Cancelled",
+        usage=Usage(prompt_tokens, 0, 0),
+        timings=Timings(_milliseconds(queued_seconds), 0, 0),
+    )
 
 
 def _milliseconds(seconds: float) -> int:

@@ -14,7 +14,7 @@ from headrace_runner.engine.frames import MAX_FRAME_BYTES, ProtocolError, encode
 from headrace_runner.engine.loop import DecodeLoop
 from headrace_runner.engine.protocol import Abort, Event, Failure, Generate, Hello, Progress, Reason, Refusal
 from headrace_runner.engine.requests import decode_request
-from headrace_runner.engine.sequence import Job
+from headrace_runner.engine.sequence import Job, never_begun
 from headrace_runner.engine.state import EngineModel
 
 MAX_CONNECTIONS: Final = 64
@@ -163,7 +163,7 @@ class Connection:
         if (task := self._preparing.get(request_id)) is not None:
             # Leaves the executor's queue at once; what a thread has begun it finishes for nobody.
             task.cancel()
-            self._finish(Failure(request_id, Reason.ABORTED, "aborted"))
+            self._finish(never_begun(request_id))
         elif request_id in self._unfinished:
             self._server.decode_loop.abort((self.number, request_id))
 

@@ -38,5 +38,15 @@ class CompletionText:
         self._tail = tail[len(tail) - kept :]
         return False
 
+    def settled(self) -> str:
+        """Give the text without an end in which a stop string may have begun: whatever follows, the text begins so."""
+        begun = max((_overlap(self._tail, stop) for stop in self._stops), default=0)
+        return "".join(self._parts) + self._tail[: len(self._tail) - begun]
+
     def __str__(self) -> str:
         return "".join(self._parts) + self._tail
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of ``text`` could be the beginning of ``stop``."""
+    return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)

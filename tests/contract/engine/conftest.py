@@ -11,10 +11,15 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from headrace_runner.engine.client import EngineClient, EngineState, Stage, read_state
+from headrace_runner.engine.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from headrace_runner.engine.model import LoadedModel
 
 START_SECONDS = 60.0
 
@@ -93,6 +98,14 @@ class EngineProcess:
 @pytest.fixture(scope="session")
 def model_path() -> Path:
     return find_model()
+
+
+@pytest.fixture(scope="session")
+def model(model_path: Path) -> "LoadedModel":
+    """The model in this process."""
+    from headrace_runner.engine.model import LoadedModel
+
+    return LoadedModel(str(model_path), EngineSettings(model_path, context_tokens=256), lambda percent: None)
 
 
 @pytest.fixture

@@ -1,20 +1,12 @@
 """The masks over a real vocabulary, looked at one by one: small models hide what a mask forbids them wrongly."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from headrace_runner.engine.constraint import Constraint
 from headrace_runner.engine.model import LoadedModel
-from headrace_runner.engine.settings import EngineSettings
 
 pytestmark = pytest.mark.contract
-
-
-@pytest.fixture(scope="module")
-def model(model_path: Path) -> LoadedModel:
-    return LoadedModel(str(model_path), EngineSettings(model_path, context_tokens=256), lambda percent: None)
 
 
 def allowed(constraint: Constraint, model: LoadedModel) -> set[int]:

@@ -71,7 +71,7 @@ EVENTS = st.one_of(
         GenerationResult,
         id=ID,
         text=TEXT,
-        finish_reason=st.sampled_from(["Stop", "Length"]),
+        finish_reason=st.sampled_from(["Stop", "Length", "Cancelled"]),
         usage=st.builds(Usage, COUNT, COUNT, COUNT),
         timings=st.builds(Timings, COUNT, COUNT, COUNT),
         enforcement=st.sampled_from([None, "Grammar"]),
@@ -147,6 +147,15 @@ def test_a_bad_request_is_refused_with_its_reason(changes: dict[str, Any], reaso
 def test_a_request_nobody_can_be_answered_for_ends_the_connection(body: dict[str, Any]) -> None:
     with pytest.raises(ProtocolError):
         decode_request(body)
+
+
+def test_only_an_aborted_generation_says_that_it_was_cancelled() -> None:
+    result = GenerationResult("1", "so far", "Cancelled", Usage(1, 0, 2), Timings(0, 1, 2))
+    body = result.to_json()
+    assert body["type"] == "aborted"
+    for type_, reason in (("done", "Cancelled"), ("aborted", "Stop")):
+        with pytest.raises(ProtocolError):
+            decode_event({**body, "type": type_, "finish_reason": reason})
 
 
 def test_an_event_of_a_newer_engine_is_passed_over() -> None:

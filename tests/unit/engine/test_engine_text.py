@@ -57,6 +57,28 @@ def test_an_unfinished_character_is_never_text(held: int) -> None:
     assert str(completion) == "ok "
 
 
+@given(
+    ALPHABET, st.lists(st.integers(0, 200), max_size=20), st.lists(st.text("ab€😀", min_size=1, max_size=4), max_size=3)
+)
+def test_what_is_settled_begins_whatever_the_text_becomes(text: str, cuts: list[int], stops: list[str]) -> None:
+    completion = CompletionText(stops)
+    settled = [""]
+    for piece in cut(text.encode(), cuts):
+        ended = completion.push(piece)
+        settled.append(completion.settled())
+        if ended:
+            break
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise([*settled, str(completion)]))
+
+
+def test_where_a_stop_string_may_have_begun_nothing_is_settled() -> None:
+    completion = CompletionText(["END", "NDX"])
+    completion.push(b"a good EN")
+    assert (completion.settled(), str(completion)) == ("a good ", "a good EN")
+    completion.push(b"d")
+    assert completion.settled() == "a good ENd"
+
+
 @given(st.lists(st.binary(max_size=6), max_size=8))
 def test_any_bytes_give_text_without_surrogates(pieces: list[bytes]) -> None:
     completion = CompletionText(["x"])
