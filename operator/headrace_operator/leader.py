@@ -10,6 +10,7 @@ from headrace_operator.reaper import Reaper
 from headrace_operator.reconcile import reconcile_model, reconcile_task
 from headrace_operator.redis_watch import check_redis
 from headrace_operator.refs import ModelRef, TaskRef
+from headrace_operator.webhooks.delivery import Delivery
 
 REDIS_RETRY_SECONDS: Final = 2.0
 
@@ -34,6 +35,7 @@ async def lead(ctx: Context) -> None:
         ctx.enqueue_everything()
         group.create_task(Reaper(ctx).run(), name="reaper")
         group.create_task(sweep.run(ctx), name="sweep")
+        group.create_task(Delivery(ctx).run(), name="webhooks")
         ctx.health.leading = True
         ctx.metrics.leading.set(1)
         try:

@@ -49,6 +49,12 @@ class Metrics:
             ["look"],
             registry=self._registry,
         )
+        self.webhooks = Counter(
+            "headrace_webhooks",
+            "Attempts to tell a task's end, by what came of them.",
+            ["reason"],
+            registry=self._registry,
+        )
         self.redis_up = Gauge("headrace_redis_up", "1 while Redis answers.", registry=self._registry)
 
     def reconciled(self, queue: str, outcome: str, seconds: float) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from headrace_operator.decide.snapshots import RunnerSettings
+from headrace_operator.webhooks.policy import WebhookSettings
 
 _REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 _PULL_POLICIES: Final = ("IfNotPresent", "Always", "Never")
@@ -33,6 +34,8 @@ class Settings:
     """Namespaces to serve; empty means all. Objects elsewhere are left alone."""
     kubeconfig: str | None = None
     """File to reach the API server with; absent means the pod's service account."""
+    webhooks: WebhookSettings = field(default_factory=WebhookSettings)
+    """Receivers and signing keys."""
     http_port: int = 8080
     """Health and metrics. 0 takes a free port."""
     workers: int = 8
@@ -66,6 +69,7 @@ class Settings:
             identity=environment.get("HEADRACE_IDENTITY") or socket.gethostname(),
             watch_namespaces=_words(environment.get("HEADRACE_WATCH_NAMESPACES", "")),
             kubeconfig=environment.get("HEADRACE_KUBECONFIG") or None,
+            webhooks=WebhookSettings.from_environment(environment),
             http_port=int(_number(environment, "HEADRACE_HTTP_PORT", 8080, 0, 65535)),
             workers=int(_number(environment, "HEADRACE_WORKERS", 8, 1, 64)),
             sweep_seconds=_number(environment, "HEADRACE_SWEEP_SECONDS", 30, 0.1, 3600),

@@ -11,12 +11,14 @@ from headrace_crds.model import LLMModel
 from headrace_operator.decide.snapshots import DeploymentView, PodView
 from headrace_operator.refs import ModelRef, TaskRef
 from headrace_operator.views import TaskView
+from headrace_operator.webhooks.owed import Owed
 
 
 class Store:
     """Every `put` and `drop` says whether something changed: what did not is not worth a reconcile."""
 
     def __init__(self) -> None:
+        self.owed = Owed()
         self._tasks: dict[str, TaskView] = {}
         self._tasks_of: defaultdict[ModelRef, set[str]] = defaultdict(set)
         self._models: dict[ModelRef, LLMModel] = {}
@@ -31,6 +33,7 @@ class Store:
             return False
         self._tasks[view.ref.uid] = view
         self._tasks_of[view.ref.model].add(view.ref.uid)
+        self.owed.note(view)
         return True
 
     def drop_task(self, ref: TaskRef) -> bool:

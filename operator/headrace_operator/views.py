@@ -15,7 +15,7 @@ from headrace_crds.base import GROUP, ApiModel
 from headrace_crds.model import EngineInfo, LLMModel
 from headrace_crds.names import LABEL_MODEL
 from headrace_crds.task import LLMTask
-from headrace_operator.decide import untrusted
+from headrace_operator.decide import untrusted, webhook
 from headrace_operator.decide.children import ANNOTATION_SPEC_GENERATION, ANNOTATION_SPEC_HASH
 from headrace_operator.decide.snapshots import ContainerView, DeploymentView, PodView, Report
 from headrace_operator.errors import ObjectInvalid
@@ -41,6 +41,8 @@ class TaskView:
     behind: bool
     """Finished, and edited after the generation that the status tells of."""
     deleting: bool
+    owes: str = ""
+    """The host that its webhook is still to reach; empty: none."""
 
 
 def task_ref(body: Mapping[str, Any]) -> TaskRef:
@@ -63,6 +65,7 @@ def task_view(body: Mapping[str, Any]) -> TaskView:
         finished=finished,
         behind=finished and (status.get("observedGeneration") or 0) < (metadata.get("generation") or 0),
         deleting=metadata.get("deletionTimestamp") is not None,
+        owes=webhook.owes(body),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from headrace_crds.base import Condition, ConditionStatus, find_condition
 from headrace_crds.names import runner_service_account
-from headrace_crds.outcome import terminal_status, timestamp, with_condition
+from headrace_crds.outcome import notified_outcomes, terminal_status, timestamp, with_condition
 from headrace_crds.task import ATTEMPTS_KEPT, AttemptRecord, LLMTask, LLMTaskStatus, Outcome, TaskPhase
 from headrace_operator.decide.waiting import Waiting
 
@@ -82,6 +82,7 @@ def failed(
         generation=task.metadata.generation,
         completed_ms=now_ms,
         attempts=attempts,
+        notify=notified_outcomes(task),
     )
     return {"attempt": max(1, attempt_of(task)), "retries": _retries(task), **terminal}
 
