@@ -17,6 +17,7 @@ from headrace_facade.errors import (
     Invalid,
     MethodNotAllowed,
     NotFound,
+    WrongContentType,
 )
 from headrace_facade.middleware import App, Guard, problem_body
 from headrace_facade.routes import health, tasks
@@ -52,36 +53,49 @@ def create_app(context: Context) -> App:
 
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:
-    problem = as_facade_error(error)
+    problem = as_facade_error(error, request.headers.get("Content-Type"))
     return JSONResponse(problem_body(problem, request.state.trace_id), problem.status, problem.headers)
 
 
-def as_facade_error(error: Exception) -> FacadeError:
+def as_facade_error(error: Exception, content_type: str | None = None) -> FacadeError:
     """Errors of the framework in our tree; anything else is a defect."""
     match error:
         case FacadeError():
             return error
         case RequestValidationError():
-            return unreadable_request(error.errors())
+            return unreadable_request(error.errors(), content_type)
         case HTTPException(status_code=404):
             return NotFound("no such path: see /openapi.json")
         case HTTPException(status_code=405):
             return MethodNotAllowed("this path does not know that method: see /openapi.json")
+        case HTTPException(status_code=400):
+            # The framework's one case: a body that is no UTF-8, or nested deeper than can be read.
+            return BadRequest("the body cannot be read as JSON in UTF-8: check its encoding and its nesting")
         case HTTPException(status_code=status) if status < 500:
             return BadRequest(str(error.detail))
     return Internal("an unexpected error: report it with the trace id")
 
 
-def unreadable_request(errors: Sequence[Any]) -> FacadeError:
+def unreadable_request(errors: Sequence[Any], content_type: str | None = None) -> FacadeError:
     """pydantic's errors without the values: those are the caller's own, and may be prompts."""
     reasons: dict[str, list[str]] = {}
     for error in errors:
+        if tuple(error["loc"]) == ("body",):
+            # The framework reads only what is declared as JSON, and judges the rest as a text.
+            if not _is_json(content_type) and error["type"] != "missing":
+                return WrongContentType("the body is not declared as JSON: send Content-Type: application/json")
+            return Invalid.of([FieldProblem("", 'the body needs to be a JSON object, such as {"model": …}')])
         if error["type"] == "json_invalid":
             return BadRequest(f"the body is no JSON: {error['ctx']['error']} at character {error['loc'][-1]}")
         reason = _REASONS.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
         reasons.setdefault(_field(error["loc"]), []).append(reason)
     # A union's branches each say why not.
     return Invalid.of([FieldProblem(field, ", or: ".join(dict.fromkeys(told))) for field, told in reasons.items()])
+
+
+def _is_json(content_type: str | None) -> bool:
+    kind = (content_type or "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def _field(location: Sequence[str | int]) -> str:

@@ -26,4 +26,10 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
     bodies = ByteBudget(settings.bodies_limit_bytes, "too many request bodies are being read: try again")
     answers = ByteBudget(settings.answers_limit_bytes, "too many answers of the API server are being read: try again")
     async with KubeClient.connect(settings.kube_url, settings.kube_ca_file, settings.kube_timeout_s, answers) as kube:
-        yield Context(settings, kube, TaskService(kube, settings.default_namespace), Metrics(), bodies)
+        yield Context(
+            settings,
+            kube,
+            TaskService(kube, settings.default_namespace, settings.default_ttl_seconds),
+            Metrics(),
+            bodies,
+        )

@@ -7,8 +7,10 @@
       NotFound         404  NOT_FOUND           no such task, or no such namespace
       MethodNotAllowed 405  METHOD_NOT_ALLOWED
       Conflict         409  CONFLICT            a task of that name exists
+      KeyReused        409  IDEMPOTENCY_KEY_REUSED  the key has made a task with another body
       Expired          410  CONTINUE_EXPIRED    the list went on too late: start again without `continue`
       BodyTooLarge     413  BODY_TOO_LARGE
+      WrongContentType 415  CONTENT_TYPE_NOT_JSON   the body is not declared as application/json
       Invalid          422  VALIDATION_FAILED   `details.fields` names each field and what to do
       Throttled        429  THROTTLED           Retry-After
       Internal         500  INTERNAL            a defect; the trace id finds it in the log
@@ -84,6 +86,11 @@ class Conflict(FacadeError):
     code = "CONFLICT"
 
 
+class KeyReused(FacadeError):
+    status = 409
+    code = "IDEMPOTENCY_KEY_REUSED"
+
+
 class Expired(FacadeError):
     status = 410
     code = "CONTINUE_EXPIRED"
@@ -92,6 +99,11 @@ class Expired(FacadeError):
 class BodyTooLarge(FacadeError):
     status = 413
     code = "BODY_TOO_LARGE"
+
+
+class WrongContentType(FacadeError):
+    status = 415
+    code = "CONTENT_TYPE_NOT_JSON"
 
 
 class Invalid(FacadeError):

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import aiohttp
 
 from headrace_crds import GROUP, VERSION
+from headrace_crds.quota import QUOTA_NAME
 from headrace_facade.budget import ByteBudget
 from headrace_facade.errors import (
     BadRequest,
@@ -77,10 +78,26 @@ class KubeClient:
         async with session:
             yield cls(session, url, answers)
 
-    async def create_task(self, namespace: str, task: KubeObject, token: Token) -> KubeObject:
+    async def create_task(self, namespace: str, task: KubeObject, token: Token, *, dry_run: bool = False) -> KubeObject:
         """Strict: a field that the installed CRD does not know is an error and not dropped."""
-        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", **({"dryRun": "All"} if dry_run else {})}
         return await self._request("POST", _tasks(namespace), token, query=query, body=task)
+
+    async def change_task(self, namespace: str, name: str, spec: KubeObject, token: Token) -> KubeObject:
+        """Sets these members of the spec and no others."""
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        path, content = f"{_tasks(namespace)}/{quote(name, safe='')}", "application/merge-patch+json"
+        return await self._request("PATCH", path, token, query=query, body={"spec": spec}, content=content)
+
+    async def delete_task(self, namespace: str, name: str, token: Token) -> None:
+        await self._request("DELETE", f"{_tasks(namespace)}/{quote(name, safe='')}", token)
+
+    async def get_model(self, namespace: str, name: str, token: Token) -> KubeObject:
+        return await self._request("GET", f"{_objects(namespace, 'llmmodels')}/{quote(name, safe='')}", token)
+
+    async def get_quota(self, namespace: str, token: Token) -> KubeObject:
+        """The one quota that counts."""
+        return await self._request("GET", f"{_objects(namespace, 'llmquotas')}/{QUOTA_NAME}", token)
 
     async def get_task(self, namespace: str, name: str, token: Token) -> KubeObject:
         return await self._request("GET", f"{_tasks(namespace)}/{quote(name, safe='')}", token)
@@ -113,8 +130,9 @@ class KubeClient:
         *,
         query: Mapping[str, str] | None = None,
         body: KubeObject | None = None,
+        content: str = "application/json",
     ) -> KubeObject:
-        answer, _ = await self._sized(method, path, token, query=query, body=body)
+        answer, _ = await self._sized(method, path, token, query=query, body=body, content=content)
         return answer
 
     async def _sized(
@@ -125,11 +143,12 @@ class KubeClient:
         *,
         query: Mapping[str, str] | None = None,
         body: KubeObject | None = None,
+        content: str = "application/json",
     ) -> tuple[KubeObject, int]:
         headers = {"Authorization": f"Bearer {token}"}
         data = None
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = content
             data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         status, retry_after, raw = await self._send(method, path, headers, query, data)
         try:
@@ -172,8 +191,12 @@ class KubeClient:
         return bytes(body)
 
 
+def _objects(namespace: str, plural: str) -> str:
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{quote(namespace, safe='')}/{plural}"
+
+
 def _tasks(namespace: str) -> str:
-    return f"/apis/{GROUP}/{VERSION}/namespaces/{quote(namespace, safe='')}/llmtasks"
+    return _objects(namespace, "llmtasks")
 
 
 def convert(status: int, answer: Mapping[str, Any], retry_after: str | None) -> FacadeError:

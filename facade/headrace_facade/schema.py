@@ -64,11 +64,21 @@ class SamplingParameters(_Body):
     """llama.cpp's multiplicative repetition penalty; 1 switches it off."""
 
 
+class SecretKey(_Body):
+    """One entry of a Secret in the task's namespace that is labelled headrace.dev/webhook: "true"."""
+
+    name: Text
+    """Name of the Secret."""
+    key: Text
+    """Key of its data: whsec_… keys, one per line."""
+
+
 class CreateTask(_Body):
     """Work for a model. Exactly one of `prompt` and `messages` is needed."""
 
     model: Annotated[Text, Field(examples=["smollm2"])]
-    """Name of the LLMModel in the task's namespace. It may be created later than the task."""
+    """Name of the LLMModel in the task's namespace, or namespace/name of one that is shared with it. It may be created
+    later than the task."""
     prompt: Annotated[Text, Field(examples=["Write a haiku about rivers."])] | None = None
     """A single instruction, put through the model's chat template as one user message."""
     messages: list[ChatMessage] | None = None
@@ -85,11 +95,34 @@ class CreateTask(_Body):
     name: Annotated[Text, Field(examples=["summary-17"])] | None = None
     """Name of the task, unique in its namespace; absent: the server makes one. With a name, sending a request twice
     makes one task: the second answer is a 409."""
+    idempotency_key: Annotated[Text, Field(max_length=255)] | None = None
+    """As the header Idempotency-Key: of all requests with this key in a namespace one makes a task, and the others are
+    answered with it; with another body 409. As long as the task exists."""
+    timeout_seconds: Whole | None = None
+    """How long the task may take altogether before it fails as DeadlineExceeded; absent: 86400."""
+    queue_deadline_seconds: Whole | None = None
+    """How long it may wait for a runner before it fails as QueueDeadlineExceeded; absent: timeout_seconds alone
+    bounds the wait."""
+    attempt_timeout_seconds: Whole | None = None
+    """How long one attempt may take before it is aborted and tried again; absent: 300."""
+    ttl_seconds: Whole | None = None
+    """How long the task is kept after its end. Absent: the facade's default, an hour unless it is set up otherwise.
+    null: until somebody deletes it, within the operator's retention."""
+    suspend: bool | None = None
+    """true: the task waits for POST /api/v1/tasks/{id}/resume."""
+    webhook_url: Text | None = None
+    """Who is told about the outcome, by a signed POST without prompt and result. Needs webhook_secret."""
+    webhook_secret: SecretKey | None = None
+    """The keys that sign it."""
+    metadata: Annotated[dict[Text, Text], Field(max_length=32)] | None = None
+    """Your own words about the task, given back with it; 16 KiB of texts. They are annotations of the object under
+    metadata.headrace.dev/ and no place for secrets."""
 
 
 class TaskStatus(StrEnum):
-    """created (no queue has it: nobody looked at it yet, or its model does not exist), queued, processing (an attempt
-    runs), then exactly one of completed, failed and cancelled. A task whose model or runner goes away steps back."""
+    """created (no queue has it: nobody looked at it yet, or it waits or is suspended; `reason` says which), queued,
+    processing (an attempt runs), then exactly one of completed, failed and cancelled. A task whose model or runner goes
+    away steps back."""
 
     CREATED = "created"
     QUEUED = "queued"
@@ -103,11 +136,24 @@ class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
+class ResultPlace(_Answer):
+    """One key of a ConfigMap in the task's namespace."""
+
+    name: str
+    """Name of the ConfigMap; it is deleted with the task."""
+    key: str
+    """Key of its data."""
+
+
 class TaskResult(_Answer):
     """What the model generated."""
 
-    text: str
-    """The text, byte for byte."""
+    text: str | None = None
+    """The text, byte for byte. null: it is larger than 32 KiB and lies in `config_map`."""
+    config_map: ResultPlace | None = None
+    """Where a text above 32 KiB lies."""
+    partial: bool = False
+    """The task was cancelled while it ran: this is what was generated until then."""
     finish_reason: str
     """Stop (the model or a stop text ended it) or Length (max_tokens or the context ended it)."""
     size_bytes: int
@@ -150,7 +196,7 @@ class TaskSummary(_Answer):
     name: str
     """Name of the LLMTask object."""
     model: str
-    """LLMModel that was asked for."""
+    """LLMModel that was asked for; namespace/name where it was named so."""
     status: TaskStatus
     """Where it stands."""
     reason: str | None = None
@@ -174,8 +220,10 @@ class TaskSummary(_Answer):
 class Task(TaskSummary):
     """A task."""
 
+    metadata: dict[str, str] = Field(default_factory=dict)
+    """The caller's own words, as they were sent."""
     result: TaskResult | None = None
-    """Present when status is completed."""
+    """Present when status is completed; in part when it was cancelled while it ran."""
     usage: TaskUsage | None = None
     """Present when an attempt consumed tokens."""
     timings: TaskTimings | None = None

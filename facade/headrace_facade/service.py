@@ -1,79 +1,82 @@
-"""Tasks between HTTP and objects: translates both ways and decides nothing about execution."""
+"""Tasks between HTTP and objects: what each request asks of the API server, with the caller's own token."""
 
-import json
 import re
-from decimal import ROUND_HALF_EVEN, Decimal
+from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic.alias_generators import to_camel, to_snake
-
-from headrace_crds import GROUP, VERSION, LLMTask
-from headrace_crds.base import ObjectMeta
-from headrace_crds.task import LLMTaskStatus, Outcome, TaskPhase
 from headrace_facade.chunks import Cursor, Lists, pages
-from headrace_facade.errors import FieldProblem, Invalid, NotFound
+from headrace_facade.errors import Conflict, Forbidden, Invalid, KeyReused, NotFound, Unavailable
+from headrace_facade.idempotency import ANNOTATION_BODY
 from headrace_facade.kube import KubeClient, KubeObject, Token
-from headrace_facade.schema import (
-    CreateTask,
-    SamplingParameters,
-    Task,
-    TaskList,
-    TaskResult,
-    TaskStatus,
-    TaskSummary,
-    TaskTimings,
-    TaskUsage,
-)
+from headrace_facade.objects import to_summary, to_task
+from headrace_facade.schema import CreateTask, Task, TaskList
+from headrace_facade.submission import in_request_words, manifest
 
 _ID: Final = re.compile(r"([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)\.([a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?)")
-_SIX_DECIMALS: Final = Decimal("0.000001")
-_OUTCOMES: Final = {
-    Outcome.COMPLETE: TaskStatus.COMPLETED,
-    Outcome.FAILED: TaskStatus.FAILED,
-    Outcome.CANCELLED: TaskStatus.CANCELLED,
-}
-_PHASES: Final = {
-    TaskPhase.SUSPENDED: TaskStatus.CREATED,
-    TaskPhase.WAITING: TaskStatus.CREATED,
-    TaskPhase.QUEUED: TaskStatus.QUEUED,
-    TaskPhase.RUNNING: TaskStatus.PROCESSING,
-    TaskPhase.COMPLETE: TaskStatus.COMPLETED,
-    TaskPhase.FAILED: TaskStatus.FAILED,
-    TaskPhase.CANCELLED: TaskStatus.CANCELLED,
-}
-# Where a request's field went in the object, longest first; what is not here has the same name in camelCase.
-_PLACES: Final = (
-    ("spec.modelRef.name", "model"),
-    ("spec.modelRef", "model"),
-    ("spec.output.jsonSchema", "json_schema"),
-    ("spec.output", "json_schema"),
-    ("metadata.generateName", "name"),
-    ("metadata.name", "name"),
-    ("metadata.namespace", "namespace"),
-)
+_TRIES: Final = 3
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """`replayed`: an earlier request with the same key made the task."""
+
+    task: Task
+    replayed: bool = False
 
 
 class TaskService:
     """Raises FacadeError."""
 
-    def __init__(self, kube: KubeClient, default_namespace: str) -> None:
+    def __init__(self, kube: KubeClient, default_namespace: str, default_ttl_seconds: int | None) -> None:
         self._kube = kube
         self._default_namespace = default_namespace
+        self._default_ttl_seconds = default_ttl_seconds
         self._lists = Lists()
 
-    async def create(self, request: CreateTask, token: Token) -> Task:
+    async def create(self, request: CreateTask, key: str | None, token: Token) -> Submitted:
+        """Raises KeyReused when the key has made another task."""
         namespace = request.namespace or self._default_namespace
+        made = manifest(request, namespace=namespace, key=key, default_ttl_seconds=self._default_ttl_seconds)
         try:
-            return to_task(await self._kube.create_task(namespace, manifest(request), token))
+            if key is not None:
+                return await self._create_once(namespace, made, token)
+            return Submitted(to_task(await self._submit(namespace, made, token)))
         except Invalid as error:
             raise in_request_words(error) from error
 
+    async def _create_once(self, namespace: str, made: KubeObject, token: Token) -> Submitted:
+        """The API server lets one object of a name in: whoever comes second looks at the first one's."""
+        for _ in range(_TRIES):
+            try:
+                return Submitted(to_task(await self._submit(namespace, made, token)))
+            except Conflict:
+                try:
+                    found = await self._kube.get_task(namespace, made["metadata"]["name"], token)
+                except NotFound:
+                    continue  # deleted in between: the key is free again
+                except Forbidden as error:
+                    told = f"a task with this idempotency key exists, and you may not read it: {error.message}"
+                    raise Forbidden(told) from error
+            return Submitted(_same(found, made), replayed=True)
+        raise Unavailable("the task of this idempotency key comes and goes: try again")
+
+    async def _submit(self, namespace: str, made: KubeObject, token: Token) -> KubeObject:
+        return await self._kube.create_task(namespace, made, token)
+
     async def get(self, task_id: str, token: Token) -> Task:
-        """Raises NotFound for what cannot be an id, too: it names no task."""
-        match = _ID.fullmatch(task_id)
-        if match is None:
-            raise NotFound("no such task: an id looks like namespace.name, as POST /api/v1/tasks returns it")
-        return to_task(await self._kube.get_task(match[1], match[2], token))
+        return to_task(await self._kube.get_task(*parts(task_id), token))
+
+    async def change(self, task_id: str, spec: dict[str, Any], token: Token) -> Task:
+        """Sets members of an open task's spec; a finished one is left as it is."""
+        namespace, name = parts(task_id)
+        found = await self._kube.get_task(namespace, name, token)
+        # A change that comes after the outcome changes nothing, but the object would have to be looked at again.
+        if (found.get("status") or {}).get("outcome") is None:
+            found = await self._kube.change_task(namespace, name, spec, token)
+        return to_task(found)
+
+    async def delete(self, task_id: str, token: Token) -> None:
+        await self._kube.delete_task(*parts(task_id), token)
 
     async def list(self, namespace: str | None, limit: int, continue_: str | None, token: Token) -> TaskList:
         cursor, summaries = Cursor(limit, continue_), []
@@ -85,115 +88,20 @@ class TaskService:
         )
 
 
-def decimal_text(number: float) -> str:
-    """A JSON number as the API's decimal string: 0.7 → "0.7", 1e-05 → "0.00001", 1.0 → "1"."""
-    rounded = Decimal(repr(number)).quantize(_SIX_DECIMALS, ROUND_HALF_EVEN).normalize()
-    return format(rounded if rounded else abs(rounded), "f")
+def parts(task_id: str) -> tuple[str, str]:
+    """Namespace and name. Raises NotFound for what cannot be an id, too: it names no task."""
+    match = _ID.fullmatch(task_id)
+    if match is None:
+        raise NotFound("no such task: an id looks like namespace.name, as POST /api/v1/tasks returns it")
+    return match[1], match[2]
 
 
-def schema_text(schema: str | dict[str, Any]) -> str:
-    """The schema as the JSON text that the object holds. Raises Invalid for what JSON cannot say."""
-    if isinstance(schema, str):
-        return schema
-    try:
-        text = json.dumps(schema, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        text.encode()
-    except (ValueError, RecursionError) as error:
-        reason = "is no JSON: it holds NaN, Infinity or half of a surrogate pair, or is nested too deeply"
-        raise Invalid.of([FieldProblem("json_schema", reason)]) from error
-    return text
-
-
-def manifest(request: CreateTask) -> KubeObject:
-    """The LLMTask that a request asks for."""
-    spec: dict[str, Any] = {"modelRef": {"name": request.model}}
-    if request.prompt is not None:
-        spec["prompt"] = request.prompt
-    if request.messages is not None:
-        spec["messages"] = [{"role": m.role, "content": m.content} for m in request.messages]
-    if request.parameters is not None:
-        spec["parameters"] = _parameters(request.parameters)
-    if request.json_schema is not None:
-        spec["output"] = {"jsonSchema": schema_text(request.json_schema)}
-    if request.priority is not None:
-        spec["priority"] = request.priority
-    # The API server completes a prefix; it refuses an empty name.
-    metadata = {"generateName": "task-"} if request.name is None else {"name": request.name}
-    return {"apiVersion": f"{GROUP}/{VERSION}", "kind": LLMTask.__name__, "metadata": metadata, "spec": spec}
-
-
-def _parameters(parameters: SamplingParameters) -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    for name, value in parameters.model_dump(exclude_none=True).items():
-        if name == "stop":
-            members[name] = [value] if isinstance(value, str) else value
-        else:
-            members[to_camel(name)] = decimal_text(value) if isinstance(value, float) else value
-    return members
-
-
-def request_field(path: str) -> str:
-    """The request's word for a path in the object: spec.parameters.topP → parameters.top_p."""
-    for place, field in _PLACES:
-        if path == place or path.startswith((f"{place}.", f"{place}[")):
-            return field
-    if path in ("", "<nil>", "spec"):
-        return ""
-    return ".".join(to_snake(part) for part in path.removeprefix("spec.").split("."))
-
-
-def in_request_words(error: Invalid) -> Invalid:
-    """What the API server says of the object's fields, said of the request's."""
-    problems = dict.fromkeys(FieldProblem(request_field(p.field), p.message) for p in error.problems)
-    return Invalid.of(list(problems)) if problems else error
-
-
-def task_status(status: LLMTaskStatus) -> TaskStatus:
-    """The outcome decides; before it the phase; before that nobody has looked at the task."""
-    if status.outcome is not None:
-        return _OUTCOMES[status.outcome]
-    return TaskStatus.CREATED if status.phase is None else _PHASES[status.phase]
-
-
-def _summary(item: KubeObject, metadata: ObjectMeta, status: LLMTaskStatus) -> dict[str, Any]:
-    spec = item["spec"]
-    return {
-        "task_id": f"{metadata.namespace}.{metadata.name}",
-        "namespace": metadata.namespace,
-        "name": metadata.name,
-        "model": spec["modelRef"]["name"],
-        "status": task_status(status),
-        "reason": status.reason,
-        "message": status.message,
-        "priority": spec.get("priority", 0),
-        "attempt": status.attempt,
-        "retries": status.retries or 0,
-        "created_at": metadata.creation_timestamp,
-        "started_at": status.start_time,
-        "completed_at": status.completion_time,
-    }
-
-
-def _read(item: KubeObject) -> tuple[ObjectMeta, LLMTaskStatus]:
-    # Not LLMTask as a whole: a spec of a newer version must not keep its status from being read.
-    return ObjectMeta.model_validate(item["metadata"]), LLMTaskStatus.model_validate(item.get("status") or {})
-
-
-def to_summary(item: KubeObject) -> TaskSummary:
-    return TaskSummary.model_validate(_summary(item, *_read(item)))
-
-
-def to_task(item: KubeObject) -> Task:
-    metadata, status = _read(item)
-    return Task(
-        **_summary(item, metadata, status),
-        result=TaskResult.model_validate(status.result.model_dump()) if status.result else None,
-        usage=TaskUsage.model_validate(status.usage.model_dump()) if status.usage else None,
-        timings=TaskTimings(
-            queued_ms=status.timings.queued_millis,
-            first_token_ms=status.timings.first_token_millis,
-            generation_ms=status.timings.generation_millis,
+def _same(found: KubeObject, made: KubeObject) -> Task:
+    """The task that the key has made. Raises KeyReused."""
+    before = (found["metadata"].get("annotations") or {}).get(ANNOTATION_BODY)
+    task = to_task(found)
+    if before != made["metadata"]["annotations"][ANNOTATION_BODY]:
+        raise KeyReused(
+            f"this idempotency key has made task {task.task_id} with another body: send that body again, or another key"
         )
-        if status.timings
-        else None,
-    )
+    return task

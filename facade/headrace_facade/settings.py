@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
+from headrace_crds.task import DEADLINE_LIMIT_SECONDS
+
 SERVICE_ACCOUNT_CA: Final = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 
 
@@ -23,6 +25,9 @@ class Settings:
     """HEADRACE_METRICS_PORT. Apart from the API, so that a Service does not publish it."""
     default_namespace: str = "default"
     """HEADRACE_DEFAULT_NAMESPACE. Of requests that name none; never read from a token: nobody has verified it here."""
+    default_ttl_seconds: int | None = 3600
+    """HEADRACE_DEFAULT_TTL_SECONDS. How long a task is kept after its end when its request does not say; empty: until
+    somebody deletes it, within the operator's retention."""
     body_limit_bytes: int = 1024 * 1024
     """Larger request bodies are refused with 413. The API server's own limits are tighter for each field."""
     bodies_limit_bytes: int = 16 * 1024 * 1024
@@ -53,6 +58,7 @@ class Settings:
             port=_port(environment, "HEADRACE_PORT", cls.port),
             metrics_port=_port(environment, "HEADRACE_METRICS_PORT", cls.metrics_port),
             default_namespace=environment.get("HEADRACE_DEFAULT_NAMESPACE") or cls.default_namespace,
+            default_ttl_seconds=_seconds(environment, "HEADRACE_DEFAULT_TTL_SECONDS", cls.default_ttl_seconds),
         )
 
 
@@ -60,4 +66,14 @@ def _port(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name, str(default))
     if not text.isdecimal() or int(text) > 65535:
         raise ValueError(f"{name} is {text!r}; it needs a port from 0 to 65535")
+    return int(text)
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: int | None) -> int | None:
+    """Empty is None, absent the default."""
+    text = environment.get(name)
+    if not text:
+        return default if text is None else None
+    if not text.isdecimal() or int(text) > DEADLINE_LIMIT_SECONDS:
+        raise ValueError(f"{name} is {text!r}; it needs seconds from 0 to {DEADLINE_LIMIT_SECONDS}")
     return int(text)

@@ -2,15 +2,18 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.security import HTTPBearer
 
 from headrace_facade.bearer import bearer_token
 from headrace_facade.context import Context
-from headrace_facade.schema import CreateTask, Namespace, Problem, Task, TaskList
+from headrace_facade.idempotency import HEADER, HEADER_REPLAYED, key_of
+from headrace_facade.schema import CreateTask, Namespace, Problem, Task, TaskList, TaskStatus
 
 LIST_LIMIT: Final = 100
 """Tasks per chunk at most; a chunk of large tasks is shorter."""
+
+ENDED: Final = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
 
 _bearer = HTTPBearer(
     auto_error=False,
@@ -37,9 +40,10 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         401: "No token, or one that the API server does not accept",
         403: "The token's owner may not do this in that namespace",
         404: "No such task or namespace",
-        409: "A task of that name exists",
+        409: "A task of that name exists, or the idempotency key was used with another body",
         410: "The list went on too late: start again without `continue`",
         413: "The body is larger than 1 MiB",
+        415: "The body is not declared as application/json",
         422: "`details.fields` says which field and what to do",
         429: "The API server asks to slow down; see Retry-After",
         503: "The API server is away, or the facade has too much to do; see Retry-After",
@@ -56,12 +60,29 @@ router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"], dependencies=[Depends
     status_code=202,
     summary="Submit a task",
     response_description="Accepted: it will end in exactly one outcome. `Location` is where to look for it.",
-    responses=_problems(401, 403, 404, 409, 413, 422, 429, 503),
+    responses={
+        200: {"model": Task, "description": "The task that this idempotency key has made before; it has ended"},
+        **_problems(401, 403, 404, 409, 413, 415, 422, 429, 503),
+    },
 )
-async def create_task(body: CreateTask, response: Response, token: Bearer, context: InContext) -> Task:
-    """Creates an LLMTask with your own rights and answers at once; execution follows."""
-    task = await context.tasks.create(body, token)
+async def create_task(
+    body: CreateTask,
+    response: Response,
+    token: Bearer,
+    context: InContext,
+    key: Annotated[
+        str | None,
+        Header(alias=HEADER, description="Requests with the same key and body make one task, as long as it exists."),
+    ] = None,
+) -> Task:
+    """Creates an LLMTask with your own rights and answers at once; execution follows. With an idempotency key the
+    answer to a repeated request is the first one's task, with the header `Idempotent-Replayed: true`."""
+    submitted = await context.tasks.create(body, key_of(key, body.idempotency_key), token)
+    task = submitted.task
     response.headers["Location"] = f"/api/v1/tasks/{task.task_id}"
+    if submitted.replayed:
+        response.headers[HEADER_REPLAYED] = "true"
+        response.status_code = 200 if task.status in ENDED else 202
     return task
 
 
@@ -84,3 +105,45 @@ async def list_tasks(
 async def get_task(task_id: str, token: Bearer, context: InContext) -> Task:
     """Where the task stands; with the result once it is completed."""
     return await context.tasks.get(task_id, token)
+
+
+_CHANGED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"model": Task, "description": "The task had ended before: nothing changes"},
+    202: {"description": "Asked for; what comes of it is seen in the task"},
+    **_problems(401, 403, 404, 422, 429, 503),
+}
+
+
+@router.post("/{task_id}/cancel", summary="Cancel a task", status_code=202, responses=_CHANGED)
+async def cancel_task(task_id: str, response: Response, token: Bearer, context: InContext) -> Task:
+    """Ends an open task as cancelled, with the text generated so far; it cannot be taken back. A result that is
+    committed before stays."""
+    return _changed(await context.tasks.change(task_id, {"cancel": True}, token), response)
+
+
+@router.post("/{task_id}/suspend", summary="Suspend a task", status_code=202, responses=_CHANGED)
+async def suspend_task(task_id: str, response: Response, token: Bearer, context: InContext) -> Task:
+    """Takes an open task out of the queue, or off its runner, until it is resumed. No retry is charged, and its
+    deadlines stand still."""
+    return _changed(await context.tasks.change(task_id, {"suspend": True}, token), response)
+
+
+@router.post("/{task_id}/resume", summary="Resume a suspended task", status_code=202, responses=_CHANGED)
+async def resume_task(task_id: str, response: Response, token: Bearer, context: InContext) -> Task:
+    """Puts a suspended task back."""
+    return _changed(await context.tasks.change(task_id, {"suspend": False}, token), response)
+
+
+def _changed(task: Task, response: Response) -> Task:
+    if task.status in ENDED:
+        response.status_code = 200
+    return task
+
+
+@router.delete(
+    "/{task_id}", status_code=204, summary="Delete a task", responses=_problems(401, 403, 404, 422, 429, 503)
+)
+async def delete_task(task_id: str, token: Bearer, context: InContext) -> None:
+    """Withdraws the task: a running attempt is aborted, nothing is kept, no webhook is sent. To stop it and keep what
+    became of it, cancel it."""
+    await context.tasks.delete(task_id, token)

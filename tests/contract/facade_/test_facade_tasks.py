@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,54 +20,11 @@ import pytest
 from headrace_facade.app import create_app
 from headrace_facade.context import open_context
 from headrace_facade.settings import Settings
-from tests.contract.callers import Caller, Server, service_account
+from tests.contract.callers import Caller, service_account
 from tests.contract.conftest import Kubectl
+from tests.contract.facade_.answers import as_, code
 
 pytestmark = pytest.mark.contract
-
-VERBS = "create,get,list"
-
-
-@pytest.fixture
-def settings(kubectl: Kubectl, namespace: str, tmp_path: Path) -> Settings:
-    server = Server.of(kubectl)
-    authority = tmp_path / "ca.crt"
-    authority.write_text(server.authority, encoding="utf-8")
-    return Settings(kube_url=server.url, kube_ca_file=str(authority), default_namespace=namespace)
-
-
-@pytest.fixture
-async def http(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    async with open_context(settings) as context:
-        transport = httpx.ASGITransport(create_app(context))
-        async with httpx.AsyncClient(transport=transport, base_url="http://facade") as http:
-            yield http
-
-
-@pytest.fixture
-def alice(kubectl: Kubectl, namespace: str) -> Caller:
-    """May create and read tasks in the test's namespace, and nowhere else."""
-    alice = service_account(kubectl, namespace, "alice")
-    kubectl.ok("create", "role", "tasks", "-n", namespace, f"--verb={VERBS}", "--resource=llmtasks.headrace.dev")
-    subject = f"--serviceaccount={namespace}:alice"
-    kubectl.ok("create", "rolebinding", "tasks", "-n", namespace, "--role=tasks", subject)
-    deadline = time.monotonic() + 10
-    while kubectl.run(
-        "auth", "can-i", "create", "llmtasks.headrace.dev", "-n", namespace, f"--as={alice.user}"
-    ).returncode:
-        assert time.monotonic() < deadline
-    return alice
-
-
-def as_(caller: Caller) -> dict[str, str]:
-    return {"Authorization": f"Bearer {caller.token}"}
-
-
-def code(answer: httpx.Response, status: int) -> str:
-    assert answer.status_code == status, answer.text
-    body = answer.json()
-    assert set(body) == {"error_code", "message", "trace_id", "details"}
-    return str(body["error_code"])
 
 
 def stored(kubectl: Kubectl, task_id: str) -> dict[str, Any]:

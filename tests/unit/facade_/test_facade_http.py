@@ -102,7 +102,7 @@ async def test_without_a_bearer_token_nothing_is_asked(http: httpx.AsyncClient, 
             {"parameters.stop": "valid string", "parameters.stop[0]": "string"},
         ),
         ({"model": "m", "namespace": "../x"}, {"namespace": "pattern"}),
-        ([], {"": "dictionary"}),
+        ([], {"": "JSON object"}),
     ],
 )
 async def test_what_cannot_be_read_is_told_field_by_field(
@@ -131,6 +131,18 @@ async def test_a_body_that_is_no_json(http: httpx.AsyncClient, text: str) -> Non
     )
     assert answer.status_code in (400, 422)
     problem(answer, answer.status_code, "BAD_REQUEST" if answer.status_code == 400 else "VALIDATION_FAILED")
+
+
+@pytest.mark.parametrize("declared", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonl"])
+async def test_a_body_that_is_not_declared_as_json(http: httpx.AsyncClient, declared: str | None) -> None:
+    headers = {} if declared is None else {"Content-Type": declared}
+    answer = await http.post("/api/v1/tasks", content=b'{"model": "m", "prompt": "p"}', headers=headers)
+    assert "application/json" in problem(answer, 415, "CONTENT_TYPE_NOT_JSON")["message"]
+
+
+async def test_no_body_at_all(http: httpx.AsyncClient) -> None:
+    body = problem(await http.post("/api/v1/tasks"), 422, "VALIDATION_FAILED")
+    assert "JSON object" in fields(body)[""]
 
 
 async def test_a_large_body_is_refused_whether_it_says_so_or_not(http: httpx.AsyncClient) -> None:
@@ -170,7 +182,7 @@ async def test_bodies_share_a_budget_and_give_it_back(http: httpx.AsyncClient, c
     body = problem(await http.post("/api/v1/tasks", content=b"x" * 2001), 503, "UNAVAILABLE")
     assert "request bodies" in body["message"]
     assert body["details"]["retry_after_seconds"] > 0
-    problem(await http.post("/api/v1/tasks", content=b"x" * 2000), 422, "VALIDATION_FAILED")
+    problem(await http.post("/api/v1/tasks", content=b"x" * 2000), 415, "CONTENT_TYPE_NOT_JSON")
     go_on.set()
     await holder
     assert context.bodies.held_bytes == 0
@@ -272,15 +284,18 @@ async def test_requests_are_counted_by_route_and_not_by_path(http: httpx.AsyncCl
 
 async def test_openapi_describes_everything(http: httpx.AsyncClient) -> None:
     document = (await http.get("/openapi.json")).json()
-    assert set(document["paths"]) == {"/api/v1/tasks", "/api/v1/tasks/{task_id}", "/healthz", "/readyz"}
+    task = "/api/v1/tasks/{task_id}"
+    ways = {f"{task}/{verb}" for verb in ("cancel", "suspend", "resume")}
+    assert set(document["paths"]) == {"/api/v1/tasks", task, *ways, "/healthz", "/readyz"}
     schemas = document["components"]["schemas"]
     assert "HTTPValidationError" not in schemas
     for name, schema in schemas.items():
         for member, described in schema.get("properties", {}).items():
             assert described.get("description"), f"{name}.{member}"
     create = document["paths"]["/api/v1/tasks"]["post"]
-    assert {"202", "401", "403", "404", "409", "413", "422", "429", "503"} == set(create["responses"])
-    for status in set(create["responses"]) - {"202"}:
+    told = {"200", "202", "401", "403", "404", "409", "413", "415", "422", "429", "503"}
+    assert told == set(create["responses"])
+    for status in told - {"200", "202"}:
         content = create["responses"][status]["content"]["application/json"]
         assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
     assert create["security"] == [{"HTTPBearer": []}]

@@ -60,7 +60,7 @@ async def server() -> AsyncIterator[ApiServer]:
 async def listed(server: ApiServer, limit: int, continue_: str | None = None, budget: int = 64 * MIB) -> TaskList:
     answers = ByteBudget(budget, "too many answers")
     async with KubeClient.connect(server.url, None, 10.0, answers) as kube:
-        found = await TaskService(kube, "ns").list(None, limit, continue_, "token")
+        found = await TaskService(kube, "ns", None).list(None, limit, continue_, "token")
     assert answers.held_bytes == 0
     return found
 

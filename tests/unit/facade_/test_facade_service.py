@@ -9,17 +9,9 @@ from hypothesis import strategies as st
 from headrace_crds import LLMTask, Outcome, TaskPhase
 from headrace_crds.task import LLMTaskStatus, Parameters
 from headrace_facade.errors import FieldProblem, Invalid
+from headrace_facade.objects import task_status, to_summary, to_task
 from headrace_facade.schema import CreateTask, SamplingParameters, TaskStatus
-from headrace_facade.service import (
-    decimal_text,
-    in_request_words,
-    manifest,
-    request_field,
-    schema_text,
-    task_status,
-    to_summary,
-    to_task,
-)
+from headrace_facade.submission import decimal_text, in_request_words, manifest, request_field, schema_text
 
 
 def request(**members: Any) -> CreateTask:
@@ -208,8 +200,11 @@ def test_a_finished_task_shows_everything() -> None:
         "created_at": "2026-01-01T00:00:00Z",
         "started_at": "2026-01-01T00:00:01Z",
         "completed_at": "2026-01-01T00:00:02Z",
+        "metadata": {},
         "result": {
             "text": "Hi",
+            "config_map": None,
+            "partial": False,
             "finish_reason": "Stop",
             "size_bytes": 2,
             "sha256": "0" * 64,
