@@ -40,7 +40,7 @@ Outside of every model: `headrace:models`, a set of `ns/name` written by the ope
 channels `headrace:wake:<ns>/<name>`, which carry empty messages to the operator.
 """
 
-from headrace_bus.acl import OPERATOR_ACL, acl_rules
+from headrace_bus.acl import FACADE_ACL, OPERATOR_ACL, acl_rules
 from headrace_bus.bus import PARKED_KEPT, RESULT_MAX_BYTES, Bus
 from headrace_bus.envelope import ENVELOPE_MAX_BYTES, ENVELOPE_VERSION, Envelope, WorkClass
 from headrace_bus.errors import (
@@ -80,6 +80,7 @@ __all__ = [
     "CALLS_PER_TASK",
     "ENVELOPE_MAX_BYTES",
     "ENVELOPE_VERSION",
+    "FACADE_ACL",
     "OPERATOR_ACL",
     "PARKED_KEPT",
     "PARKED_MAX_BYTES",

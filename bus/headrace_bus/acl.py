@@ -54,6 +54,20 @@ OPERATOR_ACL: Final[tuple[str, ...]] = (
 )
 """Everything of Headrace, and the runners' users."""
 
+# Everything that its questions read, and so no envelope and no parked payload: no prompt, no result but a kept one.
+_FACADE_KEYS: Final = (
+    "entry:* queue:* ring:* report:* result:* clock weights queued delayed leases returned workers service"
+)
+
+FACADE_ACL: Final[tuple[str, ...]] = (
+    "resetkeys",
+    # A model's prefix is what a script is called with.
+    *(f"~headrace:{{*}}:{key}" for key in ("", *_FACADE_KEYS.split())),
+    "resetchannels",
+    *_commands(*_CONNECT, _CALLS, "+time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore"),
+)
+"""Asks about every model by `stats`, `position`, `inspect`, `reports` and `result`, and can change nothing."""
+
 
 def user_name(name: str) -> str:
     """`name` when it may name a runner's user; never Redis' own `default`. Raises ValueError."""

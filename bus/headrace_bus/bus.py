@@ -223,10 +223,17 @@ class Bus(BusReader):
         words: list[bytes] = []
         wait_s = min(timeout_s, _WAIT_LIMIT_S)
         # BLPOP takes 0 for ever.
-        if wait_s >= 0.001 and (first := await self._connection.pop(key, wait_s)) is not None:
+        if wait_s >= 0.001:
+            first = await self._connection.pop(key, wait_s)
+            if first is None:
+                return []
             words.append(first)
-        if words or wait_s < 0.001:
+        try:
             words += await self._connection.command("LPOP", key, INBOX_WORDS) or []
+        except BusError:
+            # The one that was taken must not be lost for the others.
+            if not words:
+                raise
         return replies.interrupts(words)
 
     # Models

@@ -21,7 +21,7 @@ _REPORT_LIMIT: Final = 1_000
 
 class BusReader:
     """The bus for whoever only asks. Every method raises `BusError` or one of its kinds, and ValueError on names and
-    numbers that cannot be.
+    numbers that cannot be. FACADE_ACL admits `stats`, `position`, `inspect`, `reports`, `result` and the server's time.
     """
 
     def __init__(self, settings: BusSettings) -> None:

@@ -163,6 +163,12 @@ class Reference:
             return None
         return entry if (entry.envelope.attempt, entry.nonce) == (token.attempt, token.nonce) else None
 
+    def renew(self, token: LeaseToken) -> bool:
+        entry = self.holder(token)
+        if entry is not None:
+            entry.due = False
+        return entry is not None
+
     def complete(self, token: LeaseToken) -> bool:
         entry = self.holder(token)
         if entry is not None:

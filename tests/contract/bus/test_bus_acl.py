@@ -9,7 +9,19 @@ from redis import exceptions
 from redis.asyncio import Redis
 from redis_server import RedisServer
 
-from headrace_bus import OPERATOR_ACL, Bus, BusDenied, BusUnavailable, Failure, Interruption, LeaseToken, ModelKey
+from headrace_bus import (
+    FACADE_ACL,
+    OPERATOR_ACL,
+    Bus,
+    BusDenied,
+    BusUnavailable,
+    Failure,
+    Interruption,
+    LeaseToken,
+    ModelKey,
+    WorkClass,
+)
+from headrace_bus.keys import key_prefix
 
 pytestmark = pytest.mark.contract
 
@@ -233,6 +245,108 @@ async def test_the_operators_rules_suffice_for_the_operator(
         for command in (("KEYS", "*"), ("FLUSHALL",), ("CONFIG", "GET", "*"), ("SET", "elsewhere", "1")):
             with pytest.raises(exceptions.NoPermissionError):
                 await client.execute_command(*command)
+
+
+@pytest.fixture
+async def facade(
+    shared_server: RedisServer, bus: Bus, model: ModelKey, redis: Redis, envelopes
+) -> AsyncIterator[tuple[Bus, Redis]]:
+    """A facade's user beside a model that holds everything there is: uids are its states."""
+    await bus.grant(model, "r", "x")
+    await bus.register(model)
+    for uid in ("completed", "parked", "failed", "leased"):
+        await bus.enqueue(model, envelopes(uid=uid))
+    deliveries = await bus.claim(model, worker="w", count=4, lease_ms=60_000)
+    for kind in WorkClass:
+        for uid in ("first", "queued"):
+            await bus.enqueue(model, envelopes(uid=f"{kind}-{uid}", kind=kind, payload={"prompt": "secret"}))
+    tokens = {delivery.token.uid: delivery.token for delivery in deliveries}
+    await bus.complete(model, tokens["completed"], result={"text": "ok"})
+    await bus.park(model, tokens["parked"], {"text": "secret"})
+    await bus.fail(model, tokens["failed"], Failure("No", ""))
+    await bus.enqueue(model, envelopes(uid="delayed"), not_before_ms=2**50)
+    await bus.report(model, "w", {"busy": 1}, ttl_ms=60_000)
+    await bus.set_weights(model, {"team-a": 2})
+    assert await bus.interrupt(model, "leased", Interruption.CANCEL) == "w"
+    await redis.execute_command("ACL", "SETUSER", "facade", "reset", "on", ">secret", *FACADE_ACL)
+    async with as_user(shared_server, "facade") as both:
+        yield both
+
+
+async def test_a_facade_gets_its_answers(facade, bus: Bus, model: ModelKey) -> None:
+    own, _ = facade
+    for question in (Bus.stats, Bus.reports):
+        assert await question(own, model) == await question(bus, model)
+    assert (await own.stats(model)).mean_service_ms is not None
+    for uid in ("completed", "parked", "failed", "leased", "delayed", "Task-queued", "Call-queued", "none"):
+        assert await own.inspect(model, uid) == await bus.inspect(model, uid)
+        assert await own.position(model, uid) == await bus.position(model, uid)
+        assert await own.result(model, uid) == await bus.result(model, uid)
+    assert await own.position(model, "Task-queued") == 3
+    assert await own.result(model, "completed") == {"text": "ok"}
+    assert await own.server_time_ms() > 0
+    # A model that nobody has enqueued to.
+    assert (await own.stats(OTHER)).queued == 0
+
+
+async def test_a_facade_changes_nothing_and_reads_no_prompt(
+    facade, shared_server: RedisServer, model: ModelKey, redis: Redis, envelopes
+) -> None:
+    own, client = facade
+
+    async def all_keys() -> dict[str, bytes]:
+        return {key: await raw.dump(key) for key in await redis.keys("headrace:*") if ":requests:" not in key}
+
+    token = LeaseToken("leased", 1, await redis.hget(f"{key_prefix(model)}entry:leased", "nonce"))
+    async with Redis.from_url(shared_server.url) as raw:
+        before = await all_keys()
+        assert len(before) > 20
+        for attempt in (
+            own.enqueue(model, envelopes()),
+            own.claim(model, worker="w", count=1, lease_ms=1_000),
+            own.renew(model, [token], lease_ms=1_000),
+            own.complete(model, token, result={}),
+            own.fail(model, token, Failure("No", "")),
+            own.release(model, token, "Drain"),
+            own.park(model, token, {}),
+            own.reap(model),
+            own.remove(model, "Task-queued"),
+            own.withdraw(model, "Task-queued", 1),
+            own.interrupt(model, "leased", Interruption.DROP),
+            own.interruptions(model, "w", timeout_s=0),
+            own.interruptions(model, "w", timeout_s=0.01),
+            own.set_weights(model, {}),
+            own.report(model, "w", {}, ttl_ms=1_000),
+            own.purge(model),
+            own.register(OTHER),
+            own.wait_for_work(model, timeout_s=0.01),
+            own.parked(model, "parked", 1),
+            own.uids(model),
+            own.models(),
+            own.check(),
+            own.grant(model, "me", "x"),
+            own.revoke("r"),
+            anext(own.operator_wakeups()),
+        ):
+            with pytest.raises(BusDenied):
+                await attempt
+        prefix = key_prefix(model)
+        for command in (
+            ("GET", f"{prefix}envelope:Task-queued"),
+            ("GET", f"{prefix}parked:parked"),
+            ("GET", "elsewhere"),
+            ("EVAL", "return 1", "0"),
+            ("EVAL_RO", "return 1", "0"),
+            ("SCRIPT", "LOAD", "return 1"),
+            ("PUBLISH", f"headrace:wake:{model}", ""),
+            ("SUBSCRIBE", f"headrace:wake:{model}"),
+            ("KEYS", "*"),
+            ("SCAN", "0"),
+            ("CONFIG", "GET", "*"),
+        ):
+            with pytest.raises(exceptions.NoPermissionError):
+                await client.execute_command(*command)
+        assert await all_keys() == before
 
 
 async def test_credentials_given_beside_the_url_win_over_those_in_it(

@@ -18,6 +18,7 @@ from headrace_bus import (
     EnqueueOutcome,
     EntryState,
     Failure,
+    Interruption,
     ModelKey,
     ReturnReason,
     Stats,
@@ -54,9 +55,12 @@ def own_server() -> Iterator[RedisServer]:
 async def warm(robbed: Bus, bus: Bus, envelopes) -> None:
     """Every script is loaded and a connection stands, so that a stolen reply is a transition's."""
     warm_up = ModelKey("warm", "up")
-    for _ in range(3):
+    for _ in range(4):
         await bus.enqueue(warm_up, envelopes())
-    one, two, three = await bus.claim(warm_up, worker="w", count=3, lease_ms=LEASE_MS)
+    one, two, three, four = await bus.claim(warm_up, worker="w", count=4, lease_ms=LEASE_MS)
+    await bus.park(warm_up, four.token, {})
+    await bus.interrupt(warm_up, four.token.uid, Interruption.DROP)
+    await bus.withdraw(warm_up, four.token.uid, 1)
     await bus.complete(warm_up, one.token)
     await bus.fail(warm_up, two.token, FAILURE)
     await bus.release(warm_up, three.token, "Drain")
@@ -93,7 +97,9 @@ async def test_a_repeated_claim_takes_nothing_more(bus, robbed: Bus, thief: Repl
     assert await bus.renew(model, [delivery.token for delivery in deliveries], lease_ms=LEASE_MS) == [True, True]
 
 
-@pytest.mark.parametrize("transition", ["complete", "fail", "release", "remove", "renew"])
+@pytest.mark.parametrize(
+    "transition", ["complete", "fail", "interrupt", "park", "release", "remove", "renew", "withdraw"]
+)
 async def test_a_repeated_transition_has_one_effect_and_one_answer(
     bus, robbed: Bus, thief: ReplyThief, model, envelopes, transition: str
 ) -> None:
@@ -110,12 +116,20 @@ async def test_a_repeated_transition_has_one_effect_and_one_answer(
             assert await robbed.release(model, delivery.token, "Drain") is True
         case "remove":
             assert await robbed.remove(model, delivery.envelope.uid) is True
+        case "park":
+            assert await robbed.park(model, delivery.token, {"n": 1}) is True
+        case "withdraw":
+            assert await robbed.withdraw(model, delivery.token.uid, 2) is True
+        case "interrupt":
+            assert await robbed.interrupt(model, delivery.token.uid, Interruption.CANCEL) == "w"
         case "renew":
             assert await robbed.renew(model, [delivery.token], lease_ms=LEASE_MS) == [True]
     assert thief.stolen == 1
     stats = await bus.stats(model)
-    assert stats.returned == (1 if transition in ("fail", "release") else 0)
-    assert stats.leased == (1 if transition == "renew" else 0)
+    assert stats.returned == (1 if transition in ("fail", "park", "release") else 0)
+    assert stats.leased == (1 if transition in ("interrupt", "renew") else 0)
+    words = await bus.interruptions(model, "w", timeout_s=0)
+    assert len(words) == (1 if transition in ("interrupt", "remove", "withdraw") else 0)
 
 
 async def test_a_repeated_reap_answers_what_the_first_did(bus, robbed: Bus, thief, model, redis, envelopes) -> None:
@@ -341,7 +355,11 @@ async def test_a_full_server_refuses_the_whole_enqueue_and_lets_work_drain(
         assert await bus.result(model, tokens[0].uid) is None
         assert await bus.fail(model, tokens[1], FAILURE)
         assert await bus.release(model, tokens[2], "Drain")
+        assert await bus.interrupt(model, tokens[3].uid, Interruption.CANCEL) == "w"
+        assert len(await bus.interruptions(model, "w", timeout_s=1)) == 1
         assert await bus.remove(model, tokens[3].uid)
+        assert await bus.withdraw(model, tokens[4].uid, 1) is False
+        await bus.set_weights(model, {"team-a": 2})
         await bus.report(model, "w", {"free": 0}, ttl_ms=1_000)
         assert await bus.reap(model) == 0
         assert await bus.position(model, made[5].uid) == 0

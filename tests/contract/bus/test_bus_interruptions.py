@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
+from redis_server import RedisServer
 
 from headrace_bus import (
     Bus,
     BusCorrupt,
+    BusDenied,
     Delivery,
     EnqueueOutcome,
     EntryState,
@@ -16,6 +18,7 @@ from headrace_bus import (
     Interrupt,
     Interruption,
     ModelKey,
+    acl_rules,
 )
 from headrace_bus.bus import INBOX_WORDS
 from headrace_bus.keys import key_prefix
@@ -98,6 +101,21 @@ async def test_without_a_word_the_wait_ends_in_time(bus: Bus, model: ModelKey) -
     async with asyncio.timeout(SOON_S):
         assert await bus.interruptions(model, "pod-1", timeout_s=0.05) == []
         assert await bus.interruptions(model, "pod-1", timeout_s=-1) == []
+
+
+async def test_a_word_that_was_taken_is_told_though_the_others_cannot_be(
+    shared_server: RedisServer, bus: Bus, model: ModelKey, redis: Redis, envelopes
+) -> None:
+    for uid in ("a", "b"):
+        await claimed(bus, model, envelopes, uid=uid)
+        await bus.interrupt(model, uid, Interruption.CANCEL)
+    rules = [rule for rule in acl_rules(model) if rule != "+lpop"]
+    await redis.execute_command("ACL", "SETUSER", "runner", "reset", "on", ">secret", *rules)
+    async with Bus.connect(shared_server.url, username="runner", password="secret") as own:
+        assert [each.uid for each in await own.interruptions(model, "pod-1", timeout_s=1)] == ["a"]
+        with pytest.raises(BusDenied):
+            await told(own, model)
+    assert [each.uid for each in await told(bus, model)] == ["b"]
 
 
 async def test_nonsense_in_an_inbox_hides_no_word(bus: Bus, model: ModelKey, redis: Redis, envelopes) -> None:

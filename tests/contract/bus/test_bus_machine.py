@@ -94,7 +94,7 @@ class Machine(RuleBasedStateMachine):
     def renew(self, data: st.DataObject) -> None:
         token = self.token(data)
         kept = self.run(self.bus.renew(MODEL, [token], lease_ms=LEASE_MS))
-        assert kept == [self.reference.holder(token) is not None]
+        assert kept == [self.reference.renew(token)]
 
     @rule(data=st.data())
     def complete(self, data: st.DataObject) -> None:

@@ -19,6 +19,7 @@ from headrace_bus import (
     ReturnReason,
     Stats,
     UidState,
+    WorkClass,
 )
 from headrace_bus.bus import RESULTS_KEPT
 
@@ -357,6 +358,10 @@ async def test_purge_leaves_no_key(bus: Bus, model: ModelKey, redis: Redis, enve
     if entries > 3:
         await bus.park(model, deliveries[3].token, {"text": "long"})
         assert await bus.interrupt(model, deliveries[4].token.uid, Interruption.CANCEL) == "pod-1"
+    # A worker that never reported.
+    await bus.enqueue(model, envelopes(uid="quiet", kind=WorkClass.CALL))
+    (quiet,) = await bus.claim(model, worker="pod-2", count=1, lease_ms=LEASE_MS)
+    assert await bus.interrupt(model, quiet.token.uid, Interruption.CANCEL) == "pod-2"
 
     await bus.purge(model)
     assert await redis.keys(f"headrace:{{{model}}}:*") == []

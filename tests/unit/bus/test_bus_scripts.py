@@ -9,6 +9,7 @@ import pytest
 from redis import exceptions as vendor
 
 from headrace_bus import (
+    FACADE_ACL,
     OPERATOR_ACL,
     BusCorrupt,
     BusDenied,
@@ -54,7 +55,16 @@ def test_no_rule_is_broader_than_its_use() -> None:
     assert every <= allowed(OPERATOR_ACL)
 
 
-@pytest.mark.parametrize("rules", [acl_rules(ModelKey("ns", "m")), OPERATOR_ACL])
+def test_the_facade_calls_what_its_questions_call_and_nothing_that_writes() -> None:
+    questions: tuple[ScriptName, ...] = ("inspect", "position", "reports", "stats")
+    called = set().union(*(commands(name) for name in questions))
+    assert allowed(FACADE_ACL) == called | {"ping", "select", "evalsha", "get", "time"}
+    assert {script(name).source.splitlines()[0] for name in questions} == {"#!lua flags=no-writes"}
+    writing = set().union(*(commands(name) for name in NAMES if "no-writes" not in script(name).source.splitlines()[0]))
+    assert not allowed(FACADE_ACL) & {each for each in writing - called if each not in ("get", "time")}
+
+
+@pytest.mark.parametrize("rules", [acl_rules(ModelKey("ns", "m")), OPERATOR_ACL, FACADE_ACL])
 def test_rules_begin_from_nothing_and_admit_no_category(rules: list[str]) -> None:
     assert "-@all" in rules
     assert "resetkeys" in rules
