@@ -33,6 +33,10 @@ test-contract: ## against a real API server, Redis and model
 test-e2e: ## on a real node
 	@hack/test e2e
 
+.PHONY: chaos
+chaos: ## kill, freeze, cut off and flush everything while tasks run; CHAOS_TASKS=10000 for the long run
+	@hack/chaos
+
 .PHONY: lint
 lint: ## style, types and import contracts
 	@hack/setup-system base

@@ -6,7 +6,7 @@ hold. What is written down is one JSON object a line, appended in one write, so 
     {"event": "start", "uid", "attempt", "execution", "pid", "pod", "at"}
 
 `at` is CLOCK_MONOTONIC in seconds, which all processes of a machine share and no skewed wall clock touches. `execution`
-names one generation: pid and a number. It ends with at most one of `end` (the text was sent), `fail` (a failure was),
+names one generation. It ends with at most one of `end` (the text was sent), `fail` (a failure was),
 `abort` (the runner asked, or its connection ended); a killed engine writes nothing more.
 """
 
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 PREFIX: Final = "stub "
+# A process id is used again after a while.
+_PROCESS: Final = f"{os.getpid()}.{time.monotonic_ns() // 1_000_000}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Execution:
 
     @property
     def name(self) -> str:
-        return f"{os.getpid()}.{self.number}"
+        return f"{_PROCESS}.{self.number}"
 
     def text(self, script: Script) -> str:
         """The result: it says whose it is."""

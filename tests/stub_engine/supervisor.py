@@ -1,7 +1,7 @@
 """An engine without a model, for tests and benchmarks that are about everything around it.
 
-`python -P -m tests.stub_engine.supervisor` (with the checkout on PYTHONPATH) stands where `headrace-engine` stands: it is the real
-supervisor with its cage, its state file and its back-off, whose child is `tests.stub_engine.child`.
+`python -P -m tests.stub_engine.supervisor` (with the checkout on PYTHONPATH) stands where `headrace-engine` stands: it
+is the real supervisor with its cage, its state file and its back-off, whose child is `tests.stub_engine.child`.
 """
 
 import sys

@@ -1,0 +1,187 @@
+"""What the promise forbids, looked for in what was seen from outside. Pure: no clock, no I/O, nothing of the product.
+
+| kind           | what happened                                                                                      |
+|----------------|----------------------------------------------------------------------------------------------------|
+| lost           | an accepted task that nobody withdrew has no outcome at the end, or is gone                         |
+| double         | an outcome or what was recorded with it changed, or went away again                                 |
+| stale          | an outcome of another attempt than the object says, or an attempt that went back                    |
+| foreign        | a result that belongs to another task                                                               |
+| unbacked       | a result that no engine has brought to an end                                                       |
+| twice          | two executions of one attempt, where no fault can have made Redis forget a claim                    |
+| overlap        | an execution that went on for longer than a lease although another of the same attempt had begun    |
+| overcharged    | more failed executions than backoffLimit allows, a flush of Redis costing one at most               |
+| unjust         | Failed, although too few executions failed or broke                                                 |
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.chaos.journal import Execution
+from tests.chaos.recorder import Version
+
+LOST: Final = frozenset({"lost"})
+DOUBLE: Final = frozenset({"double"})
+STALE: Final = frozenset({"stale", "foreign", "unbacked"})
+LOSSES_LIMIT: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is known of a task from its submission. `ending` as the script's."""
+
+    name: str
+    uid: str
+    withdrawn: bool
+    ending: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`forgets`: a fault of the phase takes a claim back, so that an attempt may run twice; `flushes`: how often the
+    bus lost everything; `settled`: the phase is over, and every task should be."""
+
+    lease_seconds: float
+    forgets: bool = False
+    flushes: int = 0
+    settled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    kind: str
+    name: str
+    detail: str
+
+
+@dataclass
+class Finding:
+    """All violations, and how often something ran more than once."""
+
+    violations: list[Violation] = field(default_factory=list)
+    executions: int = 0
+    duplicates: int = 0
+
+    def count(self, kinds: Iterable[str]) -> int:
+        wanted = set(kinds)
+        return sum(violation.kind in wanted for violation in self.violations)
+
+    @property
+    def others(self) -> int:
+        return len(self.violations) - self.count(LOST | DOUBLE | STALE)
+
+
+def check(
+    tasks: Sequence[Expected],
+    versions: Mapping[str, Sequence[Version]],
+    executions: Iterable[Execution],
+    rules: Rules,
+) -> Finding:
+    """Judge the tasks of one phase."""
+    finding = Finding()
+    by_uid: dict[str, list[Execution]] = defaultdict(list)
+    for execution in executions:
+        by_uid[execution.uid].append(execution)
+    for task in tasks:
+        seen, ran = versions.get(task.uid, ()), by_uid.get(task.uid, [])
+        finding.executions += len(ran)
+        finding.duplicates += max(0, len(ran) - 1)
+        problems = [
+            *(_lost(task, seen) if rules.settled else ()),
+            *_double(seen),
+            *_stale(seen),
+            *_result(task, seen, ran),
+            *_twice(ran, rules),
+            *_charges(task, seen, ran, rules),
+        ]
+        finding.violations += [Violation(kind, task.name, detail) for kind, detail in problems]
+    return finding
+
+
+Problem = tuple[str, str]
+
+
+def _lost(task: Expected, seen: Sequence[Version]) -> Iterable[Problem]:
+    if task.withdrawn:
+        return
+    if not task.uid or not seen:
+        yield "lost", "accepted, and no object was ever seen"
+    elif seen[-1].gone:
+        yield "lost", "gone, and nobody deleted it"
+    elif seen[-1].outcome is None:
+        yield "lost", f"no outcome: {seen[-1].phase} at attempt {seen[-1].attempt}, {seen[-1].reason}"
+
+
+def _double(seen: Sequence[Version]) -> Iterable[Problem]:
+    final: Version | None = None
+    for version in seen:
+        if version.gone:
+            return
+        if final is not None and _recorded(version) != _recorded(final):
+            yield "double", f"revision {final.revision} says {final.outcome}, {version.revision} {version.outcome}"
+            return
+        if final is None and version.outcome is not None:
+            final = version
+
+
+def _recorded(version: Version) -> tuple[object, ...]:
+    return version.outcome, version.text, version.completion_time, version.reason, version.attempt, version.retries
+
+
+def _stale(seen: Sequence[Version]) -> Iterable[Problem]:
+    attempt = 0
+    for version in seen:
+        if version.gone:
+            return
+        if (version.attempt or 0) < attempt:
+            yield "stale", f"attempt {version.attempt} after {attempt}"
+        attempt = max(attempt, version.attempt or 0)
+        if version.outcome is not None and version.record is not None and version.record != version.attempt:
+            yield "stale", f"{version.outcome} was recorded for attempt {version.record} at attempt {version.attempt}"
+            return
+
+
+def _result(task: Expected, seen: Sequence[Version], ran: Sequence[Execution]) -> Iterable[Problem]:
+    final = next((version for version in seen if version.outcome == "Complete"), None)
+    if final is None:
+        return
+    told = json.loads((final.text or "{}").partition("}")[0] + "}")
+    if told.get("uid") != task.uid:
+        yield "foreign", f"the result is {told.get('uid')}'s"
+    if told.get("attempt") != final.attempt:
+        yield "stale", f"the result of attempt {told.get('attempt')} at attempt {final.attempt}"
+    if not any(each.name == told.get("execution") and each.ending == "end" for each in ran):
+        yield "unbacked", f"no engine ended {told.get('execution')}"
+
+
+def _twice(ran: Sequence[Execution], rules: Rules) -> Iterable[Problem]:
+    by_attempt: dict[int, list[Execution]] = defaultdict(list)
+    for execution in ran:
+        by_attempt[execution.attempt].append(execution)
+    for attempt, same in by_attempt.items():
+        if len(same) < 2:
+            continue
+        if not rules.forgets:
+            yield "twice", f"attempt {attempt} ran {len(same)} times"
+        latest = max(same, key=lambda each: each.began)
+        for execution in same:
+            beyond = (execution.ended or 0.0) - latest.began
+            if execution is not latest and execution.ending == "end" and beyond > rules.lease_seconds:
+                yield "overlap", f"attempt {attempt} went on for {beyond:.1f} s beside its successor"
+
+
+def _charges(task: Expected, seen: Sequence[Version], ran: Sequence[Execution], rules: Rules) -> Iterable[Problem]:
+    if not seen:
+        return
+    limit = seen[0].backoff_limit
+    failed = sum(execution.ending == "fail" for execution in ran)
+    if failed > limit + 1 + rules.flushes:
+        yield "overcharged", f"failed {failed} times at backoffLimit {limit} and {rules.flushes} flushes"
+    final = next((version for version in seen if version.outcome == "Failed"), None)
+    if final is None or task.ending != "text":
+        return
+    broken = sum(execution.ending in (None, "abort") for execution in ran)
+    if final.reason not in ("BackoffLimitExceeded", "Poison") or broken < min(limit + 1, LOSSES_LIMIT):
+        yield "unjust", f"Failed/{final.reason} after {broken} broken executions"

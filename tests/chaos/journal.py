@@ -1,0 +1,53 @@
+"""The stub engines' file, read as it grows: which generation began, and how it ended."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+BROUGHT_TO_AN_END = ("end", "fail")
+
+
+@dataclass(slots=True)
+class Execution:
+    """One generation. Times are CLOCK_MONOTONIC in seconds; `ending` None: it runs, or its engine was killed."""
+
+    uid: str
+    attempt: int
+    name: str
+    pod: str
+    pid: int
+    began: float
+    ended: float | None = None
+    ending: str | None = None
+
+
+class Journal:
+    """`executions` by name, in the order of their starts."""
+
+    def __init__(self, path: Path) -> None:
+        path.touch()
+        self._file = path.open("rb")
+        self._rest = b""
+        self.executions: dict[str, Execution] = {}
+
+    def read(self) -> None:
+        """Take what was appended."""
+        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
+        for line in lines:
+            said = json.loads(line)
+            if said["event"] == "start":
+                self.executions[said["execution"]] = Execution(
+                    said["uid"], said["attempt"], said["execution"], said["pod"], said["pid"], said["at"]
+                )
+            else:
+                execution = self.executions[said["execution"]]
+                execution.ended, execution.ending = said["at"], said["event"]
+
+    def running(self, pods: set[str] | None = None) -> list[Execution]:
+        """What runs, as far as the file tells: on these pods, or on all."""
+        self.read()
+        found = (item for item in self.executions.values() if item.ending is None)
+        return [item for item in found if pods is None or item.pod in pods]
+
+    def close(self) -> None:
+        self._file.close()

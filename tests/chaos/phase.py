@@ -1,0 +1,145 @@
+"""One fault, several rounds: tasks are submitted, the fault strikes while they run, everything comes to an end."""
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tests.chaos.checker import Expected, Finding, Rules, check
+from tests.chaos.journal import Execution
+from tests.chaos.tenant import Submission, Tenant
+from tests.chaos.world import World, until
+from tests.stub_engine.script import Script
+
+SETTLE_SECONDS: Final = 90.0
+BY_FACADE: Final = 0.2
+
+
+@dataclass
+class Strike:
+    """One injection. `since` is when recovery is counted from: the strike, or the end of an outage. CLOCK_MONOTONIC."""
+
+    since: float
+    victims: list[Execution] = field(default_factory=list)
+    recoveries: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Load:
+    """The tasks of a round: how many at least, how long each runs in seconds, more of their specs."""
+
+    shortest: float = 0.2
+    longest: float = 1.6
+    spec: dict[str, Any] = field(default_factory=dict)
+    ending: str = "text"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`strike` injects once and returns when the fault is over. `bounded`: its recovery has to keep the bound."""
+
+    name: str
+    promise: str
+    strike: Callable[["Phase"], Awaitable[None]]
+    load: Load = Load()
+    bounded: bool = True
+    forgets: bool = False
+    flushes: int = 0
+    needs_victims: bool = True
+    needs_partition: bool = False
+
+
+class Phase:
+    """What a fault works with while it strikes."""
+
+    def __init__(self, fault: Fault, world: World, tenant: Tenant, rng: random.Random, tasks: int) -> None:
+        self.fault = fault
+        self.world = world
+        self.tenant = tenant
+        self.rng = rng
+        self.strikes: list[Strike] = []
+        self._tasks = tasks
+        self._names: set[str] = set()
+        self._pending: list[asyncio.Task[Submission]] = []
+        self._round = 0
+
+    def strike(self, pods: set[str] | None = None, *, bystanders: bool = False) -> Strike:
+        """The fault strikes at this moment those who run on `pods`; None: on all. `bystanders`: it strikes nobody."""
+        victims = [] if bystanders else self.world.journal.running(pods)
+        self.strikes.append(Strike(time.monotonic(), victims))
+        return self.strikes[-1]
+
+    def submit(self, number: int, load: Load | None = None, *, by_facade: float = BY_FACADE) -> None:
+        """Submit so many more; they are accepted by and by."""
+        load = load or self.fault.load
+        for _ in range(number):
+            name = f"{self.fault.name}-{len(self._names):05d}"
+            self._names.add(name)
+            script = Script(ms=1000 * self.rng.uniform(load.shortest, load.longest), ending=load.ending)
+            facade = not load.spec and self.rng.random() < by_facade
+            submission = Submission(name, script, by_facade=facade, spec=load.spec)
+            self._pending.append(asyncio.create_task(self.tenant.submit(submission)))
+
+    async def accepted(self) -> None:
+        """Returns when all that was submitted is accepted. Raises what submitting raised."""
+        pending, self._pending = self._pending, []
+        await asyncio.gather(*pending)
+
+    async def some_run(self, pods: set[str] | None = None, at_least: int = 1) -> None:
+        """Returns when so many tasks run (on these pods)."""
+
+        async def running() -> bool:
+            return len(self.world.journal.running(pods)) >= at_least
+
+        await until(running, f"{at_least} running tasks", SETTLE_SECONDS)
+
+    async def run(self, rounds: int) -> None:
+        """Strike so often. Raises what a fault cannot do."""
+        per_round = math.ceil(self._tasks / rounds)
+        for _ in range(rounds):
+            await self.world.serving()
+            self.submit(per_round)
+            await self.fault.strike(self)
+            await self.accepted()
+            left = await self.tenant.all_finished(self._names, SETTLE_SECONDS)
+            if left:
+                return  # the checker says of them that they are lost
+
+    def submissions(self) -> list[Submission]:
+        return [self.tenant.submissions[name] for name in sorted(self._names)]
+
+    def finding(self) -> Finding:
+        """Judged by what the recorder and the journal hold."""
+        self.world.journal.read()
+        expected = [
+            Expected(each.name, each.accepted_uid, each.deleted, each.script.ending) for each in self.submissions()
+        ]
+        flushes = self.fault.flushes * len(self.strikes)
+        rules = Rules(self.world.settings.periods.lease, self.fault.forgets, flushes)
+        executions = self.world.journal.executions.values()
+        return check(expected, self.world.recorder.versions, executions, rules)
+
+    def recoveries(self) -> tuple[list[float], int]:
+        """Seconds of each victim until the object said that it goes on or has ended, and how many were not set back.
+
+        A victim whose attempt has ended by itself is counted from that end on: the commit alone was late.
+        """
+        found: list[float] = []
+        survived = 0
+        for strike in self.strikes:
+            found += strike.recoveries
+            for victim in strike.victims:
+                later = self.world.recorder.versions.get(victim.uid, [])
+                moved = next((v for v in later if v.outcome is not None or (v.attempt or 0) > victim.attempt), None)
+                if moved is None:
+                    continue
+                since = strike.since
+                if moved.attempt == victim.attempt:
+                    survived += 1
+                    if victim.ended is not None:
+                        since = max(since, victim.ended)
+                found.append(max(0.0, moved.at - since))
+        return found, survived

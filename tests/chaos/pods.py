@@ -1,0 +1,128 @@
+"""Runner pods as Deployment controller and kubelet would run them, from what the operator wrote.
+
+A pod is a runner and a stub engine with the environment of the Deployment's containers, the Redis URL of the model's
+Secret and a token of the model's ServiceAccount. Paths and ports are the machine's instead of the container's.
+"""
+
+import base64
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.chaos.control_plane import Api
+from tests.chaos.processes import Kept
+
+FAKETIME: Final = next(map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), "")
+
+
+@dataclass(frozen=True)
+class Peculiar:
+    """What is special about one pod: a command before its runner's (a network namespace), a wrong wall clock."""
+
+    prefix: tuple[str, ...] = ()
+    clock_offset: str = ""
+
+
+@dataclass
+class Pod:
+    """The two containers share a name and a folder."""
+
+    name: str
+    runner: Kept
+    engine: Kept
+
+    async def start(self) -> None:
+        await self.engine.start()
+        await self.runner.start()
+
+    async def end(self) -> None:
+        await self.runner.end()
+        await self.engine.end()
+
+    @property
+    def serves(self) -> bool:
+        """The runner's present process has reached its engine."""
+        return self.runner.logged_since_start('"engine connected"')
+
+
+def _environment(container: Mapping[str, Any]) -> dict[str, str]:
+    return {each["name"]: each["value"] for each in container["env"] if "value" in each}
+
+
+async def make_pods(
+    api: Api, deployment: Mapping[str, Any], folder: Path, base: Mapping[str, str], peculiar: Mapping[int, Peculiar]
+) -> list[Pod]:
+    """As many as the Deployment has replicas, not started. `base` is every process' environment."""
+    spec = deployment["spec"]["template"]["spec"]
+    containers = {each["name"]: each for each in spec["containers"]}
+    namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
+    volumes = {each["name"]: each for each in spec["volumes"]}
+    secret = await api.request(
+        "GET", f"/api/v1/namespaces/{namespace}/secrets/{volumes['redis']['secret']['secretName']}"
+    )
+    url = folder / f"{name}.redis-url"
+    url.write_bytes(base64.b64decode(secret["data"]["url"]))
+    pods = []
+    for number in range(deployment["spec"]["replicas"]):
+        odd = peculiar.get(number, Peculiar())
+        pod = f"{name}-{number}"
+        kubeconfig = folder / f"{pod}.kubeconfig"
+        # The certificates of a run are minutes old: a clock that lies an hour back refuses them.
+        verified = not odd.clock_offset.startswith("-")
+        await api.kubeconfig(namespace, spec["serviceAccountName"], kubeconfig, verified=verified)
+        shared = {
+            "HEADRACE_ENGINE_SOCKET": str(folder / f"{pod}.sock"),
+            "HEADRACE_ENGINE_STATE": str(folder / f"{pod}.json"),
+        }
+        runner = {
+            **base,
+            **_environment(containers["runner"]),
+            **shared,
+            "HEADRACE_POD": pod,
+            "HEADRACE_REDIS_URL_FILE": str(url),
+            "HEADRACE_KUBECONFIG": str(kubeconfig),
+            "HEADRACE_HTTP_PORT": str(free_port()),
+        }
+        if odd.clock_offset:
+            # The monotonic clock is left alone: no machine's is wrong.
+            runner |= {"LD_PRELOAD": FAKETIME, "FAKETIME": odd.clock_offset, "DONT_FAKE_MONOTONIC": "1"}
+        engine = {
+            **base,
+            **_environment(containers["engine"]),
+            **shared,
+            "STUB_ENGINE_LOG": str(folder / "generations.jsonl"),
+            "STUB_ENGINE_POD": pod,
+        }
+        python = (sys.executable, "-P", "-m")
+        pods.append(
+            Pod(
+                pod,
+                Kept(
+                    f"{pod}/runner",
+                    (*odd.prefix, *python, "headrace_runner.main"),
+                    runner,
+                    folder / f"{pod}.runner.log",
+                ),
+                Kept(f"{pod}/engine", (*python, "tests.stub_engine.supervisor"), engine, folder / f"{pod}.engine.log"),
+            )
+        )
+    return pods
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listened on a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def base_environment(tree: Path, checkout: Path) -> dict[str, str]:
+    """The product of `tree`; the stub engine and this harness of `checkout`."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    packages = [str(tree / part) for part in ("crds", "bus", "operator", "runner", "facade", "cli")]
+    return {**kept, "PYTHONPATH": os.pathsep.join([*packages, str(checkout)]), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,0 +1,149 @@
+"""Every version of every task, as etcd holds it: the checker's own eyes.
+
+It watches etcd and not the API server, whose watches begin anew with each of its processes: etcd's revision is the
+object's `resourceVersion`, and a watch that breaks goes on at the next revision, so that no version is missed. One that
+cannot go on (compacted) raises: a run without all versions proves nothing.
+"""
+
+import asyncio
+import base64
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import aiohttp
+
+AGAIN_SECONDS: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a task. `at` is CLOCK_MONOTONIC in seconds when it was seen; members of the status are None where
+    it has none. `text` is the result's, `record` the number of the last attempt that is recorded."""
+
+    uid: str
+    name: str
+    revision: int
+    at: float
+    gone: bool = False
+    attempt: int | None = None
+    retries: int | None = None
+    phase: str | None = None
+    outcome: str | None = None
+    reason: str | None = None
+    completion_time: str | None = None
+    text: str | None = None
+    record: int | None = None
+    backoff_limit: int = 3
+
+    @classmethod
+    def of(cls, task: dict[str, Any], revision: int, at: float) -> Self:
+        status = task.get("status") or {}
+        records = status.get("attempts") or [{}]
+        return cls(
+            uid=task["metadata"]["uid"],
+            name=task["metadata"]["name"],
+            revision=revision,
+            at=at,
+            attempt=status.get("attempt"),
+            retries=status.get("retries"),
+            phase=status.get("phase"),
+            outcome=status.get("outcome"),
+            reason=status.get("reason"),
+            completion_time=status.get("completionTime"),
+            text=(status.get("result") or {}).get("text"),
+            record=records[-1].get("number"),
+            backoff_limit=task["spec"].get("backoffLimit", 3),
+        )
+
+
+class Compacted(Exception):
+    """etcd has forgotten versions that were not seen."""
+
+
+class Recorder:
+    """`versions` by uid, in the order of their revisions; `on_version` is called with each."""
+
+    def __init__(self, etcd_url: str, namespace: str, on_version: Callable[[Version], None]) -> None:
+        self.versions: dict[str, list[Version]] = {}
+        self._url = f"{etcd_url}/v3/watch"
+        self._prefix = f"/registry/headrace.dev/llmtasks/{namespace}/"
+        self._on_version = on_version
+        self._uids: dict[str, str] = {}
+        self._next = 0
+        self._watching = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Record from here on; returns when the watch is made."""
+        self._task = asyncio.create_task(self._run(), name="recorder")
+        waiting = asyncio.create_task(self._watching.wait())
+        await asyncio.wait({self._task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        self.check()
+
+    def check(self) -> None:
+        """Raises what ended the recording."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def latest(self, uid: str) -> Version | None:
+        seen = self.versions.get(uid)
+        return seen[-1] if seen else None
+
+    async def _run(self) -> None:
+        # No limit on a watch's time; a line may hold a page of large objects.
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as http:
+            while True:
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                    await self._watch(http)
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _watch(self, http: aiohttp.ClientSession) -> None:
+        request: dict[str, Any] = {"key": _base64(self._prefix), "range_end": _base64(self._prefix[:-1] + "0")}
+        if self._next:
+            request["start_revision"] = str(self._next)
+        async with http.post(self._url, json={"create_request": request}) as answer:
+            async for line in _lines(answer.content):
+                result = json.loads(line)["result"]
+                if int(result.get("compact_revision", 0)):
+                    raise Compacted(f"revisions from {self._next} on are gone")
+                if result.get("created"):
+                    self._next = self._next or int(result["header"]["revision"]) + 1
+                    self._watching.set()
+                for event in result.get("events", []):
+                    self._take(event)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        at, item = time.monotonic(), event["kv"]
+        revision = int(item["mod_revision"])
+        name = base64.b64decode(item["key"]).decode().removeprefix(self._prefix)
+        if event.get("type") == "DELETE":
+            version = Version(uid=self._uids.get(name, ""), name=name, revision=revision, at=at, gone=True)
+        else:
+            version = Version.of(json.loads(base64.b64decode(item["value"])), revision, at)
+            self._uids[name] = version.uid
+        self._next = revision + 1
+        self.versions.setdefault(version.uid, []).append(version)
+        self._on_version(version)
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    rest = b""
+    async for piece in content.iter_any():
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            if line:
+                yield line
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

@@ -1,0 +1,52 @@
+"""What a run is made of."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Periods:
+    """Seconds. Shorter than a production's, so that a run waits less; they stand in every report."""
+
+    lease: int = 5
+    reap: float = 0.5
+    sweep: float = 1.0
+    relist: float = 5.0
+    election_lease: float = 4.0
+
+    @property
+    def recovery(self) -> float:
+        """What a lost worker may cost."""
+        return self.lease + self.reap + 1.0
+
+    def environment(self) -> dict[str, str]:
+        """Of the operator."""
+        return {
+            "HEADRACE_LEASE_SECONDS": str(self.lease),
+            "HEADRACE_REAP_SECONDS": str(self.reap),
+            "HEADRACE_SWEEP_SECONDS": str(self.sweep),
+            "HEADRACE_RELIST_SECONDS": str(self.relist),
+            "HEADRACE_ELECTION_LEASE_SECONDS": str(self.election_lease),
+        }
+
+    def dump(self) -> dict[str, Any]:
+        return {f"{name}_seconds": value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """`tasks` over all faults together; `tree` holds the product, `checkout` this harness; `state` is the control
+    plane's folder, `folder` the run's own."""
+
+    seed: int
+    tasks: int
+    api_away_seconds: float
+    checkout: Path
+    tree: Path
+    state: Path
+    kube: str
+    folder: Path
+    periods: Periods = Periods()
+    replicas: int = 3
+    parallelism: int = 4

@@ -1,0 +1,189 @@
+"""Everything of a run, started and ended in order: what faults act on."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import aiohttp
+
+from tests.chaos import installation
+from tests.chaos.control_plane import Api, ApiServer
+from tests.chaos.journal import Journal
+from tests.chaos.network import Partition
+from tests.chaos.pods import Peculiar, Pod, base_environment, free_port, make_pods
+from tests.chaos.processes import Kept
+from tests.chaos.recorder import Recorder, Version
+from tests.chaos.redis_process import ChaosRedis
+from tests.chaos.settings import RunSettings
+
+MODEL: Final = "stub"
+DEPLOYMENT: Final = f"headrace-{MODEL}"
+START_SECONDS: Final = 90.0
+
+
+class NotReached(Exception):
+    """What was waited for did not come."""
+
+
+async def until(condition: Callable[[], Awaitable[object]], what: str, within_seconds: float) -> None:
+    """Poll until the condition is true. Raises NotReached that names `what`."""
+    deadline = time.monotonic() + within_seconds
+    while not await condition():
+        if time.monotonic() > deadline:
+            raise NotReached(f"{what}: not within {within_seconds:.0f} s")
+        await asyncio.sleep(0.05)
+
+
+@dataclass
+class World:
+    """`isolated` is the pod whose way to Redis can be cut, None without namespaces."""
+
+    settings: RunSettings
+    api: Api
+    api_server: ApiServer
+    redis: ChaosRedis
+    recorder: Recorder
+    journal: Journal
+    tenant: str
+    operators: list[Kept]
+    pods: list[Pod]
+    facade: Kept
+    facade_url: str
+    token: str
+    http: aiohttp.ClientSession
+    partition: Partition | None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def pod(self, name: str) -> Pod:
+        return next(pod for pod in self.pods if pod.name == name)
+
+    @property
+    def isolated(self) -> Pod | None:
+        return None if self.partition is None else self.pods[-1]
+
+    async def leader(self) -> Kept | None:
+        """The operator that the Lease names, while it lives."""
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{installation.SYSTEM}/leases/headrace-operator"
+        lease = await self.api.find(path)
+        holder = ((lease or {}).get("spec") or {}).get("holderIdentity")
+        return next((each for each in self.operators if each.name == holder), None)
+
+    async def serving(self) -> None:
+        """Returns when every pod's runner has its engine."""
+
+        async def all_serve() -> bool:
+            return all(pod.serves for pod in self.pods)
+
+        await until(all_serve, "runners that serve", START_SECONDS)
+
+    async def facade_answers(self) -> bool:
+        try:
+            async with self.http.get(f"{self.facade_url}/healthz") as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    def latest(self, uid: str) -> Version | None:
+        return self.recorder.latest(uid)
+
+
+@contextlib.asynccontextmanager
+async def world(settings: RunSettings, *, clock_offsets: dict[int, str], isolate: bool) -> AsyncIterator[World]:
+    """A running installation with one model. `clock_offsets` by the pod's number; `isolate`: the last pod stands in a
+    network namespace. Everything is ended on the way out."""
+    async with contextlib.AsyncExitStack() as stack:
+        api = Api(settings.state / "kubeconfig")
+        stack.push_async_callback(api.close)
+        await until(api.ready, "the API server", START_SECONDS)
+        tenant = f"chaos-{settings.seed}-{int(time.time()) % 100_000}"
+        partition = Partition(f"hrx{free_port() % 100_000}", settings.seed) if isolate else None
+        if partition is not None:
+            stack.callback(partition.close)
+            partition.make()
+            await partition.relay(api.address)
+        redis_port = free_port()
+        redis = await _start_redis(stack, settings, redis_port, partition)
+        address = "127.0.0.1" if partition is None else partition.host_address
+        await installation.install(api, settings, redis.operator_url, f"redis://{address}:{redis_port}/0")
+        await installation.namespace(api, tenant)
+        stack.push_async_callback(installation.remove_namespace, api, tenant)
+        changed = asyncio.Event()
+        server = ApiServer(settings.state)
+        recorder = Recorder(server.etcd_url, tenant, lambda _: changed.set())
+        await recorder.start()
+        stack.push_async_callback(recorder.stop)
+        journal = Journal(settings.folder / "generations.jsonl")
+        stack.callback(journal.close)
+        base = base_environment(settings.tree, settings.checkout)
+        operators = await installation.make_operators(api, settings, base)
+        for operator in operators:
+            stack.push_async_callback(operator.end)
+            await operator.start()
+        await _make_model(api, settings, tenant)
+        deployment = await _deployment(api, tenant)
+        peculiar = {number: Peculiar(clock_offset=offset) for number, offset in clock_offsets.items()}
+        if partition is not None:
+            last = settings.replicas - 1
+            peculiar[last] = Peculiar(tuple(partition.prefix), clock_offsets.get(last, ""))
+        pods = await make_pods(api, deployment, settings.folder, base, peculiar)
+        for pod in pods:
+            stack.push_async_callback(pod.end)
+            await pod.start()
+        facade, port = await installation.make_facade(api, settings, base)
+        stack.push_async_callback(facade.end)
+        await facade.start()
+        token = await installation.submitter_token(api, tenant)
+        http = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)))
+        built = World(
+            settings, api, server, redis, recorder, journal, tenant, operators, pods, facade,
+            f"http://127.0.0.1:{port}", token, http, partition, changed,
+        )  # fmt: skip
+        await built.serving()
+        await until(built.facade_answers, "the facade", START_SECONDS)
+        try:
+            yield built
+        finally:
+            if not await api.ready():
+                server.start()
+
+
+async def _start_redis(
+    stack: contextlib.AsyncExitStack, settings: RunSettings, port: int, partition: Partition | None
+) -> ChaosRedis:
+    folder = settings.folder / "redis"
+    folder.mkdir()
+    addresses = ("127.0.0.1",) if partition is None else ("127.0.0.1", partition.host_address)
+    redis = ChaosRedis(folder, port, addresses)
+    stack.callback(redis.end)
+    await redis.start()
+    return redis
+
+
+async def _make_model(api: Api, settings: RunSettings, tenant: str) -> None:
+    request = {"accessModes": ["ReadOnlyMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "models"},
+        "spec": request,
+    }
+    await installation.create(api, f"/api/v1/namespaces/{tenant}/persistentvolumeclaims", claim)
+    body = installation.model(tenant, MODEL, settings)
+    await installation.create(api, f"/apis/headrace.dev/v1alpha1/namespaces/{tenant}/llmmodels", body)
+
+
+async def _deployment(api: Api, tenant: str) -> dict[str, object]:
+    """What the operator made for the model, when it is there."""
+    found: list[dict[str, object]] = []
+
+    async def made() -> bool:
+        deployment = await api.find(f"/apis/apps/v1/namespaces/{tenant}/deployments/{DEPLOYMENT}")
+        if deployment is not None:
+            found.append(deployment)
+        return bool(found)
+
+    await until(made, "the model's Deployment", START_SECONDS)
+    return found[0]
