@@ -10,6 +10,10 @@ redis://{{ include "headrace.redis.name" . }}.{{ .Release.Namespace }}.svc:6379/
 {{- end -}}
 {{- end -}}
 
+{{- define "headrace.redis.port" -}}
+{{- default "6379" (include "headrace.redis.address" . | regexFind ":[0-9]+([/?]|$)" | trimAll ":/?") -}}
+{{- end -}}
+
 {{- define "headrace.redis.secretName" -}}
 {{- if and .Values.redis.external.address (not .Values.redis.existingSecret) -}}
 {{- fail "redis.external.address needs redis.existingSecret: a Secret with the keys operator-url and runner-key (see values.yaml)" -}}

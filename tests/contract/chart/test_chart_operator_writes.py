@@ -181,3 +181,38 @@ def test_the_policy_names_the_releases_own_operator(release: Release) -> None:
     conditions = [c["expression"] for d in policies for c in d["spec"].get("matchConditions", ())]
     user = f"system:serviceaccount:{release.namespace}:{release.name}-headrace-operator"
     assert conditions == [f"request.userInfo.username == '{user}'"]
+
+
+def result(uid: str, **metadata: Any) -> dict[str, Any]:
+    """A ConfigMap as the operator makes it of a large result."""
+    task = {"apiVersion": "headrace.dev/v1alpha1", "kind": "LLMTask", "name": "t", "uid": uid, "controller": True}
+    made = {"name": f"headrace-{uid}-1", "ownerReferences": [task]} | metadata
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": made, "data": {"text": "x"}}
+
+
+UID = "22222222-2222-2222-2222-222222222222"
+
+
+def test_a_results_config_map_is_created_and_not_changed(team: Team) -> None:
+    path = f"/api/v1/namespaces/{team.namespace}/configmaps"
+    assert team.operator.request("POST", path + "?dryRun=All", result(UID)).status_code == 201
+    team.create(result(UID, name="headrace-kept", ownerReferences=[]))
+    assert team.operator.request("GET", f"{path}/headrace-kept").status_code == 200
+    forbidden(team.operator.request("PATCH", f"{path}/headrace-kept", {"data": {"text": "y"}}, MERGE_PATCH))
+    forbidden(team.operator.request("DELETE", f"{path}/headrace-kept"))
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"name": "bank"},
+        {"name": "headrace-m"},
+        {"name": "headrace-11111111-1111-1111-1111-111111111111-1"},
+        {"ownerReferences": []},
+        {"ownerReferences": [owner()]},
+        {"ownerReferences": [owner(kind="LLMTask", uid=UID, controller=False)]},
+    ],
+)
+def test_another_config_map_is_not_created(team: Team, strange: dict[str, Any]) -> None:
+    path = f"/api/v1/namespaces/{team.namespace}/configmaps"
+    forbidden(team.operator.request("POST", path, result(UID, **strange)), "the operator writes ConfigMaps")

@@ -56,6 +56,7 @@ VALUES: dict[str, dict[str, Any]] = {
             **PLACEMENT,
         },
         "redis": {"persistence": {"enabled": True, "size": "5Gi", "storageClassName": "fast"}, **PLACEMENT},
+        "webhooks": {"allowedHosts": ["hooks.internal:8080", "[fd00::1]"], "secretNamespaces": ["team-a", "team-b"]},
         "extraManifests": [
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}},
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: text}\n",
@@ -176,6 +177,9 @@ def test_a_long_release_name_is_cut_to_fit(helm: Helm, kubectl: Kubectl, namespa
         ("redis.external.address=redis://user:password@host/0", "address"),
         ("redis.runAsUser=0", "runAsUser"),
         ("redis.external.address=redis://host/0", "redis.existingSecret"),
+        ("webhooks.allowedHosts={http://a}", "allowedHosts"),
+        ("webhooks.allowedHosts={*.example.com}", "allowedHosts"),
+        ("webhooks.secretNamespaces={*}", "secretNamespaces"),
         ("admission.extraStatusWriters={a' || true || 'b}", "extraStatusWriters"),
     ],
 )
@@ -189,14 +193,18 @@ def test_the_operator_gets_exactly_the_rights_it_says_it_needs(helm: Helm) -> No
     for scope, group, resource, verbs, _why in re.findall(
         r"^\| (\w+) \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", table, re.M
     ):
-        if scope not in ("cluster", "own"):
+        if scope not in ("cluster", "own", "listed"):
             continue
         kind, *named_only = re.findall(r"`([^`]+)`", resource)
         for verb in verbs.split(", "):
             needed.add((scope, group.strip("*`").replace("core", ""), kind, tuple(named_only), verb))
-    rendered = helm.render()
+    rendered = helm.render("--set", "webhooks.secretNamespaces={team-a,team-b}")
     granted = set()
-    roles = {"cluster": ("ClusterRole", "headrace-operator"), "own": ("Role", "headrace-operator-election")}
+    roles = {
+        "cluster": ("ClusterRole", "headrace-operator"),
+        "own": ("Role", "headrace-operator-election"),
+        "listed": ("ClusterRole", "headrace-operator-webhooks"),
+    }
     for scope, (kind, name) in roles.items():
         for rule in named(rendered, kind, name)["rules"]:
             granted |= {
@@ -207,6 +215,33 @@ def test_the_operator_gets_exactly_the_rights_it_says_it_needs(helm: Helm) -> No
             }
     assert len(needed) > 20
     assert granted == needed
+
+
+def test_secrets_are_read_in_listed_namespaces_alone(helm: Helm) -> None:
+    def bindings(*settings: str) -> list[tuple[str, str]]:
+        found = [d for d in helm.render(*settings) if d.get("roleRef", {}).get("name") == "headrace-operator-webhooks"]
+        return [(d["kind"], d["metadata"]["namespace"]) for d in found]
+
+    assert bindings() == []
+    listed = bindings("--set", "webhooks.secretNamespaces={team-a,team-b}")
+    assert listed == [("RoleBinding", "team-a"), ("RoleBinding", "team-b")]
+
+
+def test_the_operator_gets_out_where_it_has_to(helm: Helm) -> None:
+    def ports(*settings: str) -> dict[int, list[Any] | None]:
+        rules = named(helm.render(*settings), "NetworkPolicy", "headrace-operator")["spec"]["egress"]
+        return {port["port"]: rule.get("to") for rule in rules for port in rule["ports"]}
+
+    found = ports()
+    assert set(found) == {53, 443, 6443, 6379, 8443}
+    assert [peer for peer in found[6379] or [] if "podSelector" in peer]
+    public = [peer["ipBlock"] for peer in found[8443] or []]
+    assert "10.0.0.0/8" in public[0]["except"]
+    hosts = "webhooks.allowedHosts={a.internal:9000,b.internal}"
+    found = ports("--set", hosts, "--set", "networkPolicies.apiServerPort=16443")
+    assert {port for port, to in found.items() if to is None} >= {443, 6443, 16443, 9000, 80}
+    external = "redis.external.address=rediss://[fd00::1]:6380/0,redis.existingSecret=s"
+    assert ports("--set", external)[6380] is None
 
 
 def test_watched_namespaces_narrow_the_operators_rights(helm: Helm) -> None:
@@ -242,7 +277,7 @@ def test_redis_lets_in_what_it_should(helm: Helm) -> None:
 def test_operator_and_facade_let_in_what_they_should(helm: Helm) -> None:
     def ports(name: str, *settings: str) -> dict[int, list[Any] | None]:
         spec = named(helm.render(*settings), "NetworkPolicy", name)["spec"]
-        assert spec["policyTypes"] == ["Ingress"]
+        assert "Ingress" in spec["policyTypes"]
         return {rule["ports"][0]["port"]: rule.get("from") for rule in spec["ingress"]}
 
     test = {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "test"}}}
