@@ -6,6 +6,8 @@ from headrace_crds.base import GROUP
 
 LABEL_MODEL: Final = f"{GROUP}/model"
 """On every runner object: the name of its LLMModel."""
+LABEL_MODEL_NAMESPACE: Final = f"{GROUP}/model-namespace"
+"""On the RoleBinding of a shared model's runner in another namespace: the namespace of its LLMModel."""
 LABEL_INPUT: Final = f"{GROUP}/input"
 """On a ConfigMap that tasks may take as input, with the value "true"."""
 LABEL_WEBHOOK: Final = f"{GROUP}/webhook"
@@ -26,6 +28,11 @@ RUNNER_CLUSTER_ROLE: Final = "headrace-runner"
 def runner_name(model: str) -> str:
     """Name of a model's Deployment, ServiceAccount, RoleBinding, Secret and NetworkPolicy."""
     return f"headrace-{model}"
+
+
+def shared_binding_name(namespace: str, model: str) -> str:
+    """Name of the RoleBinding of a shared model's runner in another namespace; neither part can hold a dot."""
+    return f"{runner_name(namespace)}.{model}"
 
 
 def runner_service_account(namespace: str, model: str) -> str:

@@ -1,5 +1,6 @@
 """The composition root: settings, clients, clock, store, queues, and what the leader remembers between looks."""
 
+import asyncio
 import hashlib
 import hmac
 import random
@@ -53,18 +54,13 @@ class Memory:
     replaced_ms: dict[ModelRef, int] = field(default_factory=dict)
     refused_attempts: dict[TaskRef, int] = field(default_factory=dict)
     """The attempt whose enqueue Redis refused whole."""
-    cancels_asked_ms: dict[TaskRef, int] = field(default_factory=dict)
-    """When a task's runner was first told to cancel, in Redis TIME. Another leader gives it the whole time again."""
+    bound: set[tuple[ModelRef, str]] = field(default_factory=set)
+    """Shared models' runners and the namespaces in which they have their right."""
     complaints: dict[ModelRef, set[tuple[str, str]]] = field(default_factory=dict)
     """What was told already of a model's unreadable keys: look and kind of error."""
     elsewhere: frozenset[ModelRef] = frozenset()
     """Registered models of namespaces that are not watched, as told last."""
     redis_run_id: str = ""
-
-    def forget_task(self, ref: TaskRef) -> None:
-        """It is gone or finished."""
-        self.refused_attempts.pop(ref, None)
-        self.cancels_asked_ms.pop(ref, None)
 
 
 @dataclass(slots=True)
@@ -95,6 +91,9 @@ class Context:
     metrics: Metrics
     explanations: Allowance[ModelRef]
     model_statuses: Allowance[ModelRef]
+    namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """The Namespaces' labels, where models may be shared."""
+    sharing_changed: asyncio.Event = field(default_factory=asyncio.Event)
     memory: Memory = field(default_factory=Memory)
     health: Health = field(default_factory=Health)
     monotonic: Callable[[], float] = time.monotonic
@@ -139,7 +138,7 @@ class Context:
         model = self.store.model(ref)
         expected = waiting.explain(model).cause if model is not None else None
         for view in self.store.open_tasks_of(ref):
-            settled = view.phase in ("Running", "Suspended") or view.reason in ("RetryBackoff", "Running")
+            settled = view.phase == "Running" or view.reason in ("RetryBackoff", "Running")
             same = expected is not None and waiting.cause(view.reason, view.message) == expected
             if model is None or view.phase in ("", "Waiting") or not (settled or same):
                 self.tasks.add(view.ref)

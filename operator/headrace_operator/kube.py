@@ -60,6 +60,7 @@ TASKS: Final = Resource(f"{GROUP}/{VERSION}", "llmtasks")
 DEPLOYMENTS: Final = Resource("apps/v1", "deployments")
 CLAIMS: Final = Resource("v1", "persistentvolumeclaims")
 EVENTS: Final = Resource("events.k8s.io/v1", "events")
+NAMESPACES: Final = Resource("v1", "namespaces")
 LEASES: Final = Resource("coordination.k8s.io/v1", "leases")
 CHILDREN: Final[Mapping[str, Resource]] = {
     "ServiceAccount": Resource("v1", "serviceaccounts"),
@@ -128,8 +129,10 @@ class Kube:
         except KubeNotFound:
             return None
 
-    async def probe(self, resource: Resource, namespace: str, name: str) -> Body | None:
-        """The object's metadata alone; None when there is none. Works without `get` where the resource says so."""
+    async def probe(self, resource: Resource, namespace: str | None, name: str) -> Body | None:
+        """The object's metadata alone; None when there is none. Works without `get` where the resource says so. No
+        namespace: of a kind that has none.
+        """
         accept = _METADATA_ONLY
         try:
             path = resource.path(namespace, name)
@@ -141,9 +144,12 @@ class Kube:
         except KubeNotFound:
             return None
 
-    async def list_metadata(self, resource: Resource, namespace: str | None, *, limit: int, cursor: str = "") -> Body:
-        """One page of metadata; its `metadata.continue` is the next cursor."""
+    async def list_metadata(
+        self, resource: Resource, namespace: str | None, *, limit: int, cursor: str = "", labels: str = ""
+    ) -> Body:
+        """One page of metadata; its `metadata.continue` is the next cursor. `labels` is a selector."""
         query = {"limit": str(limit), **({"continue": cursor} if cursor else {})}
+        query |= {"labelSelector": labels} if labels else {}
         return await self._request("GET", resource.path(namespace), query=query, accept=_METADATA_LIST_ONLY)
 
     async def patch_status(
@@ -182,6 +188,10 @@ class Kube:
         """A full update; the body's resourceVersion makes it conditional."""
         path = resource.path(namespace, name)
         return await self._request("PUT", path, body=body, fenced=resource is not LEASES)
+
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
+        """That very object. Raises KubeNotFound, and KubeConflict when the name is another's."""
+        await self._request("DELETE", resource.path(namespace, name), body={"preconditions": {"uid": uid}})
 
     async def read(self, path: str) -> Body:
         """Anything else, such as discovery."""

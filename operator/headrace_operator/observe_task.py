@@ -1,11 +1,13 @@
 """The only reads of a task's reconcile."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from headrace_bus import BusDenied, BusError, Entry
 from headrace_crds.model import LLMModel
 from headrace_crds.task import LLMTask
+from headrace_operator import namespaces
 from headrace_operator.context import Context, bus_key
 from headrace_operator.decide import untrusted
 from headrace_operator.decide.snapshots import Held, Place, ReturnedDelivery, TaskSnapshot
@@ -36,34 +38,37 @@ async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
     held = held_of(entry, now_ms)
     view = ctx.store.task(ref.uid)
     if held is None and not senseless and view is not None and view.finished and not view.behind:
-        ctx.memory.forget_task(ref)
         return None
     task = await _task(ref, ctx)
+    model = await _living_model(ref.model, ctx) if task is not None else None
+    if model is None and held is not None and ref.namespace != ref.model.namespace:
+        # Without the model nobody can say whether it served this namespace: what its keys tell is not believed.
+        held = replace(held, returned=None)
     return TaskSnapshot(
         ref=ref,
         now_ms=now_ms,
         task=task,
-        model=await _living_model(ref.model, ctx) if task is not None else None,
+        model=model,
+        admitted=model is None or await namespaces.admitted_afresh(ref, ctx),
         held=held,
         senseless=senseless,
         jitter=ctx.jitter(),
-        cancel_asked_ms=ctx.memory.cancels_asked_ms.get(ref),
         refused_attempt=ctx.memory.refused_attempts.get(ref),
         model_replaced=now_ms - ctx.memory.replaced_ms.get(ref.model, -REPLACED_FOR_MS) < REPLACED_FOR_MS,
     )
 
 
-def named_by_entry(model: ModelRef, uid: str, name: str, ctx: Context) -> TaskRef:
+def named_by_entry(model: ModelRef, uid: str, namespace: str, name: str, ctx: Context) -> TaskRef:
     """The task that an entry of the model is about; whether there is such a task is seen by `observe`."""
     known = ctx.store.task(uid)
     if known is not None and known.ref.model == model:
         return known.ref
-    return TaskRef(model.namespace, name, uid, model)
+    return TaskRef(namespace, name, uid, model)
 
 
 async def _task(ref: TaskRef, ctx: Context) -> LLMTask | None:
     """The living object, if it is what the ref says: an entry in a model's keys speaks for that model's tasks alone."""
-    if not worth_asking(ref):
+    if not await worth_asking(ref, ctx):
         return None
     body = await ctx.kube.get(TASKS, ref.namespace, ref.name)
     if body is None or not speaks_of(ref, body):
@@ -79,13 +84,26 @@ def speaks_of(ref: TaskRef, body: Mapping[str, Any]) -> bool:
     return task_ref(body) == ref
 
 
-def worth_asking(ref: TaskRef) -> bool:
-    """Tasks live in their model's namespace, under names that the API server takes."""
-    return ref.namespace == ref.model.namespace and untrusted.dns_name(ref.name) != ""
+async def worth_asking(ref: TaskRef, ctx: Context) -> bool:
+    """What a model's keys name lives in the model's namespace or in one that the model serves, under names that the
+    API server takes. What an object told of itself needs no such judgement.
+    """
+    known = ctx.store.task(ref.uid)
+    if known is not None and known.ref == ref:
+        return True
+    if not untrusted.dns_name(ref.name) or not untrusted.dns_name(ref.namespace):
+        return False
+    if ref.namespace == ref.model.namespace:
+        return True
+    return ctx.settings.serves(ref.namespace) and await namespaces.admitted_afresh(ref, ctx)
 
 
 async def _living_model(ref: ModelRef, ctx: Context) -> LLMModel | None:
-    """From the store; that it holds none is believed only after a look, because events may be behind."""
+    """From the store; that it holds none is believed only after a look, because events may be behind. A namespace that
+    is not watched has none.
+    """
+    if not ctx.settings.serves(ref.namespace):
+        return None
     model = ctx.store.model(ref)
     if model is None:
         body: dict[str, Any] | None = await ctx.kube.get(MODELS, ref.namespace, ref.name)

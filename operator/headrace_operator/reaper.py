@@ -49,7 +49,7 @@ class Reaper:
     def _tell(self, ref: ModelRef, returned: Returned) -> None:
         if (ref, returned.uid, returned.attempt) not in self._told:
             self._told.add((ref, returned.uid, returned.attempt))
-            self._ctx.tasks.add(named_by_entry(ref, returned.uid, returned.name, self._ctx))
+            self._ctx.tasks.add(named_by_entry(ref, returned.uid, returned.namespace, returned.name, self._ctx))
 
     async def _reap(self) -> None:
         async def once() -> None:

@@ -1,6 +1,6 @@
 """The two reconciles. This is all there is: observe, decide, apply."""
 
-from headrace_operator import apply_model, apply_task, observe_model, observe_task
+from headrace_operator import admission, apply_model, apply_task, observe_model, observe_task
 from headrace_operator.context import Context
 from headrace_operator.decide import model as decide_model
 from headrace_operator.decide import task as decide_task
@@ -18,7 +18,8 @@ async def reconcile_task(ref: TaskRef, ctx: Context) -> float | None:
     if snapshot is None:
         return None
     try:
-        return await apply_task.apply(decide_task.decide(snapshot), snapshot, ctx)
+        plan = await admission.admit(decide_task.decide(snapshot), snapshot, ctx)
+        return await apply_task.apply(plan, snapshot, ctx)
     except WorkUnacceptable as error:
         snapshot = await observe_task.observe(ref, ctx)
         if snapshot is None or snapshot.task is None:

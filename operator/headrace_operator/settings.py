@@ -32,6 +32,8 @@ class Settings:
     """Who holds the Lease: the pod's name."""
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces to serve; empty means all. Objects elsewhere are left alone."""
+    sharing_model_namespaces: tuple[str, ...] = ()
+    """Namespaces whose models may serve other namespaces where their spec.sharing says so."""
     kubeconfig: str | None = None
     """File to reach the API server with; absent means the pod's service account."""
     webhooks: WebhookSettings = field(default_factory=WebhookSettings)
@@ -68,6 +70,7 @@ class Settings:
             namespace=namespace,
             identity=environment.get("HEADRACE_IDENTITY") or socket.gethostname(),
             watch_namespaces=_words(environment.get("HEADRACE_WATCH_NAMESPACES", "")),
+            sharing_model_namespaces=_words(environment.get("HEADRACE_SHARING_MODEL_NAMESPACES", "")),
             kubeconfig=environment.get("HEADRACE_KUBECONFIG") or None,
             webhooks=WebhookSettings.from_environment(environment),
             http_port=int(_number(environment, "HEADRACE_HTTP_PORT", 8080, 0, 65535)),

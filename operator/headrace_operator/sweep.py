@@ -67,7 +67,6 @@ async def sweep(ctx: Context) -> None:
         entry = held.get(view.ref.model, {}).get(view.ref.uid)
         held_as_told = entry is not None and entry.attempt == view.attempt and entry.state is not EntryState.RETURNED
         differs = view.phase in ("Queued", "Running") and not held_as_told
-        differs |= view.phase == "Suspended" and entry is not None
         overlooked = view.phase in ("", "Waiting") and (view.phase == "" or view.ref.model in known)
         if view.behind or (not view.finished and not view.deleting and (differs or overlooked)):
             ctx.tasks.add(view.ref)
@@ -96,7 +95,7 @@ async def _surplus(ref: ModelRef, ctx: Context) -> dict[str, UidState]:
                 if view.finished or view.deleting:
                     ctx.tasks.add(view.ref)
             elif (entry := await ctx.bus.inspect(bus_key(ref), uid)) is not None:
-                ctx.tasks.add(named_by_entry(ref, uid, entry.name, ctx))
+                ctx.tasks.add(named_by_entry(ref, uid, entry.namespace, entry.name, ctx))
         cursor = page.cursor
         if cursor == 0:
             return held

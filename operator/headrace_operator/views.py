@@ -47,8 +47,8 @@ class TaskView:
 
 def task_ref(body: Mapping[str, Any]) -> TaskRef:
     metadata = body["metadata"]
-    namespace = metadata["namespace"]
-    model = ModelRef(namespace, str(((body.get("spec") or {}).get("modelRef") or {}).get("name", "")))
+    namespace, named = metadata["namespace"], (body.get("spec") or {}).get("modelRef") or {}
+    model = ModelRef(str(named.get("namespace") or namespace), str(named.get("name", "")))
     return TaskRef(namespace, metadata["name"], metadata["uid"], model)
 
 
@@ -85,6 +85,10 @@ def _parse(kind: type[T], body: Mapping[str, Any]) -> T:
     except ValidationError as error:
         places = ", ".join(".".join(str(part) for part in each["loc"]) for each in error.errors(include_input=False))
         raise ObjectInvalid(f"{kind.__name__} does not read: {places}"[:500]) from None
+
+
+def labels_of(body: Mapping[str, Any]) -> dict[str, str]:
+    return dict(body["metadata"].get("labels") or {})
 
 
 def model_of(body: Mapping[str, Any]) -> ModelRef | None:

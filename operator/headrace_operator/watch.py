@@ -14,6 +14,7 @@ import structlog
 
 from headrace_crds.base import GROUP, VERSION
 from headrace_crds.names import LABEL_MANAGED_BY, runner_name
+from headrace_operator import namespaces
 from headrace_operator.context import Context
 from headrace_operator.errors import KubeNotFound, ObjectInvalid
 from headrace_operator.kube import Kube
@@ -33,7 +34,7 @@ _log = structlog.get_logger()
 
 
 def register(registry: kopf.OperatorRegistry, ctx: Context) -> None:
-    """The handlers of the four kinds, and how kopf reaches the API server."""
+    """The handlers of the kinds that are watched, and how kopf reaches the API server."""
     kopf.on.login(registry=registry)(_login(ctx.kube))
 
     @kopf.on.event(GROUP, VERSION, "llmtasks", registry=registry)
@@ -48,6 +49,12 @@ def register(registry: kopf.OperatorRegistry, ctx: Context) -> None:
     async def on_deployment(event: kopf.RawEvent, **_: Any) -> None:
         deployment_seen(event["type"], dict(event["object"]), ctx)
 
+    if ctx.settings.sharing_model_namespaces:
+
+        @kopf.on.event("", "v1", "namespaces", registry=registry)
+        async def on_namespace(event: kopf.RawEvent, **_: Any) -> None:
+            namespaces.seen(event["type"], dict(event["object"]), ctx)
+
     @kopf.on.event("", "v1", "pods", registry=registry)
     async def on_pod(event: kopf.RawEvent, **_: Any) -> None:
         pod_seen(event["type"], dict(event["object"]), ctx)
@@ -60,9 +67,6 @@ def task_seen(kind: str | None, body: dict[str, Any], ctx: Context) -> None:
         ctx.tasks.add(view.ref)
     elif ctx.store.put_task(view) and (not view.finished or view.behind):
         ctx.tasks.add(view.ref)
-    elif view.finished:
-        # Its deadline may lie a day ahead; what it left in Redis is found by the sweep.
-        ctx.tasks.drop(view.ref)
 
 
 def model_seen(kind: str | None, body: dict[str, Any], ctx: Context) -> None:
@@ -71,6 +75,7 @@ def model_seen(kind: str | None, body: dict[str, Any], ctx: Context) -> None:
     if kind == "DELETED":
         ctx.store.drop_model(ref, metadata["uid"])
         ctx.models.add(ref)
+        namespaces.model_changed(ref, ctx)
         return
     try:
         changed = ctx.store.put_model(ref, parse_model(body))
@@ -80,6 +85,7 @@ def model_seen(kind: str | None, body: dict[str, Any], ctx: Context) -> None:
     if changed:
         ctx.models.add(ref)
         ctx.enqueue_tasks_of(ref)
+        namespaces.model_changed(ref, ctx)
 
 
 def deployment_seen(kind: str | None, body: dict[str, Any], ctx: Context) -> None:
@@ -133,13 +139,13 @@ async def spawn(ctx: Context) -> Callable[[], Awaitable[None]]:
     not_kopfs = asyncio.all_tasks()
     registry = kopf.OperatorRegistry()
     register(registry, ctx)
-    namespaces = ctx.settings.watch_namespaces
+    watched = ctx.settings.watch_namespaces
     tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=settings(),
         standalone=True,
-        clusterwide=not namespaces,
-        namespaces=namespaces,
+        clusterwide=not watched,
+        namespaces=watched,
     )
 
     async def run() -> None:

@@ -49,6 +49,7 @@ VALUES: dict[str, dict[str, Any]] = {
             **PLACEMENT,
         },
         "runner": {"pullSecrets": [{"name": "a"}, {"name": "b"}]},
+        "sharing": {"modelNamespaces": ["team-a"]},
         "facade": {
             "replicas": 3,
             "service": {"type": "LoadBalancer", "port": 8080, "annotations": {"a": "b"}},
@@ -174,6 +175,7 @@ def test_a_long_release_name_is_cut_to_fit(helm: Helm, kubectl: Kubectl, namespa
         ("operator.leaseSeconds=1", "leaseSeconds"),
         ("images.pullPolicy=Sometimes", "pullPolicy"),
         ("operator.watchNamespaces={Team_A}", "watchNamespaces"),
+        ("sharing.modelNamespaces={a' || true || 'b}", "modelNamespaces"),
         ("redis.external.address=redis://user:password@host/0", "address"),
         ("redis.runAsUser=0", "runAsUser"),
         ("redis.external.address=redis://host/0", "redis.existingSecret"),
@@ -193,17 +195,19 @@ def test_the_operator_gets_exactly_the_rights_it_says_it_needs(helm: Helm) -> No
     for scope, group, resource, verbs, _why in re.findall(
         r"^\| (\w+) \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", table, re.M
     ):
-        if scope not in ("cluster", "own", "listed"):
+        if scope not in ("cluster", "own", "listed", "sharing"):
             continue
         kind, *named_only = re.findall(r"`([^`]+)`", resource)
         for verb in verbs.split(", "):
             needed.add((scope, group.strip("*`").replace("core", ""), kind, tuple(named_only), verb))
-    rendered = helm.render("--set", "webhooks.secretNamespaces={team-a,team-b}")
+    more = ("webhooks.secretNamespaces={team-a,team-b}", "sharing.modelNamespaces={models}")
+    rendered = helm.render(*(part for value in more for part in ("--set", value)))
     granted = set()
     roles = {
         "cluster": ("ClusterRole", "headrace-operator"),
         "own": ("Role", "headrace-operator-election"),
         "listed": ("ClusterRole", "headrace-operator-webhooks"),
+        "sharing": ("ClusterRole", "headrace-operator-sharing"),
     }
     for scope, (kind, name) in roles.items():
         for rule in named(rendered, kind, name)["rules"]:
@@ -242,6 +246,16 @@ def test_the_operator_gets_out_where_it_has_to(helm: Helm) -> None:
     assert {port for port, to in found.items() if to is None} >= {443, 6443, 16443, 9000, 80}
     external = "redis.external.address=rediss://[fd00::1]:6380/0,redis.existingSecret=s"
     assert ports("--set", external)[6380] is None
+
+
+def test_namespaces_are_read_only_where_models_may_be_shared(helm: Helm) -> None:
+    assert "namespaces" not in {
+        resource
+        for document in helm.render()
+        if document["kind"] == "ClusterRole"
+        for rule in document["rules"]
+        for resource in rule["resources"]
+    }
 
 
 def test_watched_namespaces_narrow_the_operators_rights(helm: Helm) -> None:

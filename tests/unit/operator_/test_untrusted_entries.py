@@ -1,6 +1,7 @@
 """What stands in a model's keys may have been written by whoever reads that namespace's Secrets."""
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -9,10 +10,12 @@ from operator_cases import MODEL, NO_MODEL, NOW_MS, SERVING, TASK, queued, snaps
 
 from headrace_bus import Entry, EntryState, Failure, Returned, ReturnReason
 from headrace_crds.task import LLMTask
+from headrace_operator.context import Context
 from headrace_operator.decide import untrusted
 from headrace_operator.decide.task import decide
 from headrace_operator.observe_task import held_of, speaks_of, worth_asking
 from headrace_operator.refs import ModelRef, TaskRef
+from headrace_operator.store import Store
 from headrace_operator.views import report
 
 NUMBERS = st.one_of(st.integers(), st.sampled_from([0, -1, 10**18, 2**63, -(2**63)]))
@@ -42,9 +45,11 @@ def test_an_entry_speaks_for_its_own_models_tasks_alone(changed: dict[str, Any],
     ],
     ids=["another namespace", "a path", "nothing", "no name that the API server takes"],
 )
-def test_what_cannot_be_a_task_is_not_asked_for(ref: TaskRef) -> None:
-    assert not worth_asking(ref)
-    assert worth_asking(TASK)
+async def test_what_cannot_be_a_task_is_not_asked_for(ref: TaskRef) -> None:
+    settings = SimpleNamespace(sharing_model_namespaces=(), serves=lambda _: True)
+    ctx = cast("Context", SimpleNamespace(store=Store(), settings=settings, namespaces={}))
+    assert not await worth_asking(ref, ctx)
+    assert await worth_asking(TASK, ctx)
 
 
 def entry(how: ReturnReason, failure: Failure | None, worker: str = "pod-a", **times: int) -> Entry:

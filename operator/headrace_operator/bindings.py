@@ -1,0 +1,101 @@
+"""RoleBindings by which a shared model's runner commits in other namespaces: made before a hand-out, swept afterwards.
+
+An owner reference cannot cross namespaces, so nothing collects them. What should be there follows from the models, the
+Namespaces and the open tasks alone; what is there is listed by label. The difference survives any kill (decision 0006).
+"""
+
+import asyncio
+import contextlib
+from typing import Any, Final
+
+import structlog
+
+from headrace_crds.names import LABEL_MODEL_NAMESPACE
+from headrace_operator.context import Context
+from headrace_operator.decide import sharing
+from headrace_operator.errors import KubeConflict, KubeError, KubeNotFound, KubeRefused
+from headrace_operator.kube import CHILDREN
+from headrace_operator.namespaces import admitted, bound_afresh
+from headrace_operator.refs import ModelRef
+
+BINDINGS: Final = CHILDREN["RoleBinding"]
+LIST_CHUNK: Final = 200
+SETTLE_SECONDS: Final = 0.5
+"""Between two sweeps that changes ask for."""
+_HANDED_OUT: Final = ("Queued", "Running")
+
+_log = structlog.get_logger()
+
+
+class BindingRefused(Exception):
+    """The API server does not take the RoleBinding, or another one stands under its name."""
+
+
+async def ensure(model: ModelRef, namespace: str, ctx: Context) -> None:
+    """Before a hand-out to a task of that namespace. Raises BindingRefused and KubeError."""
+    if namespace == model.namespace or (model, namespace) in ctx.memory.bound:
+        return
+    manifest = sharing.binding(model, namespace)
+    try:
+        found = await ctx.kube.probe(BINDINGS, namespace, manifest["metadata"]["name"])
+        ours = found is not None and sharing.bound_model(found["metadata"]) == model
+        await ctx.kube.apply(manifest, uid=found["metadata"]["uid"] if found is not None and ours else "")
+    except (KubeRefused, KubeConflict) as error:
+        raise BindingRefused(str(error)) from None
+    ctx.memory.bound.add((model, namespace))
+    _log.info("runner bound", model=str(model), namespace=namespace)
+
+
+async def run(ctx: Context) -> None:
+    """Until cancelled: at once, when sharing changes, and now and then."""
+    shares = bool(ctx.settings.sharing_model_namespaces)
+    patience = ctx.settings.sweep_seconds if shares else ctx.settings.relist_seconds
+    while True:
+        ctx.sharing_changed.clear()
+        try:
+            await sweep(ctx)
+        except KubeError as error:
+            _log.warning("bindings not swept", reason=error.reason, error=str(error))
+        await asyncio.sleep(SETTLE_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await ctx.sharing_changed.wait()
+
+
+async def sweep(ctx: Context) -> None:
+    """Deletes what nobody is admitted by, and makes what tasks that are handed out need. Raises KubeError."""
+    found = await _listed(ctx)
+    for bound, body in found.items():
+        model, namespace = bound
+        if admitted(model, namespace, ctx) or await bound_afresh(model, namespace, ctx):
+            continue
+        metadata = body["metadata"]
+        with contextlib.suppress(KubeNotFound, KubeConflict):
+            await ctx.kube.delete(BINDINGS, namespace, metadata["name"], uid=metadata["uid"])
+        ctx.memory.bound.discard(bound)
+        _log.info("runner unbound", model=str(model), namespace=namespace)
+    ctx.memory.bound &= set(found)
+    for view in ctx.store.tasks():
+        ref = view.ref
+        needs = ref.namespace != ref.model.namespace and view.phase in _HANDED_OUT and not view.finished
+        if needs and (ref.model, ref.namespace) not in found and admitted(ref.model, ref.namespace, ctx):
+            with contextlib.suppress(BindingRefused, KubeNotFound):
+                await ensure(ref.model, ref.namespace, ctx)
+
+
+async def _listed(ctx: Context) -> dict[tuple[ModelRef, str], dict[str, Any]]:
+    found: dict[tuple[ModelRef, str], dict[str, Any]] = {}
+    for namespace in ctx.settings.watch_namespaces or (None,):
+        cursor = ""
+        while True:
+            page = await ctx.kube.list_metadata(
+                BINDINGS, namespace, limit=LIST_CHUNK, cursor=cursor, labels=LABEL_MODEL_NAMESPACE
+            )
+            for item in page.get("items") or []:
+                model = sharing.bound_model(item["metadata"])
+                if model is not None:
+                    found[model, item["metadata"]["namespace"]] = item
+            cursor = (page.get("metadata") or {}).get("continue") or ""
+            if not cursor:
+                break
+    return found

@@ -1,0 +1,113 @@
+"""Which namespaces' tasks a model serves, and the RoleBinding that lets its runner commit there.
+
+A model that was not shared is refused for good, so `not_shared` must be asked about facts that were read afresh.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from headrace_crds.model import LabelOperator, LabelRequirement, LLMModel, SharingFrom
+from headrace_crds.names import (
+    LABEL_MODEL,
+    LABEL_MODEL_NAMESPACE,
+    RUNNER_CLUSTER_ROLE,
+    runner_labels,
+    runner_name,
+    shared_binding_name,
+)
+from headrace_crds.reasons import Reason
+from headrace_crds.task import LLMTask
+from headrace_operator.decide import task_status, waiting, window
+from headrace_operator.decide.plans import Announcement, TaskPlan
+from headrace_operator.decide.snapshots import TaskSnapshot
+from headrace_operator.refs import ModelRef
+
+NAMESPACE_NAME_LABEL: Final = "kubernetes.io/metadata.name"
+REFUSED_LOOK_SECONDS: Final = 30.0
+
+
+def admits(
+    model: LLMModel, namespace: str, labels: Mapping[str, str] | None, model_namespaces: Collection[str]
+) -> bool:
+    """Whether the model serves tasks of the namespace. `labels` are the Namespace's, None if there is none;
+    `model_namespaces` are those whose models may be shared at all.
+    """
+    if namespace == model.metadata.namespace:
+        return True
+    if model.metadata.namespace not in model_namespaces or model.spec.sharing is None or labels is None:
+        return False
+    rule = model.spec.sharing.namespaces
+    if rule.from_ is SharingFrom.ALL:
+        return True
+    if rule.from_ is not SharingFrom.SELECTOR or rule.selector is None:
+        return False
+    told = {**labels, NAMESPACE_NAME_LABEL: namespace}
+    return all(_holds(requirement, told) for requirement in rule.selector.match_expressions)
+
+
+def _holds(requirement: LabelRequirement, labels: Mapping[str, str]) -> bool:
+    """As labels.Selector of Kubernetes has it: NotIn holds where there is no such label."""
+    value, values = labels.get(requirement.key), requirement.values or []
+    holds: dict[LabelOperator, Callable[[], bool]] = {
+        LabelOperator.IN: lambda: value is not None and value in values,
+        LabelOperator.NOT_IN: lambda: value is None or value not in values,
+        LabelOperator.EXISTS: lambda: value is not None,
+        LabelOperator.DOES_NOT_EXIST: lambda: value is None,
+    }
+    return holds[requirement.operator]()
+
+
+def not_shared(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
+    """Also of a task that was handed out before sharing ended: its runner loses the right to commit it."""
+    if s.admitted or s.model is None:
+        return None
+    model, namespace = s.ref.model, s.ref.namespace
+    message = (
+        f"LLMModel {model.name!r} of namespace {model.namespace!r} does not serve namespace {namespace!r}: "
+        "its owners admit it by spec.sharing, where the chart's sharing.modelNamespaces names theirs"
+    )
+    status = task_status.failed(
+        task, Reason.MODEL_NOT_SHARED, message, now_ms=s.now_ms, attempts=task_status.records_of(task)
+    )
+    return TaskPlan(
+        "model is not shared",
+        status=status,
+        remove=s.held is not None,
+        announcement=Announcement("Warning", Reason.MODEL_NOT_SHARED, message),
+    )
+
+
+def binding_refused(plan: TaskPlan, s: TaskSnapshot, task: LLMTask, message: str) -> TaskPlan:
+    """The runner cannot be given its right in the task's namespace: nothing is handed out."""
+    name = shared_binding_name(*s.ref.model)
+    why = waiting.Waiting(
+        Reason.MODEL_NOT_READY,
+        f"RoleBindingRefused: RoleBinding {name!r}, by which the model's runner may commit here, cannot be made: "
+        f"delete what stands under that name, or ask the cluster's admins ({message})",
+    )
+    return replace(window.held_back(plan, s, task, why), requeue_after_seconds=REFUSED_LOOK_SECONDS)
+
+
+def binding(model: ModelRef, namespace: str) -> dict[str, Any]:
+    """The runner's right in another namespace. An owner there would be a stranger's: it has none, and is swept."""
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {
+            "name": shared_binding_name(*model),
+            "namespace": namespace,
+            "labels": {**runner_labels(model.name), LABEL_MODEL_NAMESPACE: model.namespace},
+        },
+        "subjects": [{"kind": "ServiceAccount", "name": runner_name(model.name), "namespace": model.namespace}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": RUNNER_CLUSTER_ROLE},
+    }
+
+
+def bound_model(metadata: Mapping[str, Any]) -> ModelRef | None:
+    """The model that a swept RoleBinding says it is for; None for what is not named as `binding` names it."""
+    labels = metadata.get("labels") or {}
+    model = ModelRef(str(labels.get(LABEL_MODEL_NAMESPACE, "")), str(labels.get(LABEL_MODEL, "")))
+    if not all(model) or metadata.get("namespace") == model.namespace:
+        return None
+    return model if metadata.get("name") == shared_binding_name(*model) else None
