@@ -34,7 +34,7 @@ answer is put aside in .Values.
 {{- end -}}
 {{- end -}}
 {{- $generated := dict -}}
-{{- range $key := list "operator-password" "runner-key" -}}
+{{- range $key := list "operator-password" "facade-password" "runner-key" -}}
 {{- $_ := set $generated $key (default (randAlphaNum 48) (get $kept $key)) -}}
 {{- end -}}
 {{- $_ := set .Values.redis "generated" $generated -}}
@@ -43,14 +43,15 @@ answer is put aside in .Values.
 {{- end -}}
 
 {{/*
-Users of the chart's Redis. The operator's rules are those of headrace_bus.acl; tests/contract/chart compares them.
-Runners' users are made by the operator. `health` may only PING, for the probes.
+Users of the chart's Redis. Rules are those of headrace_bus.acl; tests/contract/chart compares them. Runners' users are made by
+the operator. `health` may only PING, for the probes. `facade` is there without a facade, too: another set of users restarts Redis.
 */}}
 {{- define "headrace.redis.users" -}}
 {{- $passwords := include "headrace.redis.passwords" . | fromJson -}}
 user default off resetpass resetkeys resetchannels -@all
 user health on nopass resetkeys resetchannels -@all +ping
 user operator on #{{ get $passwords "operator-password" | sha256sum }} {{ include "headrace.redis.operatorRules" . }}
+user facade on #{{ get $passwords "facade-password" | sha256sum }} {{ include "headrace.redis.facadeRules" . }}
 {{ end -}}
 
 {{- define "headrace.redis.transitions" -}}
@@ -59,6 +60,10 @@ user operator on #{{ get $passwords "operator-password" | sha256sum }} {{ includ
 
 {{- define "headrace.redis.operatorRules" -}}
 resetkeys ~headrace:* resetchannels &headrace:wake:* {{ include "headrace.redis.transitions" . }} +lrem +ltrim +hrandfield +hscan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info +acl|setuser +acl|getuser +acl|deluser +blpop
+{{- end -}}
+
+{{- define "headrace.redis.facadeRules" -}}
+resetkeys ~headrace:{*}: ~headrace:{*}:entry:* ~headrace:{*}:queue:* ~headrace:{*}:ring:* ~headrace:{*}:report:* ~headrace:{*}:result:* ~headrace:{*}:clock ~headrace:{*}:weights ~headrace:{*}:queued ~headrace:{*}:delayed ~headrace:{*}:leases ~headrace:{*}:returned ~headrace:{*}:workers ~headrace:{*}:service resetchannels -@all +ping +select +evalsha +time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore
 {{- end -}}
 
 {{- define "headrace.redis.config" -}}

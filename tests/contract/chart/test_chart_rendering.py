@@ -14,7 +14,7 @@ import pytest
 import redis
 import yaml
 
-from headrace_bus import OPERATOR_ACL, ModelKey
+from headrace_bus import FACADE_ACL, OPERATOR_ACL, ModelKey
 from headrace_bus.acl import acl_rules
 from headrace_crds.names import RUNNER_CLUSTER_ROLE, runner_labels
 from tests.contract.chart.conftest import CHART, Document, Helm, documents, named
@@ -280,7 +280,11 @@ def test_runner_and_facade_have_the_rights_they_should(helm: Helm) -> None:
 def test_redis_lets_in_what_it_should(helm: Helm) -> None:
     policy = named(helm.render(), "NetworkPolicy", "headrace-redis")["spec"]
     peers = policy["ingress"][0]["from"]
-    operator, runners = peers
+    operator, facade, runners = peers
+    assert facade["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "facade"
+    assert "namespaceSelector" not in facade
+    without = named(helm.render("--set", "facade.enabled=false"), "NetworkPolicy", "headrace-redis")["spec"]
+    assert without["ingress"][0]["from"] == [operator, runners]
     assert operator["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "operator"
     assert "namespaceSelector" not in operator
     assert runners["namespaceSelector"] == {}
@@ -331,6 +335,21 @@ def test_the_operator_hears_every_setting_of_the_contract(helm: Helm) -> None:
     external = helm.render("--set", "redis.external.address=rediss://r:1/0,redis.existingSecret=s")
     assert env_of(external, "headrace-operator")["HEADRACE_RUNNER_REDIS_ADDRESS"] == "rediss://r:1/0"
     assert not [d for d in external if d["metadata"]["name"].endswith("-redis")]
+
+
+def test_the_facade_hears_its_settings_and_reads_one_key_of_the_secret(helm: Helm) -> None:
+    rendered = helm.render()
+    env = env_of(rendered, "headrace-facade")
+    assert env["HEADRACE_DEFAULT_TTL_SECONDS"] == "3600"
+    kept = env_of(helm.render("--set", "facade.defaultTtlSeconds=-1"), "headrace-facade")
+    assert kept["HEADRACE_DEFAULT_TTL_SECONDS"] == ""
+    pod = named(rendered, "Deployment", "headrace-facade")["spec"]["template"]["spec"]
+    (secret,) = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+    assert secret["items"] == [{"key": "facade-url", "path": "facade-url"}]
+    (mount,) = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "redis"]
+    assert env["HEADRACE_REDIS_URL_FILE"] == f"{mount['mountPath']}/facade-url"
+    url = named(rendered, "Secret", "headrace-redis")["stringData"]["facade-url"]
+    assert re.fullmatch(r"redis://facade:\w{48}@headrace-redis\.headrace-system\.svc:6379/0", url)
 
 
 def test_templates_do_not_print_a_values_name_that_is_missing(helm: Helm) -> None:
@@ -387,6 +406,23 @@ def test_redis_starts_with_the_charts_configuration(own_redis: tuple[int, dict[s
         runner.set("headrace:{ns/model}:seq", "1")
         with pytest.raises(redis.exceptions.NoPermissionError):
             runner.set("headrace:{ns/other}:seq", "1")
+
+
+def test_the_facades_user_sees_queues_and_changes_nothing(own_redis: tuple[int, dict[str, str]]) -> None:
+    port, secret = own_redis
+    url = secret["facade-url"].split("@")[0] + f"@127.0.0.1:{port}/0"
+    with redis.Redis.from_url(url) as facade:
+        assert facade.zcard("headrace:{ns/model}:queued") == 0
+        refused: list[tuple[str, ...]] = [
+            ("SET", "headrace:{ns/model}:seq", "1"),
+            ("GET", "headrace:{ns/model}:envelope:u"),
+            ("DEL", "headrace:{ns/model}:queued"),
+            ("EVAL", "return 1", "0"),
+            ("KEYS", "*"),
+        ]
+        for command in refused:
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                facade.execute_command(*command)
 
 
 def test_redis_ends_idle_connections_and_not_those_that_wait(helm: Helm, tmp_path: Path) -> None:
@@ -451,5 +487,6 @@ def test_redis_users_have_the_buses_rules(helm: Helm) -> None:
     users = named(helm.render(), "Secret", "headrace-redis")["stringData"]["users.acl"].splitlines()
     rules = {line.split()[1]: line.split()[2:] for line in users}
     assert rules["operator"][2:] == list(OPERATOR_ACL)
-    assert set(rules) == {"default", "health", "operator"}
+    assert rules["facade"][2:] == list(FACADE_ACL)
+    assert set(rules) == {"default", "health", "operator", "facade"}
     assert rules["default"][0] == "off"
