@@ -1,14 +1,17 @@
 """The composition root: everything a request needs, built once per process."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from headrace_facade.budget import ByteBudget
 from headrace_facade.kube import KubeClient
 from headrace_facade.metrics import Metrics
+from headrace_facade.queues import Queues, open_queues
+from headrace_facade.room import Room
 from headrace_facade.service import TaskService
 from headrace_facade.settings import Settings
+from headrace_facade.why import WhyService
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,8 @@ class Context:
     settings: Settings
     kube: KubeClient
     tasks: TaskService
+    why: WhyService
+    queues: Queues
     metrics: Metrics
     bodies: ByteBudget
 
@@ -25,11 +30,11 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
     """Clients that are closed at the end."""
     bodies = ByteBudget(settings.bodies_limit_bytes, "too many request bodies are being read: try again")
     answers = ByteBudget(settings.answers_limit_bytes, "too many answers of the API server are being read: try again")
-    async with KubeClient.connect(settings.kube_url, settings.kube_ca_file, settings.kube_timeout_s, answers) as kube:
-        yield Context(
-            settings,
-            kube,
-            TaskService(kube, settings.default_namespace, settings.default_ttl_seconds),
-            Metrics(),
-            bodies,
+    async with AsyncExitStack() as stack:
+        kube = await stack.enter_async_context(
+            KubeClient.connect(settings.kube_url, settings.kube_ca_file, settings.kube_timeout_s, answers)
         )
+        queues = await open_queues(settings.redis_url_file, stack)
+        room = Room(kube, queues, settings.bounds)
+        tasks = TaskService(kube, room, settings.default_namespace, settings.default_ttl_seconds)
+        yield Context(settings, kube, tasks, WhyService(kube, queues), queues, Metrics(), bodies)

@@ -13,6 +13,9 @@
       WrongContentType 415  CONTENT_TYPE_NOT_JSON   the body is not declared as application/json
       Invalid          422  VALIDATION_FAILED   `details.fields` names each field and what to do
       Throttled        429  THROTTLED           Retry-After
+      QuotaExceeded    429  QUOTA_EXCEEDED      all that its LLMQuota grants is handed out; Retry-After
+      NamespaceFull    429  NAMESPACE_QUEUE_FULL  the namespace fills its share of the model's queue; Retry-After
+      QueueFull        503  QUEUE_FULL          the model's queue is full; Retry-After
       Internal         500  INTERNAL            a defect; the trace id finds it in the log
       UpstreamFailed   502  API_SERVER_ERROR    the API server failed in an unexpected way
       Unavailable      503  UNAVAILABLE         the API server is away or without our CRDs; Retry-After
@@ -143,6 +146,21 @@ class _Later(FacadeError):
 class Throttled(_Later):
     status = 429
     code = "THROTTLED"
+
+
+class QuotaExceeded(_Later):
+    status = 429
+    code = "QUOTA_EXCEEDED"
+
+
+class NamespaceFull(_Later):
+    status = 429
+    code = "NAMESPACE_QUEUE_FULL"
+
+
+class QueueFull(_Later):
+    status = 503
+    code = "QUEUE_FULL"
 
 
 class Internal(FacadeError):

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from headrace_crds.why import About
+
 
 def _encodable(text: str) -> str:
     """JSON can escape what UTF-8 cannot hold; the API server would silently replace it."""
@@ -242,11 +244,60 @@ class TaskList(_Answer):
     """How many tasks follow, where the API server knows."""
 
 
+class WhyLink(_Answer):
+    """One part of a task's way to a runner."""
+
+    about: About
+    """task, quota (the namespace's LLMQuota), window (the model's queue), model or placement (its pods)."""
+    name: str
+    """namespace/name of what is told about."""
+    reason: str
+    """One PascalCase word."""
+    message: str
+    """The reason in words."""
+    remedy: str
+    """What to do about it; empty where nothing is to be done."""
+    holds: bool | None
+    """Whether this keeps the task from running; null where that cannot be told, for example for want of a right."""
+
+
+class Why(_Answer):
+    """Why a task is where it is, from its object to the pods of its model."""
+
+    task_id: str
+    """The task."""
+    status: TaskStatus
+    """Where it stands."""
+    reason: str
+    """Why, in one PascalCase word."""
+    message: str
+    """The reason in words."""
+    since: str | None
+    """Since when, as far as the object tells; of a waiting task since it was accepted."""
+    chain: list[WhyLink]
+    """task → quota → window → model → placement; the task alone where nothing beyond it matters."""
+    position: int | None
+    """Place in the model's queue, 1 is next; an estimate, as others may arrive with a higher priority."""
+    ahead: int | None
+    """Deliveries that come first."""
+    estimated_start_seconds: float | None
+    """Mean service time × `ahead` / slots of the runners that serve; an estimate."""
+    unknown: dict[str, str]
+    """Why `position` or `estimated_start_seconds` is null."""
+
+
 class Health(_Answer):
     """What a probe wants to know."""
 
     status: Literal["ok"] = "ok"
     """Anything else is an error."""
+
+
+class Readiness(Health):
+    """Whether requests can be served."""
+
+    redis: Annotated[str, Field(examples=["ok"])]
+    """ok; or why queues cannot be looked at: tasks are taken all the same."""
 
 
 class ProblemField(_Answer):
@@ -264,7 +315,7 @@ class ProblemDetails(_Answer):
     fields: list[ProblemField] | None = None
     """With VALIDATION_FAILED."""
     retry_after_seconds: int | None = None
-    """With THROTTLED and UNAVAILABLE, as the header Retry-After."""
+    """With THROTTLED, QUOTA_EXCEEDED, NAMESPACE_QUEUE_FULL, QUEUE_FULL and UNAVAILABLE, as the header Retry-After."""
 
 
 class Problem(_Answer):

@@ -4,11 +4,13 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from headrace_bus import ModelKey
 from headrace_facade.chunks import Cursor, Lists, pages
 from headrace_facade.errors import Conflict, Forbidden, Invalid, KeyReused, NotFound, Unavailable
 from headrace_facade.idempotency import ANNOTATION_BODY
 from headrace_facade.kube import KubeClient, KubeObject, Token
 from headrace_facade.objects import to_summary, to_task
+from headrace_facade.room import Room
 from headrace_facade.schema import CreateTask, Task, TaskList
 from headrace_facade.submission import in_request_words, manifest
 
@@ -27,8 +29,9 @@ class Submitted:
 class TaskService:
     """Raises FacadeError."""
 
-    def __init__(self, kube: KubeClient, default_namespace: str, default_ttl_seconds: int | None) -> None:
+    def __init__(self, kube: KubeClient, room: Room, default_namespace: str, default_ttl_seconds: int | None) -> None:
         self._kube = kube
+        self._room = room
         self._default_namespace = default_namespace
         self._default_ttl_seconds = default_ttl_seconds
         self._lists = Lists()
@@ -61,7 +64,15 @@ class TaskService:
         raise Unavailable("the task of this idempotency key comes and goes: try again")
 
     async def _submit(self, namespace: str, made: KubeObject, token: Token) -> KubeObject:
-        return await self._kube.create_task(namespace, made, token)
+        """Raises QuotaExceeded, NamespaceFull or QueueFull before anything is created."""
+        ref = made["spec"]["modelRef"]
+        model = ModelKey(ref.get("namespace", namespace), ref["name"])
+        full = None if made["spec"].get("suspend") else await self._room.refusal(namespace, model, token)
+        if full is None:
+            return await self._kube.create_task(namespace, made, token)
+        # Who could not create it hears that and not how full a queue is; a key's first task is found.
+        await self._kube.create_task(namespace, made, token, dry_run=True)
+        raise full
 
     async def get(self, task_id: str, token: Token) -> Task:
         return to_task(await self._kube.get_task(*parts(task_id), token))

@@ -1,10 +1,11 @@
 """What the facade is told by its environment."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 from headrace_crds.task import DEADLINE_LIMIT_SECONDS
+from headrace_facade.bounds import Bounds
 
 SERVICE_ACCOUNT_CA: Final = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 
@@ -28,6 +29,11 @@ class Settings:
     default_ttl_seconds: int | None = 3600
     """HEADRACE_DEFAULT_TTL_SECONDS. How long a task is kept after its end when its request does not say; empty: until
     somebody deletes it, within the operator's retention."""
+    redis_url_file: str | None = None
+    """HEADRACE_REDIS_URL_FILE. URL of a Redis user that may look at queues; without it their bounds are not checked and
+    positions not told."""
+    bounds: Bounds = field(default_factory=Bounds)
+    """HEADRACE_QUEUE_MODEL_TASKS and HEADRACE_QUEUE_NAMESPACE_TASKS, equal to the operator's."""
     body_limit_bytes: int = 1024 * 1024
     """Larger request bodies are refused with 413. The API server's own limits are tighter for each field."""
     bodies_limit_bytes: int = 16 * 1024 * 1024
@@ -58,6 +64,11 @@ class Settings:
             port=_port(environment, "HEADRACE_PORT", cls.port),
             metrics_port=_port(environment, "HEADRACE_METRICS_PORT", cls.metrics_port),
             default_namespace=environment.get("HEADRACE_DEFAULT_NAMESPACE") or cls.default_namespace,
+            redis_url_file=environment.get("HEADRACE_REDIS_URL_FILE") or None,
+            bounds=Bounds(
+                model_tasks=_tasks(environment, "HEADRACE_QUEUE_MODEL_TASKS", Bounds.model_tasks),
+                namespace_tasks=_tasks(environment, "HEADRACE_QUEUE_NAMESPACE_TASKS", Bounds.namespace_tasks),
+            ),
             default_ttl_seconds=_seconds(environment, "HEADRACE_DEFAULT_TTL_SECONDS", cls.default_ttl_seconds),
         )
 
@@ -76,4 +87,11 @@ def _seconds(environment: Mapping[str, str], name: str, default: int | None) -> 
         return default if text is None else None
     if not text.isdecimal() or int(text) > DEADLINE_LIMIT_SECONDS:
         raise ValueError(f"{name} is {text!r}; it needs seconds from 0 to {DEADLINE_LIMIT_SECONDS}")
+    return int(text)
+
+
+def _tasks(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name) or str(default)
+    if not text.isdecimal() or not int(text):
+        raise ValueError(f"{name} is {text!r}; it needs a number of tasks from 1 on")
     return int(text)

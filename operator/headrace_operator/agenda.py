@@ -23,6 +23,8 @@ FIRST_BACKOFF_SECONDS: Final = 0.5
 BACKOFF_LIMIT_SECONDS: Final = 60.0
 REMEMBERED_FAILURES: Final = 1024
 """Keys that were given up, and whose failures are still counted."""
+STALE_TIMES: Final = 1024
+"""Times that no longer count are cleared away when they are more than these and the keys together."""
 
 
 @dataclass(slots=True)
@@ -55,6 +57,15 @@ class Agenda(Generic[K]):
             self._again[key] = min(self._again.get(key, now + after), now + after)
         else:
             self._schedule(key, now + after)
+
+    def drop(self, key: K, now: float) -> None:
+        """Forget a time that was set for later: nothing is expected of the key any more."""
+        if key in self._taken:
+            # Whoever works on it may be about to set one.
+            self._again[key] = now
+        elif self._due.get(key, now) > now:
+            del self._due[key]
+            self._forget_stale_times()
 
     def take(self, now: float) -> K | None:
         """A key that is due, to be finished later; None when there is none."""
@@ -132,6 +143,13 @@ class Agenda(Generic[K]):
             return
         self._due[key] = at
         heapq.heappush(self._heap, (at, next(self._order), key))
+        self._forget_stale_times()
+
+    def _forget_stale_times(self) -> None:
+        """A key that became due earlier, or was dropped, left its former time behind: deadlines lie a day ahead."""
+        if len(self._heap) > 2 * len(self._due) + STALE_TIMES:
+            self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
 
     def _refilled(self, key: K, now: float) -> _Bucket:
         bucket = self._buckets.setdefault(key, _Bucket(float(BURST), now))

@@ -1,18 +1,19 @@
-"""The only writes of a task's reconcile: status once, then the queue, then the event."""
+"""The only writes of a task's reconcile: the entry back where nobody may have it, status once, queue, event."""
 
 from typing import Final
 
 import structlog
 from pydantic import ValidationError
 
-from headrace_bus import BusOutOfMemory, EnqueueOutcome, Envelope, PayloadTooLarge, WorkClass
+from headrace_bus import BusOutOfMemory, EnqueueOutcome, Envelope, Interruption, PayloadTooLarge, WorkClass
 from headrace_crds.model import LLMModel
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask
 from headrace_crds.work import Work, resolve
 from headrace_operator import announce
 from headrace_operator.context import Context, bus_key
-from headrace_operator.decide.plans import Enqueue, TaskPlan
+from headrace_operator.decide import clocks
+from headrace_operator.decide.plans import Enqueue, TakeBack, TaskPlan
 from headrace_operator.decide.snapshots import TaskSnapshot
 from headrace_operator.errors import KubeNotFound, WorkUnacceptable
 from headrace_operator.kube import TASKS
@@ -30,6 +31,8 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
     WorkUnacceptable for what no queue will take: then the status is written already.
     """
     key, task = bus_key(s.ref.model), s.task
+    if plan.take_back is not None and not await _taken_back(plan.take_back, s, ctx):
+        return 0.0
     if plan.status is not None and task is not None:
         if plan.explains_only and not ctx.explanations.take(s.ref.model):
             if plan.remove:
@@ -49,20 +52,41 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
             attempt=plan.status.get("attempt") or (task.status.attempt if task.status else None),
             reason=plan.status.get("reason"),
         )
+    if plan.interrupt is not None and not await _interrupted(Interruption(plan.interrupt), s, ctx):
+        return 0.0
     if plan.enqueue is not None and task is not None and s.model is not None:
         await _enqueue(plan.enqueue, task, s.model, s.ref, ctx)
     if plan.remove:
         ctx.memory.refused_attempts.pop(s.ref, None)
         await ctx.bus.remove(key, s.ref.uid)
+    if task is None or (task.status is not None and task.status.outcome is not None):
+        ctx.memory.forget_task(s.ref)
     if plan.announcement is not None and task is not None:
         await announce.publish("LLMTask", task.metadata, plan.announcement, ctx)
-    return plan.requeue_after_seconds
+    due = [clocks.next_look_seconds(task, s.now_ms) if task is not None else None, plan.requeue_after_seconds]
+    return min((seconds for seconds in due if seconds is not None), default=None)
+
+
+async def _taken_back(wanted: TakeBack, s: TaskSnapshot, ctx: Context) -> bool:
+    """False: somebody began to work on it since it was looked at."""
+    key = bus_key(s.ref.model)
+    if wanted.from_holder:
+        await ctx.bus.remove(key, s.ref.uid)
+        return True
+    return await ctx.bus.withdraw(key, s.ref.uid, wanted.attempt)
+
+
+async def _interrupted(word: Interruption, s: TaskSnapshot, ctx: Context) -> bool:
+    """False: nobody works on it any more."""
+    if word is Interruption.CANCEL:
+        ctx.memory.cancels_asked_ms.setdefault(s.ref, s.now_ms)
+    return await ctx.bus.interrupt(bus_key(s.ref.model), s.ref.uid, word) is not None
 
 
 async def _enqueue(wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskRef, ctx: Context) -> None:
     ref = about.model
     try:
-        envelope = _envelope(task, resolve(task, model), wanted.attempt)
+        envelope = _envelope(task, resolve(task, model, deadline_ms=clocks.active_end_ms(task)), wanted.attempt)
     except ValueError as error:
         raise WorkUnacceptable(Reason.INVALID_WORK, _places(error)) from None
     try:

@@ -54,6 +54,8 @@ class Memory:
     replaced_ms: dict[ModelRef, int] = field(default_factory=dict)
     refused_attempts: dict[TaskRef, int] = field(default_factory=dict)
     """The attempt whose enqueue Redis refused whole."""
+    cancels_asked_ms: dict[TaskRef, int] = field(default_factory=dict)
+    """When a task's runner was first told to cancel, in Redis TIME. Another leader gives it the whole time again."""
     bound: set[tuple[ModelRef, str]] = field(default_factory=set)
     """Shared models' runners and the namespaces in which they have their right."""
     complaints: dict[ModelRef, set[tuple[str, str]]] = field(default_factory=dict)
@@ -61,6 +63,11 @@ class Memory:
     elsewhere: frozenset[ModelRef] = frozenset()
     """Registered models of namespaces that are not watched, as told last."""
     redis_run_id: str = ""
+
+    def forget_task(self, ref: TaskRef) -> None:
+        """It is gone or finished."""
+        self.refused_attempts.pop(ref, None)
+        self.cancels_asked_ms.pop(ref, None)
 
 
 @dataclass(slots=True)
@@ -138,7 +145,7 @@ class Context:
         model = self.store.model(ref)
         expected = waiting.explain(model).cause if model is not None else None
         for view in self.store.open_tasks_of(ref):
-            settled = view.phase == "Running" or view.reason in ("RetryBackoff", "Running")
+            settled = view.phase in ("Running", "Suspended") or view.reason in ("RetryBackoff", "Running")
             same = expected is not None and waiting.cause(view.reason, view.message) == expected
             if model is None or view.phase in ("", "Waiting") or not (settled or same):
                 self.tasks.add(view.ref)

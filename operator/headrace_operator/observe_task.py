@@ -38,6 +38,7 @@ async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
     held = held_of(entry, now_ms)
     view = ctx.store.task(ref.uid)
     if held is None and not senseless and view is not None and view.finished and not view.behind:
+        ctx.memory.forget_task(ref)
         return None
     task = await _task(ref, ctx)
     model = await _living_model(ref.model, ctx) if task is not None else None
@@ -53,6 +54,7 @@ async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
         held=held,
         senseless=senseless,
         jitter=ctx.jitter(),
+        cancel_asked_ms=ctx.memory.cancels_asked_ms.get(ref),
         refused_attempt=ctx.memory.refused_attempts.get(ref),
         model_replaced=now_ms - ctx.memory.replaced_ms.get(ref.model, -REPLACED_FOR_MS) < REPLACED_FOR_MS,
     )

@@ -67,6 +67,7 @@ async def sweep(ctx: Context) -> None:
         entry = held.get(view.ref.model, {}).get(view.ref.uid)
         held_as_told = entry is not None and entry.attempt == view.attempt and entry.state is not EntryState.RETURNED
         differs = view.phase in ("Queued", "Running") and not held_as_told
+        differs |= view.phase == "Suspended" and entry is not None
         overlooked = view.phase in ("", "Waiting") and (view.phase == "" or view.ref.model in known)
         if view.behind or (not view.finished and not view.deleting and (differs or overlooked)):
             ctx.tasks.add(view.ref)

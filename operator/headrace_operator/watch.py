@@ -67,6 +67,9 @@ def task_seen(kind: str | None, body: dict[str, Any], ctx: Context) -> None:
         ctx.tasks.add(view.ref)
     elif ctx.store.put_task(view) and (not view.finished or view.behind):
         ctx.tasks.add(view.ref)
+    elif view.finished:
+        # Its deadline may lie a day ahead; what it left in Redis is found by the sweep.
+        ctx.tasks.drop(view.ref)
 
 
 def model_seen(kind: str | None, body: dict[str, Any], ctx: Context) -> None:

@@ -55,6 +55,10 @@ class WorkQueue(Generic[K]):
             self._agenda.add(key, _now(), after)
             self._changed.set()
 
+    def drop(self, key: K) -> None:
+        """Forget when the key was to be looked at again."""
+        self._agenda.drop(key, _now())
+
     async def run(self, reconcile: Reconcile[K]) -> None:
         """Work until cancelled."""
         self._open = True

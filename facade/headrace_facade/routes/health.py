@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 
 from headrace_facade.context import Context
-from headrace_facade.schema import Health, Problem
+from headrace_facade.schema import Health, Problem, Readiness
 
 router = APIRouter(tags=["health"])
 
@@ -15,8 +15,8 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz", summary="Requests can be served", responses={503: {"model": Problem, "description": "Why not"}})
-async def readyz(request: Request) -> Health:
-    """503 with the reason while the API server does not answer."""
+async def readyz(request: Request) -> Readiness:
+    """503 with the reason while the API server does not answer. Without Redis requests are served: it is told."""
     context: Context = request.app.state.context
     await context.kube.check_ready()
-    return Health()
+    return Readiness(redis=await context.queues.condition())

@@ -8,7 +8,7 @@ from fastapi.security import HTTPBearer
 from headrace_facade.bearer import bearer_token
 from headrace_facade.context import Context
 from headrace_facade.idempotency import HEADER, HEADER_REPLAYED, key_of
-from headrace_facade.schema import CreateTask, Namespace, Problem, Task, TaskList, TaskStatus
+from headrace_facade.schema import CreateTask, Namespace, Problem, Task, TaskList, TaskStatus, Why
 
 LIST_LIMIT: Final = 100
 """Tasks per chunk at most; a chunk of large tasks is shorter."""
@@ -45,8 +45,9 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         413: "The body is larger than 1 MiB",
         415: "The body is not declared as application/json",
         422: "`details.fields` says which field and what to do",
-        429: "The API server asks to slow down; see Retry-After",
-        503: "The API server is away, or the facade has too much to do; see Retry-After",
+        429: "The namespace is over its quota or its share of the queue, or the API server asks to slow down; see "
+        "Retry-After",
+        503: "The API server is away, the facade has too much to do, or the model's queue is full; see Retry-After",
     }
     return {status: {"model": Problem, "description": words[status]} for status in statuses}
 
@@ -105,6 +106,13 @@ async def list_tasks(
 async def get_task(task_id: str, token: Bearer, context: InContext) -> Task:
     """Where the task stands; with the result once it is completed."""
     return await context.tasks.get(task_id, token)
+
+
+@router.get("/{task_id}/why", summary="Why is it waiting?", responses=_problems(401, 403, 404, 422, 429, 503))
+async def why_task(task_id: str, token: Bearer, context: InContext) -> Why:
+    """What keeps the task from running, from its object to its model's pods, its place in the queue and when it may
+    start. What your token may not read is said in the chain."""
+    return await context.why.why(task_id, token)
 
 
 _CHANGED: Final[dict[int | str, dict[str, Any]]] = {

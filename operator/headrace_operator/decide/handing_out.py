@@ -2,7 +2,7 @@
 
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask, TaskPhase
-from headrace_operator.decide import task_status, waiting
+from headrace_operator.decide import clocks, task_status, waiting
 from headrace_operator.decide.next_attempt import explain, next_attempt, undelivered
 from headrace_operator.decide.plans import Enqueue, TaskPlan
 from headrace_operator.decide.snapshots import Place, TaskSnapshot
@@ -12,25 +12,30 @@ def model_missing(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     if s.model is not None:
         return None
     attempt = task_status.attempt_of(task)
+    why = waiting.model_not_found(s.ref.model)
     if attempt == 0:
-        why = waiting.model_not_found(s.ref.model)
         return TaskPlan("accepted; waits", status=task_status.waiting(task, why, attempt=1, now_ms=s.now_ms))
     if task_status.phase_of(task) is TaskPhase.WAITING:
-        return explain(s, task, waiting.model_not_found(s.ref.model), remove=s.held is not None)
+        return explain(s, task, why, remove=s.held is not None)
+    if task_status.phase_of(task) is TaskPhase.SUSPENDED:
+        status = task_status.waiting(task, why, attempt=attempt, now_ms=s.now_ms)
+        return TaskPlan("resumed; waits", status=status, remove=s.held is not None)
     record = undelivered(s, task, Reason.MODEL_NOT_FOUND, "the model was deleted")
     return next_attempt(s, task, record, "model was deleted")
 
 
 def not_handed_out(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     attempt = task_status.attempt_of(task)
-    if s.model is None or (attempt > 0 and task_status.phase_of(task) is not TaskPhase.WAITING):
+    phase = task_status.phase_of(task)
+    if s.model is None or (attempt > 0 and phase not in (TaskPhase.WAITING, TaskPhase.SUSPENDED)):
         return None
+    number = max(1, attempt)
     hindrance = waiting.can_never_serve(s.model)
-    if hindrance is not None and attempt > 0:
+    if hindrance is not None and attempt > 0 and phase is TaskPhase.WAITING:
         return explain(s, task, hindrance, remove=s.held is not None)
     if hindrance is not None:
-        return TaskPlan("accepted; waits", status=task_status.waiting(task, hindrance, attempt=1, now_ms=s.now_ms))
-    number = max(1, attempt)
+        status = task_status.waiting(task, hindrance, attempt=number, now_ms=s.now_ms)
+        return TaskPlan("waits", status=status, remove=s.held is not None)
     if s.held is not None and s.held.attempt >= number:
         number = s.held.attempt + 1
     status = task_status.queued(task, waiting.explain(s.model), attempt=number, now_ms=s.now_ms)
@@ -52,3 +57,9 @@ def explanation_outdated(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     if s.held is None or s.model is None or s.held.place is not Place.QUEUED:
         return None
     return explain(s, task, waiting.explain(s.model))
+
+
+def clocks_not_begun(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
+    # Accepted by an operator that knew no deadlines.
+    begun = clocks.begun(task, s.now_ms)
+    return TaskPlan("clocks begin", status=begun) if begun else None

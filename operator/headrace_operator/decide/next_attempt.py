@@ -13,9 +13,14 @@ from headrace_operator.decide.snapshots import TaskSnapshot
 def next_attempt(
     s: TaskSnapshot, task: LLMTask, record: AttemptRecord, details: str, *, delay_ms: int = 0, **members: Any
 ) -> TaskPlan:
-    """The record of the present attempt, and attempt + 1 where the model allows: queued, after a delay, or waiting."""
-    number = task_status.attempt_of(task) + 1
+    """The record of the present attempt, and one beyond it and all that the bus has seen: suspended where the spec says
+    so, else as the model allows queued, queued after a delay, or waiting.
+    """
+    number = max(task_status.attempt_of(task), s.held.attempt if s.held is not None else 0) + 1
     members = {**members, "attempts": task_status.kept([*task_status.records_of(task), record])}
+    if task.spec.suspend:
+        status = task_status.suspended(task, attempt=number, now_ms=s.now_ms, **members)
+        return TaskPlan(details, status=status, remove=s.held is not None)
     if s.model is None:
         why = waiting.model_not_found(s.ref.model)
         status = task_status.waiting(task, why, attempt=number, now_ms=s.now_ms, **members)
@@ -67,7 +72,7 @@ def undelivered(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) ->
     )
 
 
-def first_start(task: LLMTask, claimed_ms: int) -> dict[str, str]:
+def first_start(task: LLMTask, claimed_ms: int) -> dict[str, Any]:
     """status.startTime is the first claim; a runner writes it only when it writes anything."""
     known = task.status is not None and task.status.start_time is not None
     return {} if known or not claimed_ms else {"startTime": timestamp(claimed_ms)}

@@ -14,6 +14,16 @@ class Enqueue:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Take the entry out of the bus, so that nobody begins with it: nothing else is done while this attempt or a later
+    one is leased, unless it is taken from its holder.
+    """
+
+    attempt: int
+    from_holder: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Announcement:
     """A Kubernetes event, published after the status write succeeded. Never holds prompts or results."""
 
@@ -24,14 +34,17 @@ class Announcement:
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
-    """Carried out in this order: status, queue, announcement."""
+    """Carried out in this order: take back, status, interruption, queue, announcement."""
 
     details: str
     """What is done, as a constant phrase for the log."""
+    take_back: TakeBack | None = None
     status: Mapping[str, Any] | None = None
     """Merge patch of the status; None members remove."""
     explains_only: bool = False
     """The status write changes the waiting reason and nothing else: bounded per model and minute."""
+    interrupt: Literal["Cancel", "Suspend"] | None = None
+    """Tell whoever holds the lease."""
     enqueue: Enqueue | None = None
     remove: bool = False
     """Forget the bus entry."""

@@ -2,7 +2,9 @@
 
 Failed, retryable      charged   Failed record     backoff by retries
 Failed, not retryable            Failed record     the task is Failed for that reason
-LeaseExpired           charged   Lost record       backoff by retries
+Failed: EngineLost     charged   Failed record     counted as a loss; the third is the end: Poison
+LeaseExpired           charged   Lost record       as above
+LeaseExpired, spec.suspend free  Lost record       no loss: nobody says whether the runner had let go
 Released               free      Released record   at once; backoff from the second in a row
 Parked, not to be read free      Released record   as above
 """
@@ -18,6 +20,8 @@ from headrace_operator.decide.snapshots import ReturnedDelivery
 
 FIRST_BACKOFF_MS: Final = 1_000
 BACKOFF_LIMIT_MS: Final = 300_000
+LOSSES_LIMIT: Final = 3
+"""A task that so many runners or engines did not survive is not given to another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class NextAttempt:
     record: AttemptRecord
     charged: bool
     delay_ms: int
+    lost: bool = False
+    """Its runner or engine went down with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,7 @@ class GiveUp:
     record: AttemptRecord
     reason: str
     message: str
+    lost: bool = False
 
 
 def backoff_ms(failures: int, jitter: float) -> int:
@@ -51,26 +58,31 @@ def verdict(
     *,
     attempt: int,
     retries: int,
+    losses: int,
     backoff_limit: int,
+    suspended: bool,
     records: Sequence[AttemptRecord],
     model: str,
     jitter: float,
 ) -> NextAttempt | GiveUp:
-    """What follows `attempt`; `records` are those of earlier attempts."""
+    """What follows `attempt`; `records`, `retries` and `losses` are those of earlier attempts."""
     record = attempt_record(delivery, attempt=attempt, model=model)
     if delivery.how in ("Released", "Parked"):
         in_a_row = _released_in_a_row(records)
         return NextAttempt(record, charged=False, delay_ms=backoff_ms(in_a_row, jitter))
     if delivery.how == "Failed" and not delivery.retryable:
         return GiveUp(record, reason=record.reason, message=record.message)
+    if delivery.how == "LeaseExpired" and suspended:
+        return NextAttempt(record, charged=False, delay_ms=0)
+    lost = delivery.how == "LeaseExpired" or delivery.reason == Reason.ENGINE_LOST
+    last = f"{record.reason}: {record.message}"
+    if lost and losses + 1 >= LOSSES_LIMIT:
+        message = f"{losses + 1} attempts ended with their runner or engine; last: {last}"
+        return GiveUp(record, reason=Reason.POISON, message=message[:1024], lost=True)
     if retries + 1 <= backoff_limit:
-        return NextAttempt(record, charged=True, delay_ms=backoff_ms(retries + 1, jitter))
-    return GiveUp(
-        record,
-        reason=Reason.BACKOFF_LIMIT_EXCEEDED,
-        message=f"attempt {attempt} failed and backoffLimit is {backoff_limit}; last failure: "
-        f"{record.reason}: {record.message}"[:1024],
-    )
+        return NextAttempt(record, charged=True, delay_ms=backoff_ms(retries + 1, jitter), lost=lost)
+    message = f"attempt {attempt} failed and backoffLimit is {backoff_limit}; last failure: {last}"
+    return GiveUp(record, reason=Reason.BACKOFF_LIMIT_EXCEEDED, message=message[:1024], lost=lost)
 
 
 def attempt_record(delivery: ReturnedDelivery, *, attempt: int, model: str) -> AttemptRecord:
@@ -102,6 +114,22 @@ def undelivered_record(
         pod=pod,
         completion_time=timestamp(now_ms),
         outcome="Released",
+        reason=reason,
+        message=message[:512],
+    )
+
+
+def taken_record(
+    *, attempt: int, model: str, pod: str | None, claimed_ms: int, now_ms: int, reason: Reason, message: str
+) -> AttemptRecord:
+    """The record of an attempt that was taken from its runner."""
+    return AttemptRecord(
+        number=attempt,
+        model=model,
+        pod=pod,
+        start_time=timestamp(claimed_ms) if claimed_ms else None,
+        completion_time=timestamp(now_ms),
+        outcome="Lost",
         reason=reason,
         message=message[:512],
     )

@@ -59,6 +59,8 @@ class TaskSnapshot:
     """0 … 1, uniform."""
     refused_attempt: int | None = None
     """An attempt whose enqueue was refused whole (memory): it was certainly not delivered."""
+    cancel_asked_ms: int | None = None
+    """When this process first told the task's runner to cancel."""
     admitted: bool = True
     """The model serves the task's namespace; False was read afresh."""
     model_replaced: bool = False

@@ -4,11 +4,17 @@ object              bus            plan
 gone                anything       remove
 any                 nonsense       remove, look again
 finished            anything       remove, but leave a lease's holder time to complete
+spec.cancel         no lease       Cancelled
+spec.cancel         leased         tell its runner; Cancelled when it does not answer
 not shared          anything       Failed/ModelNotShared
-no attempt          –              fail, wait, or hand out at 1
+no attempt          –              fail, wait, suspend, or hand out at 1
+deadline passed     no lease       Failed; under a lease the runner does it, the operator when it does not
+spec.suspend        no lease       Suspended, at n + 1 if it was handed out at n
+spec.suspend        leased         tell its runner, which gives it back
 n                   returned n     attempt n + 1, or Failed
 n, Queued/Running   –              attempt n + 1 (the bus lost it), or Waiting if the model is gone
 n, Waiting          –              hand out at n once there is a model
+n, Suspended        –              resumed: as Waiting
 n                   older than n   enqueue at n
 n                   newer than n   attempt beyond the bus's
 n                   queued at n    keep the explanation true
@@ -20,13 +26,22 @@ from typing import Final
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask
 from headrace_operator.decide import acceptance, task_status
+from headrace_operator.decide.cancel import cancelled
+from headrace_operator.decide.deadline import active_deadline_passed, queue_deadline_passed
 from headrace_operator.decide.delivery import delivery_returned
 from headrace_operator.decide.entries import entry_senseless, envelope_ahead, envelope_missing, envelope_outdated
 from headrace_operator.decide.finished import finished
-from headrace_operator.decide.handing_out import explanation_outdated, model_missing, not_handed_out, priority_edited
+from headrace_operator.decide.handing_out import (
+    clocks_not_begun,
+    explanation_outdated,
+    model_missing,
+    not_handed_out,
+    priority_edited,
+)
 from headrace_operator.decide.plans import SETTLED, Announcement, TaskPlan
 from headrace_operator.decide.sharing import not_shared
 from headrace_operator.decide.snapshots import TaskSnapshot
+from headrace_operator.decide.suspend import suspended
 
 
 def decide(s: TaskSnapshot) -> TaskPlan:
@@ -67,8 +82,12 @@ def unacceptable(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) -
 GATES: Final[tuple[Callable[[TaskSnapshot, LLMTask], TaskPlan | None], ...]] = (
     entry_senseless,
     finished,
+    cancelled,
     not_shared,
     not_acceptable,
+    queue_deadline_passed,
+    active_deadline_passed,
+    suspended,
     delivery_returned,
     model_missing,
     not_handed_out,
@@ -76,5 +95,6 @@ GATES: Final[tuple[Callable[[TaskSnapshot, LLMTask], TaskPlan | None], ...]] = (
     envelope_outdated,
     envelope_ahead,
     priority_edited,
+    clocks_not_begun,
     explanation_outdated,
 )

@@ -1,14 +1,17 @@
 """Merge patches of a task's status: the one place that writes its open (unfinished) shape."""
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from headrace_crds.base import Condition, ConditionStatus, find_condition
 from headrace_crds.names import runner_service_account
 from headrace_crds.outcome import notified_outcomes, terminal_status, timestamp, with_condition
+from headrace_crds.reasons import Reason
 from headrace_crds.task import ATTEMPTS_KEPT, AttemptRecord, LLMTask, LLMTaskStatus, Outcome, TaskPhase
+from headrace_operator.decide import clocks
 from headrace_operator.decide.waiting import Waiting
+
+SUSPENDED: Final = Waiting(Reason.SUSPENDED, "spec.suspend is true: set it to false and the task goes on")
 
 _NO_STATUS = LLMTaskStatus()
 
@@ -22,21 +25,25 @@ def records_of(task: LLMTask) -> list[AttemptRecord]:
     return list(task.status.attempts or []) if task.status is not None else []
 
 
+def counters_of(task: LLMTask) -> tuple[int, int]:
+    """Retries and losses."""
+    status = task.status or _NO_STATUS
+    return status.retries or 0, status.losses or 0
+
+
 def phase_of(task: LLMTask) -> TaskPhase | None:
     return task.status.phase if task.status is not None else None
 
 
 def completed_ms(status: LLMTaskStatus) -> int:
     """When the task ended, by the clock of whoever ended it; 0 when that is not to be read."""
-    try:
-        return int(datetime.fromisoformat(status.completion_time or "").timestamp() * 1000)
-    except (ValueError, OverflowError):
-        return 0
+    return clocks.milliseconds(status.completion_time) or 0
 
 
 def explanation(task: LLMTask, why: Waiting, *, now_ms: int) -> dict[str, Any]:
     """The members that say why an open task does not run."""
     return {
+        **clocks.begun(task, now_ms),
         "observedGeneration": task.metadata.generation,
         "reason": why.reason.value,
         "message": why.message[:1024],
@@ -49,6 +56,7 @@ def queued(task: LLMTask, why: Waiting, *, attempt: int, now_ms: int, **members:
     namespace, model = task.spec.model_ref.namespace or task.metadata.namespace, task.spec.model_ref.name
     return {
         **explanation(task, why, now_ms=now_ms),
+        **clocks.running(task, now_ms),
         "phase": TaskPhase.QUEUED.value,
         "attempt": attempt,
         "assignedModel": f"{namespace}/{model}",
@@ -62,7 +70,22 @@ def waiting(task: LLMTask, why: Waiting, *, attempt: int, now_ms: int, **members
     """Never handed out at `attempt`: nobody may commit."""
     return {
         **explanation(task, why, now_ms=now_ms),
+        **clocks.running(task, now_ms),
         "phase": TaskPhase.WAITING.value,
+        "attempt": attempt,
+        "assignedModel": None,
+        "runner": None,
+        **_counters(task),
+        **members,
+    }
+
+
+def suspended(task: LLMTask, *, attempt: int, now_ms: int, **members: Any) -> dict[str, Any]:
+    """As `waiting`, because the spec says so, with the clocks standing still."""
+    return {
+        **explanation(task, SUSPENDED, now_ms=now_ms),
+        **clocks.suspended(task, now_ms),
+        "phase": TaskPhase.SUSPENDED.value,
         "attempt": attempt,
         "assignedModel": None,
         "runner": None,
@@ -75,8 +98,21 @@ def failed(
     task: LLMTask, reason: str, message: str, *, now_ms: int, attempts: Sequence[AttemptRecord]
 ) -> dict[str, Any]:
     """The outcome Failed, at the present attempt; a task that was not accepted is by this very write."""
+    return _ended(Outcome.FAILED, task, reason, message, now_ms=now_ms, attempts=attempts)
+
+
+def cancelled(
+    task: LLMTask, reason: str, message: str, *, now_ms: int, attempts: Sequence[AttemptRecord]
+) -> dict[str, Any]:
+    """The outcome Cancelled, at the present attempt, without a result."""
+    return _ended(Outcome.CANCELLED, task, reason, message, now_ms=now_ms, attempts=attempts)
+
+
+def _ended(
+    outcome: Outcome, task: LLMTask, reason: str, message: str, *, now_ms: int, attempts: Sequence[AttemptRecord]
+) -> dict[str, Any]:
     terminal = terminal_status(
-        Outcome.FAILED,
+        outcome,
         reason=reason,
         message=message,
         generation=task.metadata.generation,
@@ -84,19 +120,20 @@ def failed(
         attempts=attempts,
         notify=notified_outcomes(task),
     )
-    return {"attempt": max(1, attempt_of(task)), "retries": _retries(task), **terminal}
+    return {
+        **clocks.running(task, now_ms),
+        "attempt": max(1, attempt_of(task)),
+        "retries": counters_of(task)[0],
+        **terminal,
+    }
 
 
 def kept(records: Sequence[AttemptRecord]) -> list[dict[str, Any]]:
     return [record.dump() for record in records][-ATTEMPTS_KEPT:]
 
 
-def _retries(task: LLMTask) -> int:
-    return (task.status.retries or 0) if task.status is not None else 0
-
-
 def _counters(task: LLMTask) -> dict[str, Any]:
-    return {"retries": _retries(task), "attempts": kept(records_of(task))}
+    return {"retries": counters_of(task)[0], "attempts": kept(records_of(task))}
 
 
 def _open_conditions(task: LLMTask, why: Waiting, *, now_ms: int) -> list[dict[str, Any]]:
@@ -104,6 +141,18 @@ def _open_conditions(task: LLMTask, why: Waiting, *, now_ms: int) -> list[dict[s
     types = ["Finished", "Ready"]
     if find_condition(conditions, "Running") is not None:
         types.append("Running")
+    suspension = find_condition(conditions, "Suspended")
+    if why.reason is Reason.SUSPENDED or (suspension is not None and suspension.status is ConditionStatus.TRUE):
+        suspends = why.reason is Reason.SUSPENDED
+        conditions = with_condition(
+            conditions,
+            "Suspended",
+            ConditionStatus.TRUE if suspends else ConditionStatus.FALSE,
+            Reason.SUSPENDED if suspends else Reason.RESUMED,
+            why.message if suspends else "",
+            generation=task.metadata.generation,
+            now=timestamp(now_ms),
+        )
     for type_ in types:
         conditions = with_condition(
             conditions,

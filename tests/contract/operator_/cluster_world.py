@@ -49,7 +49,7 @@ def granted_rules() -> Iterator[tuple[str, dict[str, Any]]]:
     text = (Path(headrace_operator.__file__).parent / "RBAC.md").read_text()
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) != 5 or cells[0] not in ("cluster", "own", "sharing"):
+        if len(cells) != 5 or cells[0] not in ("cluster", "own", "listed", "sharing"):
             continue
         scope, group, resource, verbs, _ = cells
         names = re.findall(r"`([^`]+)`", resource)

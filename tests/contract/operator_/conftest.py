@@ -53,7 +53,7 @@ def operator_config(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterato
     """A kubeconfig of a service account that holds what RBAC.md says, and nothing else."""
     name = f"headrace-operator-{namespace}"
     account = {"kind": "ServiceAccount", "name": "operator", "namespace": namespace}
-    rules = [rule for scope, rule in granted_rules() if scope != "sharing"]
+    rules = [rule for scope, rule in granted_rules() if scope not in ("listed", "sharing")]
     here = [rule for rule in rules if rule["resources"] != ["clusterroles"]]
     everywhere = [rule for rule in rules if rule["resources"] == ["clusterroles"]]
     rbac = "rbac.authorization.k8s.io/v1"

@@ -6,7 +6,7 @@ from cluster_world import ENGINE, MODEL, RUNNER, Cluster, Operator, Writes, unti
 from redis.asyncio import Redis
 from redis_server import RedisServer
 
-from headrace_bus import OPERATOR_ACL, Bus, EntryState, Failure, ModelKey
+from headrace_bus import OPERATOR_ACL, Bus, EntryState, Failure, Interruption, ModelKey
 
 LEASE_MS = 600
 
@@ -17,9 +17,11 @@ async def in_state(bus: Bus, key: ModelKey, uid: str, state: EntryState, attempt
 
 
 async def keys_of_work(redis: Redis) -> list[str]:
-    """Keys that hold anything of tasks; replies to requests end by themselves."""
+    """Keys that hold anything of tasks: replies to requests and words to runners end by themselves, and the mean
+    service time is the model's.
+    """
     found = await redis.keys("headrace:{*")
-    return [each for each in found if ":requests:" not in each]
+    return [each for each in found if not any(part in each for part in (":requests:", ":inbox:", ":service"))]
 
 
 async def test_a_task_before_its_model_waits_and_goes_on_without_a_nudge(
@@ -232,6 +234,8 @@ async def test_deleting_tasks_in_any_state_leaves_nothing_in_redis(
         return not await keys_of_work(redis)
 
     await until(nothing)
+    (word,) = await bus.interruptions(key, "pod-a", timeout_s=5)
+    assert (word.uid, word.word) == (deliveries["leased"].uid, Interruption.DROP)
 
 
 async def test_a_finished_task_whose_runner_died_does_not_run_again(

@@ -285,7 +285,7 @@ async def test_requests_are_counted_by_route_and_not_by_path(http: httpx.AsyncCl
 async def test_openapi_describes_everything(http: httpx.AsyncClient) -> None:
     document = (await http.get("/openapi.json")).json()
     task = "/api/v1/tasks/{task_id}"
-    ways = {f"{task}/{verb}" for verb in ("cancel", "suspend", "resume")}
+    ways = {f"{task}/{verb}" for verb in ("cancel", "suspend", "resume", "why")}
     assert set(document["paths"]) == {"/api/v1/tasks", task, *ways, "/healthz", "/readyz"}
     schemas = document["components"]["schemas"]
     assert "HTTPValidationError" not in schemas
@@ -366,3 +366,18 @@ def test_settings_come_from_the_environment() -> None:
         Settings.from_environment({})
     with pytest.raises(ValueError, match="HEADRACE_PORT"):
         Settings.from_environment({**inside, "HEADRACE_PORT": "http"})
+
+
+@pytest.mark.parametrize(("text", "seconds"), [(None, 3600), ("", None), ("0", 0), ("60", 60)])
+def test_how_long_tasks_are_kept_is_set(text: str | None, seconds: int | None) -> None:
+    told = {} if text is None else {"HEADRACE_DEFAULT_TTL_SECONDS": text}
+    assert Settings.from_environment({"HEADRACE_KUBE_URL": "http://x", **told}).default_ttl_seconds == seconds
+
+
+def test_the_operators_bounds_are_set() -> None:
+    told = {"HEADRACE_KUBE_URL": "http://x", "HEADRACE_QUEUE_MODEL_TASKS": "7", "HEADRACE_QUEUE_NAMESPACE_TASKS": ""}
+    bounds = Settings.from_environment(told).bounds
+    assert (bounds.model_tasks, bounds.namespace_tasks) == (7, 10_000)
+    for name in ("HEADRACE_QUEUE_MODEL_TASKS", "HEADRACE_DEFAULT_TTL_SECONDS"):
+        with pytest.raises(ValueError, match=name):
+            Settings.from_environment({**told, name: "-1"})

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 import pytest
 from aiohttp import web
 
+from headrace_facade.bounds import Bounds
 from headrace_facade.budget import ByteBudget
 from headrace_facade.chunks import CHUNK_BYTES, LISTS_AT_ONCE, PAGE, Lists
 from headrace_facade.errors import Unavailable
 from headrace_facade.kube import ANSWER_LIMIT_BYTES, AnswerTooLarge, KubeClient
+from headrace_facade.queues import Queues
+from headrace_facade.room import Room
 from headrace_facade.schema import TaskList
 from headrace_facade.service import TaskService
 
@@ -60,7 +63,9 @@ async def server() -> AsyncIterator[ApiServer]:
 async def listed(server: ApiServer, limit: int, continue_: str | None = None, budget: int = 64 * MIB) -> TaskList:
     answers = ByteBudget(budget, "too many answers")
     async with KubeClient.connect(server.url, None, 10.0, answers) as kube:
-        found = await TaskService(kube, "ns", None).list(None, limit, continue_, "token")
+        found = await TaskService(kube, Room(kube, Queues(None), Bounds()), "ns", None).list(
+            None, limit, continue_, "token"
+        )
     assert answers.held_bytes == 0
     return found
 

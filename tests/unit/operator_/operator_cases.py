@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace_crds.model import LLMModel
+from headrace_crds.outcome import timestamp
 from headrace_crds.task import LLMTask
 from headrace_operator.decide.plans import TaskPlan
 from headrace_operator.decide.snapshots import (
@@ -18,6 +19,7 @@ from headrace_operator.decide.snapshots import (
     RunnerSettings,
     TaskSnapshot,
 )
+from headrace_operator.decide.task_status import SUSPENDED
 from headrace_operator.refs import ModelRef, TaskRef
 
 NOW_MS = 1_800_000_000_000
@@ -98,6 +100,7 @@ def queued(attempt: int = 1, *, reason: str = "Queued", phase: str = "Queued", *
         "reason": reason,
         "message": message,
         "observedGeneration": 1,
+        "acceptTime": timestamp(NOW_MS - 60_000),
         "assignedModel": str(MODEL),
         "runner": {"serviceAccount": "team-a/headrace-qwen"},
         "conditions": [condition("Finished", "False", reason), condition("Ready", "False", reason)],
@@ -109,6 +112,14 @@ def waiting(attempt: int = 1, reason: str = "ModelNotFound") -> dict[str, Any]:
     status = queued(attempt, phase="Waiting", reason=reason)
     del status["assignedModel"], status["runner"]
     return status
+
+
+def suspended(attempt: int = 1, *, since_seconds: int = 10, before: int = 0, **more: Any) -> dict[str, Any]:
+    """Since so many seconds, after so many in earlier suspensions."""
+    status = queued(attempt, phase="Suspended", reason="Suspended", message=SUSPENDED.message, **more)
+    del status["assignedModel"], status["runner"]
+    status["conditions"].append(condition("Suspended", "True", "Suspended", SUSPENDED.message))
+    return {**status, "suspendTime": timestamp(NOW_MS - since_seconds * 1000), "suspendedSeconds": before}
 
 
 def finished(attempt: int = 1, outcome: str = "Complete") -> dict[str, Any]:
@@ -166,15 +177,28 @@ class World:
     held: Held | None = None
     status_writes: int = 0
     enqueued: list[int] = field(default_factory=list)
+    interrupted: list[str] = field(default_factory=list)
+    answers: bool = False
+    """Whether the holder of a lease gives it back when it is told to."""
 
     def snapshot(self, **more: Any) -> TaskSnapshot:
         return snapshot(LLMTask.model_validate(self.body) if self.body is not None else None, held=self.held, **more)
 
     def apply(self, plan: TaskPlan) -> None:
         """As `apply_task` does, without resourceVersion: what a plan does twice it does here twice."""
+        back = plan.take_back
+        if back is not None:
+            leased = self.held is not None and self.held.place is Place.LEASED and self.held.attempt >= back.attempt
+            if leased and not back.from_holder:
+                return
+            self.held = None
         if plan.status is not None and self.body is not None:
             self.body = {**self.body, "status": merged(self.body.get("status") or {}, plan.status)}
             self.status_writes += 1
+        if plan.interrupt is not None and self.held is not None and self.held.place is Place.LEASED:
+            self.interrupted.append(plan.interrupt)
+            if self.answers:
+                self.held = came_back("Released", self.held.attempt, reason="Suspended")
         wanted = plan.enqueue
         if wanted is not None and (self.held is None or self.held.attempt < wanted.attempt):
             place = (
@@ -188,6 +212,10 @@ class World:
     @property
     def attempt(self) -> int:
         return int(((self.body or {}).get("status") or {}).get("attempt") or 0)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return (self.body or {}).get("status") or {}
 
     def copy(self) -> "World":
         return copy.deepcopy(self)
@@ -246,6 +274,28 @@ def model_snapshot(of: LLMModel | None, **more: Any) -> ModelSnapshot:
     if of is not None:
         more.setdefault("deployment", deployment(of))
     return ModelSnapshot(ref=MODEL, now_ms=NOW_MS, model=of, runner=RUNNER, redis_password="s3cret", **more)
+
+
+def summary(plan: TaskPlan) -> dict[str, Any]:
+    """What a row of a decision table may state; the rest is checked by tests of its own."""
+    status = plan.status or {}
+    told: dict[str, Any] = {
+        key: status[key] for key in ("phase", "attempt", "retries", "losses", "reason", "outcome") if key in status
+    }
+    if plan.take_back is not None:
+        told["take_back"] = "from holder" if plan.take_back.from_holder else "unless leased"
+    if plan.interrupt is not None:
+        told["interrupt"] = plan.interrupt
+    if plan.enqueue is not None:
+        told["enqueue"] = plan.enqueue.attempt
+        if plan.enqueue.not_before_ms is not None:
+            told["delay"] = plan.enqueue.not_before_ms - NOW_MS
+    if plan.remove:
+        told["remove"] = True
+    if status.get("attempts"):
+        record = status["attempts"][-1]
+        told["record"] = (record["number"], record["outcome"], record["reason"])
+    return told
 
 
 def conditions_of(status: Any) -> dict[str, tuple[str, str]]:

@@ -17,13 +17,21 @@ def records(*outcomes: str) -> list[AttemptRecord]:
 
 
 def judged(
-    delivery: ReturnedDelivery, *, retries: int = 0, backoff_limit: int = 3, earlier: tuple[str, ...] = ()
+    delivery: ReturnedDelivery,
+    *,
+    retries: int = 0,
+    losses: int = 0,
+    backoff_limit: int = 3,
+    suspended: bool = False,
+    earlier: tuple[str, ...] = (),
 ) -> NextAttempt | GiveUp:
     return verdict(
         delivery,
         attempt=len(earlier) + 1,
         retries=retries,
+        losses=losses,
         backoff_limit=backoff_limit,
+        suspended=suspended,
         records=records(*earlier),
         model="qwen",
         jitter=1.0,
@@ -86,3 +94,67 @@ def test_a_long_failure_message_fits_the_object() -> None:
     assert isinstance(found, GiveUp)
     assert len(found.record.message) == 512
     assert len(found.message) <= 1024
+
+
+def came(how: str, reason: str = "", *, retryable: bool = True) -> ReturnedDelivery:
+    return ReturnedDelivery(how, "pod-a", 1_000, 2_000, reason=reason, message="m", retryable=retryable)  # type: ignore[arg-type]
+
+
+CLASSES = [
+    # delivery, charged, counted as a loss, delay with jitter 1 and one retry before
+    pytest.param(came("Failed", "RunnerError"), True, False, 2_000, id="an error that may pass"),
+    pytest.param(came("Failed", "AttemptTimeout"), True, False, 2_000, id="too slow"),
+    pytest.param(came("Failed", "InvalidOutput"), True, False, 2_000, id="no valid document"),
+    pytest.param(came("Failed", "EngineLost"), True, True, 2_000, id="the engine went down"),
+    pytest.param(came("LeaseExpired"), True, True, 2_000, id="the runner went down"),
+    pytest.param(came("Released", "RunnerStopped"), False, False, 0, id="stopped"),
+    pytest.param(came("Released", "APIServerUnavailable"), False, False, 0, id="could not be committed"),
+    pytest.param(came("Released", "Suspended"), False, False, 0, id="suspended"),
+    pytest.param(came("Released", "EngineLost"), False, False, 0, id="given back is no loss, whatever it says"),
+    pytest.param(came("Parked"), False, False, 0, id="its result is not to be read"),
+]
+
+
+@pytest.mark.parametrize(("delivery", "charged", "lost", "delay_ms"), CLASSES)
+def test_what_follows_by_class_of_error(delivery: ReturnedDelivery, charged: bool, lost: bool, delay_ms: int) -> None:
+    found = judged(delivery, retries=1)
+    assert isinstance(found, NextAttempt)
+    assert (found.charged, found.lost, found.delay_ms) == (charged, lost, delay_ms)
+
+
+@pytest.mark.parametrize(("delivery", "charged", "lost", "_delay_ms"), CLASSES)
+def test_a_suspended_task_pays_for_failures_alone(
+    delivery: ReturnedDelivery, charged: bool, lost: bool, _delay_ms: int
+) -> None:
+    found = judged(delivery, retries=1, suspended=True)
+    assert isinstance(found, NextAttempt)
+    vanished = delivery.how == "LeaseExpired"
+    assert (found.charged, found.lost) == (charged and not vanished, lost and not vanished)
+
+
+@pytest.mark.parametrize(
+    ("delivery", "losses", "reason"),
+    [
+        pytest.param(came("LeaseExpired"), 1, None, id="the second runner"),
+        pytest.param(came("LeaseExpired"), 2, "Poison", id="the third runner"),
+        pytest.param(came("Failed", "EngineLost"), 2, "Poison", id="the third engine"),
+        pytest.param(came("Failed", "EngineLost"), 9, "Poison", id="a later one"),
+        pytest.param(came("Failed", "RunnerError"), 9, None, id="what nobody died of"),
+        pytest.param(came("Released", "RunnerStopped"), 9, None, id="given back"),
+        pytest.param(came("Failed", "EngineLost", retryable=False), 2, "EngineLost", id="not to be tried again anyway"),
+    ],
+)
+def test_the_third_loss_is_poison_whatever_the_limit(
+    delivery: ReturnedDelivery, losses: int, reason: str | None
+) -> None:
+    found = judged(delivery, losses=losses, backoff_limit=100)
+    assert (found.reason if isinstance(found, GiveUp) else None) == reason
+
+
+def test_poison_says_more_than_a_used_up_limit() -> None:
+    found = judged(LOST, losses=2, retries=2, backoff_limit=2)
+    assert isinstance(found, GiveUp)
+    assert found.reason == "Poison"
+    assert found.message == (
+        "3 attempts ended with their runner or engine; last: LeaseExpired: runner pod-a stopped renewing its lease"
+    )

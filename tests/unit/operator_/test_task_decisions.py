@@ -19,6 +19,7 @@ from operator_cases import (
     model,
     queued,
     snapshot,
+    summary,
     task,
     task_body,
 )
@@ -43,24 +44,6 @@ NOT_READY = model(condition("Ready", "False", "ChecksumMismatch", "a.gguf has an
 
 def not_ready(message: str) -> dict[str, Any]:
     return queued(reason="ModelNotReady", message=message)
-
-
-def summary(plan: TaskPlan) -> dict[str, Any]:
-    """What a row may state; the rest is checked by tests of its own."""
-    status = plan.status or {}
-    told: dict[str, Any] = {
-        key: status[key] for key in ("phase", "attempt", "retries", "reason", "outcome") if key in status
-    }
-    if plan.enqueue is not None:
-        told["enqueue"] = plan.enqueue.attempt
-        if plan.enqueue.not_before_ms is not None:
-            told["delay"] = plan.enqueue.not_before_ms - NOW_MS
-    if plan.remove:
-        told["remove"] = True
-    if status.get("attempts"):
-        record = status["attempts"][-1]
-        told["record"] = (record["number"], record["outcome"], record["reason"])
-    return told
 
 
 ROWS: list[Any] = [
@@ -243,6 +226,7 @@ ROWS: list[Any] = [
             "phase": "Queued",
             "attempt": 2,
             "retries": 1,
+            "losses": 1,
             "reason": "RetryBackoff",
             "enqueue": 2,
             "delay": 500,
@@ -281,6 +265,7 @@ ROWS: list[Any] = [
             "phase": "Failed",
             "attempt": 1,
             "retries": 0,
+            "losses": 1,
             "reason": "BackoffLimitExceeded",
             "outcome": "Failed",
             "remove": True,

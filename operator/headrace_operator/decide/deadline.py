@@ -1,0 +1,60 @@
+"""Deadlines that the operator enforces: on the first claim, and on the whole task.
+
+A runner ends its own attempt at the active deadline (`Work.deadline_ms`), with what it knows of it; the operator waits
+for that, and no longer than its grace.
+"""
+
+from typing import Final
+
+from headrace_crds.reasons import Reason
+from headrace_crds.task import LLMTask
+from headrace_operator.decide import clocks, task_status
+from headrace_operator.decide.holder import may_commit, records_at_end, start_at_end, taken_back
+from headrace_operator.decide.plans import Announcement, TaskPlan
+from headrace_operator.decide.snapshots import Place, TaskSnapshot
+
+HOLDER_GRACE_MS: Final = 10_000
+
+
+def queue_deadline_passed(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
+    end_ms = clocks.queue_end_ms(task)
+    was_claimed = s.held is not None and s.held.place in (Place.LEASED, Place.RETURNED)
+    if end_ms is None or s.now_ms < end_ms or was_claimed:
+        return None
+    limit = task.spec.queue_deadline_seconds
+    return _end(s, task, Reason.QUEUE_DEADLINE_EXCEEDED, f"no runner took it within queueDeadlineSeconds ({limit} s)")
+
+
+def active_deadline_passed(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
+    end_ms = clocks.active_end_ms(task)
+    if end_ms is None or s.now_ms < end_ms or _failed_for_good(s, task):
+        return None
+    if may_commit(s, task) and s.now_ms < end_ms + HOLDER_GRACE_MS:
+        left_ms = end_ms + HOLDER_GRACE_MS - s.now_ms
+        return TaskPlan("over; its runner is ending it", requeue_after_seconds=left_ms / 1000)
+    limit = task.spec.active_deadline_seconds
+    return _end(s, task, Reason.DEADLINE_EXCEEDED, f"not done within activeDeadlineSeconds ({limit} s)")
+
+
+def _failed_for_good(s: TaskSnapshot, task: LLMTask) -> bool:
+    """Its own reason says more than the deadline."""
+    held = s.held
+    return (
+        held is not None
+        and held.attempt == task_status.attempt_of(task)
+        and held.returned is not None
+        and held.returned.how == "Failed"
+        and not held.returned.retryable
+    )
+
+
+def _end(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) -> TaskPlan:
+    status = task_status.failed(
+        task, reason, message, now_ms=s.now_ms, attempts=records_at_end(s, task, reason, message)
+    )
+    return TaskPlan(
+        "deadline passed",
+        take_back=taken_back(s, task),
+        status={**status, **start_at_end(s, task)},
+        announcement=Announcement("Warning", reason, message),
+    )

@@ -1,0 +1,81 @@
+"""Whether a client is told to come later: the table of what is full and who may hear of it."""
+
+import pytest
+
+from headrace_bus import ModelKey, Stats
+from headrace_crds.quota import LLMQuota
+from headrace_facade.bounds import Bounds, queue_filled, quota_used_up
+from headrace_facade.errors import FacadeError, NamespaceFull, QueueFull, QuotaExceeded
+from headrace_facade.why import serving_slots
+
+BOUNDS = Bounds(model_tasks=10, namespace_tasks=4)
+MODEL = ModelKey("ns", "m")
+
+
+def stats(queued: int = 0, *, others: int = 0, mean_ms: float | None = None, **by_namespace: int) -> Stats:
+    return Stats(queued, others, others, others, None, by_namespace, mean_ms)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "found", "expected"),
+    [
+        ("ns", stats(0), None),
+        ("ns", stats(3, ns=3), None),
+        ("ns", stats(4, ns=4), NamespaceFull),
+        ("ns", stats(9, other=9), None),
+        ("ns", stats(10, other=10), QueueFull),
+        ("ns", stats(1, others=3, other=1), QueueFull),
+        # Both: what the namespace can do something about is told.
+        ("ns", stats(10, ns=4, other=6), NamespaceFull),
+        # A model of another namespace.
+        ("other", stats(10, ns=10), None),
+        ("other", stats(10, ns=9, other=1), QueueFull),
+        ("other", stats(10, other=4), NamespaceFull),
+    ],
+)
+def test_a_full_queue(namespace: str, found: Stats, expected: type[FacadeError] | None) -> None:
+    told = queue_filled(namespace, MODEL, found, BOUNDS)
+    assert (None if told is None else type(told)) is expected
+
+
+@pytest.mark.parametrize(("mean_ms", "retry_s"), [(None, "5"), (10.0, "1"), (1000.0, "1"), (1001.0, "2"), (1e12, "60")])
+def test_when_to_come_again(mean_ms: float | None, retry_s: str) -> None:
+    told = queue_filled("ns", MODEL, stats(10, mean_ms=mean_ms), BOUNDS)
+    assert told is not None
+    assert told.headers == {"Retry-After": retry_s}
+
+
+@pytest.mark.parametrize(
+    ("most", "queued", "running", "refused"),
+    [
+        (5, 3, 1, False),
+        (5, 3, 2, True),
+        (5, 9, 0, True),
+        (None, 99, 99, False),
+        (0, 0, 0, True),
+        (1, None, None, False),
+    ],
+)
+def test_a_quota(most: int | None, queued: int | None, running: int | None, refused: bool) -> None:
+    quota = LLMQuota.model_validate(
+        {"spec": {"maxQueuedTasks": most}, "status": {"queued": queued, "running": running}}
+    )
+    assert isinstance(quota_used_up("ns", quota), QuotaExceeded) is refused
+
+
+def test_a_quota_that_nobody_counted_refuses_nobody() -> None:
+    assert quota_used_up("ns", LLMQuota.model_validate({"spec": {"maxQueuedTasks": 0}})) is None
+
+
+def test_only_what_serves_and_can_be_read_counts_as_a_slot() -> None:
+    reports = {
+        "a": {"state": "Serving", "slots": 2},
+        "b": {"state": "Loading", "slots": 4},
+        "c": {"state": "Serving", "slots": "9"},
+        "d": {"state": "Serving", "slots": float("inf")},
+        "e": {"state": "Serving", "slots": True},
+        "f": {"state": "Serving", "slots": -3},
+        "g": {"state": "Serving", "slots": 10**9},
+        "h": {"state": "Serving"},
+    }
+    assert serving_slots(reports) == 2 + 64
