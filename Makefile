@@ -75,11 +75,13 @@ images: ## build the images and bring them to the cluster
 install: ## install or upgrade the chart in that cluster
 	@hack/install
 
-.PHONY: bench-latency bench-queue
+.PHONY: bench-latency bench-queue bench-tasks
 bench-latency: ## overhead of kubectl apply → Complete over the engine's own time
 	@hack/bench-latency
 bench-queue: ## jobs per second through the bus, beside SAQ and BullMQ on the same Redis
 	@hack/bench-queue $(ARGS)
+bench-tasks: ## LLMTasks per second from create to outcome, beside what the API server allows and beside empty Jobs
+	@hack/bench-tasks $(ARGS)
 
 .PHONY: clean
 clean: ## remove what tools left in the checkout; caches outside it stay
