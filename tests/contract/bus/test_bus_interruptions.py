@@ -161,7 +161,20 @@ async def test_a_worker_that_is_none_is_told_nothing(bus: Bus, model: ModelKey, 
         assert await bus.interrupt(model, "u", Interruption.CANCEL) is None
     assert await bus.remove(model, "u") is True
     assert await redis.delete(f"{prefix}inbox:".encode() + b"\xff") == 1
+    assert await redis.exists(f"{prefix}inbox:{'x' * 300}") == 0
     assert all(each.startswith(prefix) for each in await redis.keys("*"))
+
+
+async def test_a_lease_without_its_entry_is_nobodys(bus: Bus, model: ModelKey, redis: Redis, envelopes) -> None:
+    delivery = await claimed(bus, model, envelopes, uid="u")
+    await redis.hset(f"{key_prefix(model)}entry:u", "state", "Returned")
+    assert await bus.interrupt(model, "u", Interruption.CANCEL) is None
+    assert await bus.withdraw(model, "u", 1) is True
+    assert await bus.renew(model, [delivery.token], lease_ms=LEASE_MS) == [False]
+    await claimed(bus, model, envelopes, uid="v")
+    await redis.zrem(f"{key_prefix(model)}leases", "v")
+    assert await bus.interrupt(model, "v", Interruption.CANCEL) is None
+    assert await bus.withdraw(model, "v", 1) is True
 
 
 async def test_whoever_holds_what_is_removed_is_told_to_drop_it(bus: Bus, model: ModelKey, envelopes) -> None:

@@ -143,7 +143,7 @@ async def test_at_maxmemory_nothing_is_parked_and_the_lease_goes_on(model: Model
 
 
 @pytest.mark.parametrize(
-    "data", [b"\xff", b"[]", b"{", b"[" * 100_000, b'{"t":NaN}', b"x" * (PARKED_MAX_BYTES + 1), None]
+    "data", [b"\xff", b"[]", b"{", b"[" * 100_000, b'{"t":NaN}', b'{"t":"%s"}' % (b"x" * PARKED_MAX_BYTES), None]
 )
 async def test_what_a_runner_wrote_instead_is_corrupt(
     bus: Bus, model: ModelKey, redis: Redis, envelopes, data: bytes | None
@@ -184,6 +184,33 @@ async def test_service_time_is_a_mean_in_which_the_latest_count_most(
     # Who fails has served nobody.
     await bus.fail(model, (await claimed(bus, model, envelopes)).token, Failure("No", ""))
     assert await redis.hget(f"{key_prefix(model)}service", "count") == "13"
+
+
+async def test_a_service_time_of_another_type_costs_no_completion(
+    bus: Bus, model: ModelKey, redis: Redis, envelopes
+) -> None:
+    key = f"{key_prefix(model)}service"
+    await redis.set(key, "x")
+    assert (await bus.stats(model)).mean_service_ms is None
+    assert await bus.complete(model, (await claimed(bus, model, envelopes)).token, result={"text": "ok"})
+    assert await redis.hget(key, "count") == "1"
+
+
+async def test_what_lies_there_without_having_been_parked_is_nothing(
+    bus: Bus, model: ModelKey, redis: Redis, envelopes
+) -> None:
+    key = f"{key_prefix(model)}parked:u"
+    delivery = await claimed(bus, model, envelopes, uid="u")
+    await redis.set(key, '{"text":"early"}')
+    assert await bus.parked(model, "u", 1) is None
+    await bus.release(model, delivery.token, "Drain")
+    assert await bus.parked(model, "u", 1) is None
+    assert await bus.remove(model, "u") is True
+    assert await redis.exists(key) == 0
+    await redis.set(key, '{"text":"late"}')
+    assert await bus.parked(model, "u", 1) is None
+    assert await bus.remove(model, "u") is True
+    assert await redis.exists(key) == 0
 
 
 @pytest.mark.parametrize("mean", ["nan", "inf", "-1", "x", b"\xff", "9" * 400])
