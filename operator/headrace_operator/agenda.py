@@ -51,6 +51,10 @@ class Agenda(Generic[K]):
         """Keys that wait; without those being worked on."""
         return len(self._due)
 
+    def due(self, now: float) -> int:
+        """Keys that wait for a worker and not for their time, which may be a deadline a day ahead."""
+        return sum(at <= now for at in self._due.values())
+
     def add(self, key: K, now: float, after: float = 0.0) -> None:
         """Make the key due after so long; an earlier time stands."""
         if key in self._taken:

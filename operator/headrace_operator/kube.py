@@ -189,9 +189,12 @@ class Kube:
         path = resource.path(namespace, name)
         return await self._request("PUT", path, body=body, fenced=resource is not LEASES)
 
-    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
-        """That very object. Raises KubeNotFound, and KubeConflict when the name is another's."""
-        await self._request("DELETE", resource.path(namespace, name), body={"preconditions": {"uid": uid}})
+    async def delete(
+        self, resource: Resource, namespace: str, name: str, *, uid: str, resource_version: str | None = None
+    ) -> None:
+        """That very object, in that version if one is given. Raises KubeNotFound, and KubeConflict for another."""
+        preconditions = {"uid": uid, **({"resourceVersion": resource_version} if resource_version else {})}
+        await self._request("DELETE", resource.path(namespace, name), body={"preconditions": preconditions})
 
     async def read(self, path: str) -> Body:
         """Anything else, such as discovery."""

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from headrace_bus import BusError
-from headrace_operator import bindings, sweep
+from headrace_operator import bindings, retention, sweep
 from headrace_operator.context import Context, Memory
 from headrace_operator.reaper import Reaper
 from headrace_operator.reconcile import reconcile_model, reconcile_task
@@ -35,6 +35,7 @@ async def lead(ctx: Context) -> None:
         ctx.enqueue_everything()
         group.create_task(Reaper(ctx).run(), name="reaper")
         group.create_task(sweep.run(ctx), name="sweep")
+        group.create_task(retention.run(ctx), name="retention")
         group.create_task(Delivery(ctx).run(), name="webhooks")
         group.create_task(bindings.run(ctx), name="bindings")
         ctx.health.leading = True

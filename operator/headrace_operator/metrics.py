@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from headrace_operator.store import Store
 
 
-class _Waiting(Collector):
+class _Open(Collector):
     """Counted when somebody asks."""
 
     def __init__(self, store: Store) -> None:
@@ -24,6 +24,16 @@ class _Waiting(Collector):
         for (phase, reason), count in sorted(tally.items()):
             family.add_metric([phase or "New", reason or "New"], count)
         yield family
+        waiting = GaugeMetricFamily(
+            "headrace_tasks_waiting", "Unfinished tasks that do not run, by what they wait for.", labels=["reason"]
+        )
+        reasons = Tally[str]()
+        for (phase, reason), count in tally.items():
+            if phase != "Running":
+                reasons[reason or "New"] += count
+        for reason, count in sorted(reasons.items()):
+            waiting.add_metric([reason], count)
+        yield waiting
 
 
 class Metrics:
@@ -55,6 +65,12 @@ class Metrics:
             ["reason"],
             registry=self._registry,
         )
+        self.deleted = Counter(
+            "headrace_tasks_deleted",
+            "Finished tasks deleted by what made them due.",
+            ["because"],
+            registry=self._registry,
+        )
         self.redis_up = Gauge("headrace_redis_up", "1 while Redis answers.", registry=self._registry)
 
     def reconciled(self, queue: str, outcome: str, seconds: float) -> None:
@@ -62,7 +78,7 @@ class Metrics:
         self._reconciles.labels(queue, outcome).inc()
 
     def watch_store(self, store: Store) -> None:
-        self._registry.register(_Waiting(store))
+        self._registry.register(_Open(store))
 
     def watch_queues(self, tasks: Sized, models: Sized) -> None:
         self._depth.labels("tasks").set_function(lambda: len(tasks))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
+from headrace_operator.decide.retention import Caps
 from headrace_operator.decide.snapshots import RunnerSettings
 from headrace_operator.webhooks.policy import WebhookSettings
 
@@ -36,6 +37,10 @@ class Settings:
     """Namespaces whose models may serve other namespaces where their spec.sharing says so."""
     kubeconfig: str | None = None
     """File to reach the API server with; absent means the pod's service account."""
+    retention: Caps = field(default_factory=Caps)
+    """How many finished tasks are kept."""
+    retention_seconds: float = 5.0
+    """Between two looks for finished tasks that are to be deleted."""
     webhooks: WebhookSettings = field(default_factory=WebhookSettings)
     """Receivers and signing keys."""
     http_port: int = 8080
@@ -72,6 +77,11 @@ class Settings:
             watch_namespaces=_words(environment.get("HEADRACE_WATCH_NAMESPACES", "")),
             sharing_model_namespaces=_words(environment.get("HEADRACE_SHARING_MODEL_NAMESPACES", "")),
             kubeconfig=environment.get("HEADRACE_KUBECONFIG") or None,
+            retention=Caps(
+                per_namespace=int(_number(environment, "HEADRACE_RETENTION_PER_NAMESPACE", 1_000, 0, 1_000_000)),
+                per_cluster=int(_number(environment, "HEADRACE_RETENTION_PER_CLUSTER", 20_000, 0, 1_000_000)),
+            ),
+            retention_seconds=_number(environment, "HEADRACE_RETENTION_SECONDS", 5, 0.1, 3600),
             webhooks=WebhookSettings.from_environment(environment),
             http_port=int(_number(environment, "HEADRACE_HTTP_PORT", 8080, 0, 65535)),
             workers=int(_number(environment, "HEADRACE_WORKERS", 8, 1, 64)),

@@ -41,6 +41,10 @@ class TaskView:
     behind: bool
     """Finished, and edited after the generation that the status tells of."""
     deleting: bool
+    completed_ms: int = 0
+    """When it ended; 0 while it is open."""
+    ttl_seconds: int | None = None
+    """Of a finished task: how long it is kept."""
     owes: str = ""
     """The host that its webhook is still to reach; empty: none."""
 
@@ -65,6 +69,8 @@ def task_view(body: Mapping[str, Any]) -> TaskView:
         finished=finished,
         behind=finished and (status.get("observedGeneration") or 0) < (metadata.get("generation") or 0),
         deleting=metadata.get("deletionTimestamp") is not None,
+        completed_ms=milliseconds(status.get("completionTime")) or 0 if finished else 0,
+        ttl_seconds=(body.get("spec") or {}).get("ttlSecondsAfterFinished") if finished else None,
         owes=webhook.owes(body),
     )
 

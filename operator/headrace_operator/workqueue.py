@@ -47,7 +47,8 @@ class WorkQueue(Generic[K]):
         self._traced: set[tuple[K, str]] = set()
 
     def __len__(self) -> int:
-        return len(self._agenda)
+        """Keys that are due."""
+        return self._agenda.due(_now())
 
     def add(self, key: K, *, after: float = 0.0) -> None:
         """Have the key reconciled. Cheap: a key that waits already waits once."""

@@ -11,6 +11,7 @@ from headrace_operator.agenda import (
     BURST,
     FIRST_BACKOFF_SECONDS,
     MAX_PER_MINUTE,
+    STALE_TIMES,
     Agenda,
 )
 
@@ -163,3 +164,50 @@ def test_nothing_that_was_added_is_forgotten(seed: int) -> None:
             agenda.finish(found, now)
         else:
             assert agenda.next_due() is not None, f"{owed} were forgotten"
+
+
+def test_deadlines_a_day_ahead_are_no_work_that_waits() -> None:
+    agenda: Agenda[str] = Agenda()
+    agenda.add("deadline", 0.0, 86_400.0)
+    agenda.add("event", 0.0)
+    assert (len(agenda), agenda.due(0.0), agenda.due(86_400.0)) == (2, 1, 2)
+
+
+def test_a_dropped_time_is_forgotten_work_is_not() -> None:
+    agenda: Agenda[str] = Agenda()
+    agenda.add("later", 0.0, 86_400.0)
+    agenda.drop("later", 1.0)
+    assert len(agenda) == 0
+    assert agenda.take(100_000.0) is None
+    agenda.add("due", 0.0)
+    agenda.drop("due", 1.0)
+    agenda.drop("unknown", 1.0)
+    assert agenda.take(1.0) == "due"
+
+
+def test_a_time_that_a_worker_is_about_to_set_is_looked_at_once_more() -> None:
+    agenda: Agenda[str] = Agenda()
+    agenda.add("a", 0.0)
+    agenda.take(0.0)
+    agenda.drop("a", 1.0)
+    agenda.finish("a", 2.0, again_after=86_400.0)
+    assert agenda.take(2.0) == "a"
+    agenda.finish("a", 3.0)
+    assert len(agenda) == 0
+
+
+def test_a_day_of_tasks_leaves_no_times_behind() -> None:
+    agenda: Agenda[int] = Agenda()
+    for n in range(20_000):
+        now = n / 100
+        agenda.add(n, now)
+        assert agenda.take(now) == n
+        agenda.finish(n, now, again_after=86_400.0)
+        if n % 2:
+            agenda.drop(n, now)
+        else:
+            agenda.add(n, now)  # an event brings it forward, and leaves the former time in the heap
+            assert agenda.take(now) == n
+            agenda.finish(n, now)
+    assert len(agenda) == 0
+    assert len(agenda._heap) <= STALE_TIMES

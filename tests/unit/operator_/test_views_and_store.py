@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
-from operator_cases import MODEL, TASK, finished, model, queued, task_body
+from operator_cases import MODEL, TASK, finished, model, queued, suspended, task_body, waiting
 
 from headrace_operator.errors import ObjectInvalid
+from headrace_operator.metrics import Metrics
 from headrace_operator.store import Store
 from headrace_operator.views import (
     TaskView,
@@ -161,3 +162,21 @@ def test_pods_come_and_go() -> None:
 
 def test_a_key_knows_what_it_needs_when_the_object_is_gone() -> None:
     assert task_ref(task_body()) == TASK
+
+
+def test_waiting_tasks_are_counted_by_reason() -> None:
+    store, metrics = Store(), Metrics()
+    metrics.watch_store(store)
+    for n, status in enumerate((queued(), queued(reason="ModelLoading"), waiting(), suspended(), None)):
+        body = task_body(status)
+        body["metadata"]["uid"] = f"uid-{n}"
+        store.put_task(task_view(body))
+    for n, status in enumerate((queued(phase="Running", reason="Running"), finished())):
+        body = task_body(status)
+        body["metadata"]["uid"] = f"more-{n}"
+        store.put_task(task_view(body))
+    told = [line for line in metrics.exposition().decode().splitlines() if line.startswith("headrace_tasks_waiting{")]
+    assert told == [
+        f'headrace_tasks_waiting{{reason="{reason}"}} 1.0'
+        for reason in ("ModelLoading", "ModelNotFound", "New", "Queued", "Suspended")
+    ]

@@ -1,0 +1,66 @@
+"""Deletes finished tasks, at a bounded rate: finished objects would fill etcd.
+
+Which ones is decided by `decide.retention`. A deletion names uid and resourceVersion, so that what somebody edited in
+between, to keep it, is looked at again.
+"""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from headrace_operator.context import Context
+from headrace_operator.decide import retention
+from headrace_operator.decide.retention import Due
+from headrace_operator.errors import KubeConflict, KubeError, KubeNotFound
+from headrace_operator.kube import TASKS
+from headrace_operator.loops import every
+from headrace_operator.views import TaskView
+
+DELETIONS_PER_SECOND: Final = 100
+AT_ONCE: Final = 10
+PER_ROUND: Final = 1_000
+
+_log = structlog.get_logger()
+
+
+async def run(ctx: Context) -> None:
+    """Until cancelled."""
+
+    async def once() -> None:
+        await delete_due(ctx)
+
+    await every(ctx.settings.retention_seconds, "retention", once)
+
+
+async def delete_due(ctx: Context) -> None:
+    """One round. Raises BusError: without Redis there is no time to go by."""
+    now_ms = await ctx.clock.now_ms()
+    finished = (view for view in ctx.store.tasks() if view.finished and not view.deleting)
+    due = retention.due(finished, ctx.settings.retention, now_ms=now_ms)[:PER_ROUND]
+    for start in range(0, len(due), AT_ONCE):
+        pause = asyncio.create_task(asyncio.sleep(AT_ONCE / DELETIONS_PER_SECOND))
+        try:
+            answers = await asyncio.gather(*(_delete(each, ctx) for each in due[start : start + AT_ONCE]))
+            if not all(answers):
+                return
+            await pause
+        finally:
+            pause.cancel()
+
+
+async def _delete(due: Due[TaskView], ctx: Context) -> bool:
+    """False: the API server is away or refuses; the next round tries again."""
+    view = due.task
+    try:
+        await ctx.kube.delete(
+            TASKS, view.ref.namespace, view.ref.name, uid=view.ref.uid, resource_version=view.resource_version
+        )
+    except (KubeConflict, KubeNotFound):
+        return True  # its event is on the way
+    except KubeError as error:
+        _log.warning("finished task is not deleted", task=str(view.ref), reason=error.reason, error=str(error))
+        return False
+    ctx.metrics.deleted.labels(due.because.value).inc()
+    _log.info("finished task deleted", task=str(view.ref), reason=due.because.value)
+    return True
