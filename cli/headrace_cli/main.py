@@ -37,7 +37,8 @@ def run(
 ) -> None:
     """Execute tasks here, without cluster and Redis, and print each with the status it would have had.
 
-    Exit code: 0 all Complete, 1 some Failed or the engine did not serve, 2 a manifest is wrong.
+    Exit code: 0 all Complete, 1 some Failed or the engine did not serve, 2 a manifest is wrong, 130 after Ctrl-C, which
+    prints what was generated so far.
     """
     raise typer.Exit(run_command.run(filename, Weights(weights, model_dir), output.value))
 

@@ -41,6 +41,8 @@ class Progress:
 
     def tokens(self, task: str, completion_tokens: int) -> None:
         """So many tokens of a task; shown in a terminal only."""
+        if task not in self._tokens and not self._live:
+            self.line(f"{task} generates")
         self._tokens[task] = completion_tokens
         if self._live:
             running = ", ".join(f"{name} {count} tokens" for name, count in self._tokens.items())

@@ -4,7 +4,9 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
+from headrace_cli.control_c import ControlC
 from headrace_cli.local_engine import EngineFailed, local_engine
 from headrace_cli.local_task import Finished, run_task
 from headrace_cli.printing import render
@@ -20,12 +22,17 @@ from headrace_runner.validate import Validator
 Group = tuple[LLMModel, Path, list[Manifest]]
 """A model, its file here, and the tasks that name it."""
 
+_CONTROL_C_CODE: Final = 130
+
 Ended = dict[tuple[str, str, str], Finished]
 """By the manifest's key."""
 
 
 def run(names: Sequence[str], weights: Weights, output: str) -> int:
-    """Execute every task; gives the exit code: 0 all Complete, 1 some are not, 2 nothing could be executed."""
+    """Execute every task; gives the exit code: 0 all Complete, 1 some are not, 2 nothing could be executed.
+
+    130 after Ctrl-C: what had ended is printed, and what was generated of the rest.
+    """
     try:
         checked = check(read_sources(names))
         problems = checked.problems or _unresolved(checked)
@@ -39,8 +46,11 @@ def run(names: Sequence[str], weights: Weights, output: str) -> int:
         return 2
     finished: Ended = {}
     code = 0
+    control_c = ControlC()
     try:
-        asyncio.run(_run(groups, finished))
+        asyncio.run(_run(groups, finished, control_c))
+    except asyncio.CancelledError:
+        code = _CONTROL_C_CODE
     except EngineFailed as error:
         print(f"the engine does not serve: {error}", file=sys.stderr)
         code = 1
@@ -48,17 +58,23 @@ def run(names: Sequence[str], weights: Weights, output: str) -> int:
     done = [finished[task.key] for task in _tasks(checked) if task.key in finished]
     if done:
         sys.stdout.write(render(done, output))
+    if control_c.pressed:
+        return _CONTROL_C_CODE
     return code or int(any(task.outcome is not Outcome.COMPLETE for task in done))
 
 
-async def _run(groups: Sequence[Group], finished: Ended) -> None:
+async def _run(groups: Sequence[Group], finished: Ended, control_c: ControlC) -> None:
     progress = Progress()
-    async with Validator() as validator:
-        for group in groups:
-            await _run_group(group, validator, progress, finished)
+    with control_c.heard():
+        async with Validator() as validator:
+            for group in groups:
+                if not control_c.pressed:
+                    await _run_group(group, validator, progress, finished, control_c)
 
 
-async def _run_group(group: Group, validator: Validator, progress: Progress, finished: Ended) -> None:
+async def _run_group(
+    group: Group, validator: Validator, progress: Progress, finished: Ended, control_c: ControlC
+) -> None:
     model, weights, tasks = group
     name, local = model.metadata.name, model.spec.local
     if local is None:
@@ -72,7 +88,10 @@ async def _run_group(group: Group, validator: Validator, progress: Progress, fin
 
         async def one(task: Manifest) -> None:
             async with slots:
-                finished[task.key] = await run_task(task, model, engine, validator, progress)
+                if control_c.pressed:
+                    return
+                with control_c.curb() as curb:
+                    finished[task.key] = await run_task(task, model, engine, validator, progress, curb)
 
         await asyncio.gather(*(one(task) for task in tasks))
 

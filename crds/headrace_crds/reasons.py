@@ -49,6 +49,7 @@ class Reason(StrEnum):
     API_SERVER_UNAVAILABLE = "APIServerUnavailable"
     COMMIT_FORBIDDEN = "CommitForbidden"
     COMMIT_REFUSED = "CommitRefused"
+    RESULT_NOT_PARKED = "ResultNotParked"
     INVALID_WORK = "InvalidWork"
     RUNNER_ERROR = "RunnerError"
     # a webhook

@@ -38,6 +38,16 @@ class Attempt:
         return self.claimed_ms + self.elapsed_ms
 
     @property
+    def left_ms(self) -> int:
+        """What is left of the attempt's own time."""
+        return self.work.attempt_timeout_ms - self.elapsed_ms
+
+    @property
+    def deadline_left_ms(self) -> int | None:
+        """What is left of the whole task's time; None where nothing bounds it."""
+        return None if self.work.deadline_ms is None else self.work.deadline_ms - self.now_ms
+
+    @property
     def queued_ms(self) -> int:
         return max(0, self.claimed_ms - self.enqueued_ms)
 
@@ -69,4 +79,5 @@ class Attempt:
             result=verdict.result,
             usage=verdict.usage,
             timings=verdict.timings,
+            notify=self.work.notify,
         )

@@ -4,6 +4,7 @@ It must not execute anything; every delivery becomes a flight, and the flights a
 """
 
 import asyncio
+import collections
 import contextlib
 import time
 from collections.abc import Coroutine
@@ -11,13 +12,14 @@ from typing import Any, Final
 
 import structlog
 
-from headrace_bus import BusError, EnvelopeTooNew
+from headrace_bus import BusError, EnvelopeTooNew, Interrupt, LeaseToken
 from headrace_runner.flight import Abort, Deck, Flight
 from headrace_runner.logs import error_keys
 
 _LOOK_AT_LEAST_EVERY_SECONDS: Final = 5.0
 _FIRST_BACKOFF_SECONDS: Final = 0.25
 _LAST_BACKOFF_SECONDS: Final = 5.0
+_EARLY_WORDS: Final = 256
 
 _log = structlog.get_logger()
 
@@ -32,6 +34,8 @@ class Claims:
         self._stop = asyncio.Event()
         self._answered = asyncio.Event()
         self._answered.set()
+        # Words about leases whose claim has not been answered yet.
+        self._early: collections.deque[Interrupt] = collections.deque(maxlen=_EARLY_WORDS)
 
     async def run(self) -> None:
         backoff_seconds = _FIRST_BACKOFF_SECONDS
@@ -59,6 +63,7 @@ class Claims:
             for delivery in deliveries:
                 self._take_off(Flight(delivery, deck))
         finally:
+            self._early.clear()
             self._answered.set()
         if not deliveries:
             await self._unless_stopped(deck.bus.wait_for_work(deck.model, timeout_s=_LOOK_AT_LEAST_EVERY_SECONDS))
@@ -69,6 +74,19 @@ class Claims:
         task = asyncio.create_task(flight.run(), name="flight")
         self._flights[task] = flight
         task.add_done_callback(self._landed)
+        for interrupt in self._early:
+            if _lease(interrupt) == flight.token:
+                flight.interrupt(interrupt.word)
+
+    def interrupt(self, interrupt: Interrupt) -> None:
+        """Pass the operator's word on to who holds that lease; a word about another one came late."""
+        for flight in self._flights.values():
+            if flight.token == _lease(interrupt):
+                _log.info("attempt interrupted", **flight.keys, word=interrupt.word.value)
+                flight.interrupt(interrupt.word)
+                return
+        if not self._answered.is_set():
+            self._early.append(interrupt)
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         del self._flights[task]
@@ -115,3 +133,7 @@ class Claims:
             for task in (working, stopped):
                 task.cancel()
             await asyncio.gather(working, stopped, return_exceptions=True)
+
+
+def _lease(interrupt: Interrupt) -> LeaseToken:
+    return LeaseToken(interrupt.uid, interrupt.attempt, interrupt.nonce)

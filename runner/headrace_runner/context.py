@@ -13,6 +13,7 @@ from headrace_runner.commit import Committer
 from headrace_runner.engine_link import EngineFiles, EngineLink
 from headrace_runner.flight import Deck
 from headrace_runner.health import HealthServer
+from headrace_runner.inbox import listen
 from headrace_runner.kube import KubeTaskStatus, KubeUnconfigured
 from headrace_runner.lease import LeaseKeeper
 from headrace_runner.logs import error_keys
@@ -77,7 +78,14 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
         )
         claims = Claims(deck, lease_ms=settings.lease_ms)
         _log.info("runner started", model=str(settings.model), slots=slots.sequences)
-        async with _running(engine.keep(), reporter.run(), claims.run(), until_rotated(settings.redis_url)) as broken:
+        parts = (
+            engine.keep(),
+            reporter.run(),
+            claims.run(),
+            listen(bus, settings.model, settings.pod, claims.interrupt),
+            until_rotated(settings.redis_url),
+        )
+        async with _running(*parts) as broken:
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait({stopped, *broken}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()

@@ -4,26 +4,20 @@ It generates, judges and says how the attempt ended. Who is told is the sink's a
 terminal in ``headrace run``.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 from headrace_crds.reasons import Reason
 from headrace_crds.task import Timings
 from headrace_crds.work import Work
 from headrace_runner.attempt import Attempt
+from headrace_runner.curb import Curb
+from headrace_runner.cut import Cut, Halt
 from headrace_runner.engine.client import EngineError
 from headrace_runner.engine.frames import ProtocolError
 from headrace_runner.engine.protocol import Generate, GenerationResult, Message, Parameters
+from headrace_runner.generating import Engine, generate
 from headrace_runner.validate import Finding, ValidationUnavailable, Validator
-from headrace_runner.verdict import Setback, Verdict, failed, of_error, of_generation
-
-
-class Engine(Protocol):
-    """What generates: an EngineClient."""
-
-    async def generate(
-        self, request: Generate, *, on_progress: Callable[[int], None] | None = None
-    ) -> GenerationResult: ...
+from headrace_runner.verdict import GivenBack, Setback, Verdict, failed, of_cut, of_error, of_generation
 
 
 class Sink(Protocol):
@@ -41,35 +35,50 @@ class Sink(Protocol):
     async def give_back(self, setback: Setback) -> None:
         """The attempt ended without an outcome."""
 
+    async def release(self, reason: str) -> None:
+        """The attempt is handed back unfinished; nobody is charged."""
 
-async def execute(attempt: Attempt, engine: Engine, validator: Validator, sink: Sink) -> None:
-    """Run one attempt to its end. Cancelling it aborts the generation and tells the sink nothing."""
-    ending = await _ending(attempt, engine, validator, sink)
+
+async def execute(attempt: Attempt, engine: Engine, validator: Validator, sink: Sink, curb: Curb) -> None:
+    """Run one attempt to its end. Cancelling it aborts the generation and tells the sink nothing.
+
+    ``curb`` ends it early as long as the text is not generated; what is judged or committed already is not stopped.
+    """
+    ending = await _ending(attempt, engine, validator, sink, curb)
     sink.generated()
     match ending:
         case Verdict():
             await sink.conclude(ending)
         case Setback():
             await sink.give_back(ending)
+        case GivenBack():
+            await sink.release(ending.reason)
 
 
-async def _ending(attempt: Attempt, engine: Engine, validator: Validator, sink: Sink) -> Verdict | Setback:
+async def _ending(
+    attempt: Attempt, engine: Engine, validator: Validator, sink: Sink, curb: Curb
+) -> Verdict | Setback | GivenBack:
     work = attempt.work
     if work.json_schema is not None:
         # Before the engine is asked: a schema that cannot be judged by would cost a whole generation.
         try:
-            schema = await validator.check_schema(work.json_schema)
+            schema = await curb.unless_halted(attempt, validator.check_schema(work.json_schema))
         except ValidationUnavailable as error:
             return Setback(Reason.RUNNER_ERROR, str(error))
+        if isinstance(schema, Halt):
+            return of_cut(Cut(schema), work, None)
         if schema.finding is not Finding.VALID:
             return failed(schema.finding.reason, schema.message)
     asked_ms = attempt.elapsed_ms
     try:
-        generation = await engine.generate(_request(attempt), on_progress=sink.progress)
+        generation = await generate(attempt, engine, _request(attempt), curb, sink.progress)
     except EngineError as error:
         return of_error(error)
     except ProtocolError as error:
         return failed(Reason.INPUT_TOO_LARGE, f"the request cannot be sent to the engine: {error}")
+    if isinstance(generation, Cut):
+        partial = generation.partial
+        return of_cut(generation, work, None if partial is None else _timings(attempt, asked_ms, partial))
     timings = _timings(attempt, asked_ms, generation)
     judgement = None
     if work.json_schema is not None and generation.finish_reason == "Stop":

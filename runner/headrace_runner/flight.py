@@ -14,11 +14,14 @@ from typing import Any, Final
 import structlog
 from pydantic import ValidationError
 
-from headrace_bus import Bus, Delivery, Failure, ModelKey, WorkClass
+from headrace_bus import Bus, Delivery, Failure, Interruption, LeaseToken, ModelKey, WorkClass
 from headrace_crds.reasons import Reason
 from headrace_crds.work import Work
 from headrace_runner.attempt import Attempt
+from headrace_runner.bus_entry import BusEntry
 from headrace_runner.commit import Committer, announce_running
+from headrace_runner.curb import Curb
+from headrace_runner.cut import Halt
 from headrace_runner.engine.client import EngineLost
 from headrace_runner.engine_link import EngineLink
 from headrace_runner.execute import execute
@@ -26,7 +29,7 @@ from headrace_runner.kube import TaskStatus
 from headrace_runner.lease import LeaseKeeper
 from headrace_runner.logs import error_keys
 from headrace_runner.metrics import Metrics
-from headrace_runner.pod_sink import BusEntry, PodSink
+from headrace_runner.pod_sink import PodSink
 from headrace_runner.slots import Slots
 from headrace_runner.validate import Validator
 from headrace_runner.verdict import Setback
@@ -37,9 +40,11 @@ _log = structlog.get_logger()
 
 
 class Abort(Enum):
-    """Why an execution is ended from outside."""
+    """Why an execution is ended from outside, with nothing to show for it."""
 
     LEASE_LOST = auto()
+    DROPPED = auto()
+    """The operator said that the entry is gone."""
     STOPPING = auto()
 
 
@@ -77,7 +82,17 @@ class Flight:
         self._stopping = False
         self._abort: Abort | None = None
         self._aborted = asyncio.Event()
+        self._curb = Curb()
         deck.slots.take()
+
+    @property
+    def token(self) -> LeaseToken:
+        return self._delivery.token
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """Keys of its log lines."""
+        return self._entry.keys
 
     @property
     def committing(self) -> bool:
@@ -85,9 +100,19 @@ class Flight:
 
     def abort(self, why: Abort) -> None:
         """End the execution. A commit goes on without its lease: the test of the attempt fences it."""
-        if self._abort is None and not (why is Abort.LEASE_LOST and self.committing):
+        if self._abort is None and not (why is not Abort.STOPPING and self.committing):
             self._abort = why
             self._aborted.set()
+
+    def interrupt(self, word: Interruption) -> None:
+        """Do what the operator says, unless the text is generated: who commits first wins."""
+        match word:
+            case Interruption.CANCEL:
+                self._curb.ask(Halt.CANCEL)
+            case Interruption.SUSPEND:
+                self._curb.ask(Halt.SUSPEND)
+            case Interruption.DROP:
+                self.abort(Abort.DROPPED)
 
     def prepare_to_stop(self) -> None:
         """From here on a failing engine charges nobody."""
@@ -136,7 +161,7 @@ class Flight:
             return
         announcement = asyncio.create_task(self._announce(attempt, sink), name="announcement")
         try:
-            await execute(attempt, engine, self._deck.validator, sink)
+            await execute(attempt, engine, self._deck.validator, sink, self._curb)
         finally:
             await _cancel(announcement)
 
@@ -152,10 +177,13 @@ class Flight:
             _log.error("running not written", **self._entry.keys, **error_keys(error))
 
     async def _end(self, sink: PodSink) -> None:
-        if self._abort is Abort.LEASE_LOST:
-            sink.lost()
-        else:
-            await sink.release(Reason.RUNNER_STOPPED)
+        match self._abort:
+            case Abort.LEASE_LOST:
+                sink.lost()
+            case Abort.DROPPED:
+                sink.dropped()
+            case _:
+                await sink.release(Reason.RUNNER_STOPPED)
 
     def _attempt(self) -> Attempt | None:
         """None where the payload is no work for an object: a Call never reaches the commit."""

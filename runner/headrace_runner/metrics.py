@@ -10,7 +10,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.tasks = Counter(
             "headrace_runner_tasks",
-            "Attempts that ended here, by outcome (Complete, Failed, Setback, Released, Lost, Dropped) and reason.",
+            "Attempts that ended here, by outcome (also Parked, Setback, Released, Lost, Dropped) and reason.",
             ["outcome", "reason"],
             registry=self.registry,
         )

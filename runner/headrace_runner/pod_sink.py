@@ -9,69 +9,49 @@
 | commit forbidden for two minutes         | –               | release  |
 | the task is another runner's             | –               | release  |
 | commit refused all along                 | –               | fail     |
-| setback                                  | –               | fail     |
+| result above 32 KiB                      | –               | park     |
+| the bus takes none for ten minutes       | –               | release  |
+| setback, AttemptTimeout among them       | –               | fail     |
+| task suspended                           | –               | release  |
 | runner stops                             | –               | release  |
-| lease lost                               | –               | –        |
+| lease lost, or the entry dropped         | –               | –        |
+
+Cancelled and DeadlineExceeded are outcomes like others. A lease that is lost or dropped while an outcome is on its way
+ends nothing: the test of the attempt fences the commit, the lease's nonce the parking.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
-from headrace_bus import Bus, BusError, Failure, LeaseToken, ModelKey
+from headrace_bus import Failure
 from headrace_crds.reasons import Reason
 from headrace_crds.task import INLINE_RESULT_LIMIT_BYTES
 from headrace_runner.attempt import Attempt
+from headrace_runner.bus_entry import BusEntry
 from headrace_runner.commit import Commit, Committer, Ending
 from headrace_runner.metrics import Metrics
+from headrace_runner.parking import Parker, Parking
 from headrace_runner.slots import Slots
-from headrace_runner.verdict import Setback, Verdict
-
-_BUS_TRIES: Final = 5
+from headrace_runner.verdict import Setback, Verdict, too_large_to_park
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class BusEntry:
-    """A delivery's entry, and the three words that end it. They insist: the bus may be away for a while."""
-
-    bus: Bus
-    model: ModelKey
-    token: LeaseToken
-    keys: dict[str, Any]
-    """Keys of its log lines."""
-
-    async def complete(self, result: dict[str, Any] | None) -> None:
-        await self._insist(lambda: self.bus.complete(self.model, self.token, result=result))
-
-    async def fail(self, failure: Failure) -> None:
-        await self._insist(lambda: self.bus.fail(self.model, self.token, failure))
-
-    async def release(self, reason: str) -> None:
-        _log.info("attempt released", **self.keys, reason=str(reason))
-        await self._insist(lambda: self.bus.release(self.model, self.token, str(reason)))
-
-    async def _insist(self, call: Callable[[], Awaitable[bool]]) -> None:
-        """What cannot be told runs out with the lease, and the operator looks at the object then."""
-        for number in range(_BUS_TRIES):
-            try:
-                if not await call():
-                    _log.info("entry was not ours any more", **self.keys)
-                return
-            except BusError as error:
-                _log.warning("bus not told", **self.keys, reason=error.reason)
-                await asyncio.sleep(0.2 * 2**number)
 
 
 class PodSink:
     """The sink of one execution. ``committing`` is True from the end of the generation on."""
 
-    def __init__(self, attempt: Attempt, entry: BusEntry, committer: Committer, slots: Slots, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        attempt: Attempt,
+        entry: BusEntry,
+        committer: Committer,
+        slots: Slots,
+        metrics: Metrics,
+        parker: Parker | None = None,
+    ) -> None:
         self.committing = False
         self.stopping = False
         self._attempt = attempt
@@ -79,6 +59,7 @@ class PodSink:
         self._committer = committer
         self._slots = slots
         self._metrics = metrics
+        self._parker = Parker() if parker is None else parker
         self._generated = asyncio.Event()
 
     def progress(self, completion_tokens: int) -> None:
@@ -93,6 +74,12 @@ class PodSink:
         await self._generated.wait()
 
     async def conclude(self, verdict: Verdict) -> None:
+        if verdict.large is not None:
+            parking = await self._parker.park(self._entry, self._attempt, verdict)
+            if parking is not Parking.TOO_LARGE:
+                await self._parked(parking, verdict)
+                return
+            verdict = too_large_to_park(verdict)
         begun = time.monotonic()
         commit = await self._committer.commit(self._attempt, verdict)
         if commit.ending is Ending.COMMITTED:
@@ -119,6 +106,22 @@ class PodSink:
         self._metrics.leases_lost.inc()
         self._metrics.tasks.labels("Lost", Reason.LEASE_EXPIRED).inc()
         _log.warning("lease lost", **self._entry.keys)
+
+    def dropped(self) -> None:
+        """The entry is gone, by the operator's word: nobody waits for an answer."""
+        self._metrics.tasks.labels("Dropped", "Interrupted").inc()
+        _log.info("attempt dropped", **self._entry.keys)
+
+    async def _parked(self, parking: Parking, verdict: Verdict) -> None:
+        match parking:
+            case Parking.PARKED:
+                self._metrics.tasks.labels("Parked", verdict.reason).inc()
+                _log.info("result parked", **self._entry.keys, claim_to_park_millis=self._attempt.elapsed_ms)
+            case Parking.NO_ROOM:
+                await self.release(Reason.RESULT_NOT_PARKED)
+            case _:
+                self._metrics.tasks.labels("Dropped", parking.value).inc()
+                _log.warning("result not parked", **self._entry.keys, ending=parking.value)
 
     async def _tell(self, commit: Commit) -> None:
         match commit.ending:

@@ -1,4 +1,4 @@
-"""How an attempt ends: with an outcome (`Verdict`) or without one (`Setback`). Pure.
+"""How an attempt ends: with an outcome (`Verdict`) or without one (`Setback`, `GivenBack`). Pure.
 
 | the engine said                         | ends in                                       |
 |-----------------------------------------|-----------------------------------------------|
@@ -6,29 +6,48 @@
 | done, schema, cut off by maxTokens      | Failed/OutputTruncated                        |
 | done, schema, the document is valid     | Complete                                      |
 | done, schema, the document is not valid | Failed/InvalidOutput                          |
-| done, above 32 KiB                      | Failed/ResultTooLarge, without the result     |
+| done, above 900 KiB                     | Failed/ResultTooLarge, without the result     |
+| aborted: the task is cancelled          | Cancelled, with the text so far if any        |
+| aborted: the task's deadline is over    | Failed/DeadlineExceeded                       |
+| aborted: the attempt's time is over     | setback AttemptTimeout                        |
+| aborted: the task is suspended          | given back, Suspended                         |
 | refused, trying again cannot help       | Failed with the engine's reason and message   |
 | refused, trying again may help          | setback with the engine's reason              |
 | nothing: it is gone                     | setback EngineLost                            |
 """
 
 from dataclasses import dataclass
-from typing import Final
 
-from headrace_crds.outcome import text_result
+from headrace_crds.outcome import text_digest, text_result
 from headrace_crds.reasons import Reason
-from headrace_crds.task import INLINE_RESULT_LIMIT_BYTES, Enforcement, Outcome, Result, Timings, Usage
+from headrace_crds.result import (
+    INLINE_RESULT_LIMIT_BYTES,
+    LARGE_RESULT_LIMIT_BYTES,
+    Enforcement,
+    Result,
+    Timings,
+    Usage,
+)
+from headrace_crds.task import Outcome
 from headrace_crds.work import Work
+from headrace_runner.cut import Cut, Halt
 from headrace_runner.engine.client import EngineError, EngineRefused
-from headrace_runner.engine.protocol import GenerationResult
+from headrace_runner.engine.protocol import FinishReason, GenerationResult
 from headrace_runner.validate import Finding, Judgement
 
-_ABORTED: Final = "Aborted"
+
+@dataclass(frozen=True)
+class LargeText:
+    """A text that no object holds: more than 32 KiB, at most 900 KiB in UTF-8."""
+
+    text: str
+    finish_reason: FinishReason
+    enforcement: Enforcement | None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """An outcome that this attempt may commit."""
+    """An outcome that this attempt may commit. It has a ``result``, or a ``large`` one, or none."""
 
     outcome: Outcome
     reason: str
@@ -36,10 +55,7 @@ class Verdict:
     result: Result | None = None
     usage: Usage | None = None
     timings: Timings | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        return 0 if self.result is None else self.result.size_bytes
+    large: LargeText | None = None
 
 
 @dataclass(frozen=True)
@@ -51,17 +67,20 @@ class Setback:
     retryable: bool = True
 
 
+@dataclass(frozen=True)
+class GivenBack:
+    """The attempt ended unfinished, and for no fault: nobody is charged."""
+
+    reason: str
+
+
 def failed(reason: str, message: str, *, usage: Usage | None = None, timings: Timings | None = None) -> Verdict:
     return Verdict(Outcome.FAILED, reason, message, usage=usage, timings=timings)
 
 
 def of_generation(generation: GenerationResult, work: Work, judgement: Judgement | None, timings: Timings) -> Verdict:
     """The outcome of a generation; ``judgement`` is None where there was nothing to judge."""
-    usage = Usage(
-        prompt_tokens=generation.usage.prompt_tokens,
-        cached_tokens=generation.usage.cached_tokens,
-        completion_tokens=generation.usage.completion_tokens,
-    )
+    usage = _usage(generation)
     if work.json_schema is not None and generation.finish_reason == "Length":
         return failed(Reason.OUTPUT_TRUNCATED, _truncated(work, usage), usage=usage, timings=timings)
     if judgement is not None and judgement.finding is not Finding.VALID:
@@ -69,30 +88,96 @@ def of_generation(generation: GenerationResult, work: Work, judgement: Judgement
     enforcement = None
     if work.json_schema is not None:
         enforcement = Enforcement.GRAMMAR if generation.enforcement == "Grammar" else Enforcement.VALIDATED_ONLY
-    result = text_result(generation.text, generation.finish_reason, enforcement)
-    if result.size_bytes > INLINE_RESULT_LIMIT_BYTES:
+    text, finish_reason = generation.text, generation.finish_reason
+    size_bytes, _ = text_digest(text)
+    if size_bytes > LARGE_RESULT_LIMIT_BYTES:
+        return failed(Reason.RESULT_TOO_LARGE, _too_large(size_bytes), usage=usage, timings=timings)
+    result = large = None
+    if size_bytes > INLINE_RESULT_LIMIT_BYTES:
+        large = LargeText(text, finish_reason, enforcement)
+    else:
+        result = text_result(text, finish_reason, enforcement)
+    return Verdict(Outcome.COMPLETE, Reason.SUCCEEDED, "", result, usage, timings, large)
+
+
+def of_cut(cut: Cut, work: Work, timings: Timings | None) -> Verdict | Setback | GivenBack:
+    """What an early end means; ``timings`` are the partial's, None where there is none."""
+    tokens = cut.completion_tokens
+    match cut.why:
+        case Halt.SUSPEND:
+            return GivenBack(Reason.SUSPENDED)
+        case Halt.ATTEMPT_TIMEOUT:
+            seconds = work.attempt_timeout_ms // 1000
+            message = (
+                f"spec.attemptTimeoutSeconds ({seconds}) was over after {tokens} generated tokens: "
+                "raise it or lower spec.parameters.maxTokens"
+            )
+            return Setback(Reason.ATTEMPT_TIMEOUT, message)
+    usage = None if cut.partial is None or not tokens else _usage(cut.partial)
+    timings = None if usage is None else timings
+    if cut.why is Halt.DEADLINE:
         message = (
-            f"the result has {result.size_bytes} bytes, an object holds {INLINE_RESULT_LIMIT_BYTES}: "
-            "lower spec.parameters.maxTokens or ask for less"
+            f"spec.activeDeadlineSeconds were over after {tokens} generated tokens: "
+            "raise it or lower spec.parameters.maxTokens"
         )
-        return failed(Reason.RESULT_TOO_LARGE, message, usage=usage, timings=timings)
-    return Verdict(Outcome.COMPLETE, Reason.SUCCEEDED, "", result, usage, timings)
+        return failed(Reason.DEADLINE_EXCEEDED, message, usage=usage, timings=timings)
+    message = f"cancelled after {tokens} generated tokens"
+    return _cancelled(message, "" if cut.partial is None else cut.partial.text, usage, timings)
+
+
+def _cancelled(message: str, text: str, usage: Usage | None, timings: Timings | None) -> Verdict:
+    size_bytes, _ = text_digest(text)
+    result = large = None
+    if size_bytes > LARGE_RESULT_LIMIT_BYTES:
+        message = f"{message}; the text so far was not kept: {_too_large(size_bytes)}"
+    elif size_bytes > INLINE_RESULT_LIMIT_BYTES:
+        large = LargeText(text, "Cancelled", None)
+    elif size_bytes:
+        # Plain text, whatever it was to become: nothing judges half a document.
+        result = text_result(text, "Cancelled", None, partial=True)
+    return Verdict(Outcome.CANCELLED, Reason.CANCELLED, message, result, usage, timings, large)
 
 
 def of_error(error: EngineError) -> Verdict | Setback:
     """What an engine's error means for the attempt."""
     if not isinstance(error, EngineRefused):
         return Setback(Reason.ENGINE_LOST, "the engine ended before it answered")
-    # Aborted is only ever asked for by this runner, which then does not wait for the answer.
-    if error.retryable or error.reason == _ABORTED:
+    if error.retryable:
         return Setback(error.reason, error.message)
     return failed(error.reason, error.message)
 
 
 def too_large_for_object(verdict: Verdict) -> Verdict:
     """The outcome that still fits when the API server refuses the object's size."""
+    if verdict.outcome is Outcome.CANCELLED:
+        message = f"{verdict.message}; the text so far does not fit into the object"
+        return Verdict(verdict.outcome, verdict.reason, message, usage=verdict.usage, timings=verdict.timings)
     message = "the object would be larger than the API server stores: shorten spec or lower spec.parameters.maxTokens"
     return failed(Reason.RESULT_TOO_LARGE, message, usage=verdict.usage, timings=verdict.timings)
+
+
+def too_large_to_park(verdict: Verdict) -> Verdict:
+    """The outcome where the bus takes no text of that size."""
+    size_bytes = 0 if verdict.large is None else text_digest(verdict.large.text)[0]
+    if verdict.outcome is Outcome.CANCELLED:
+        message = f"{verdict.message}; the text so far was not kept: {_too_large(size_bytes)}"
+        return Verdict(verdict.outcome, verdict.reason, message, usage=verdict.usage, timings=verdict.timings)
+    return failed(Reason.RESULT_TOO_LARGE, _too_large(size_bytes), usage=verdict.usage, timings=verdict.timings)
+
+
+def _usage(generation: GenerationResult) -> Usage:
+    return Usage(
+        prompt_tokens=generation.usage.prompt_tokens,
+        cached_tokens=generation.usage.cached_tokens,
+        completion_tokens=generation.usage.completion_tokens,
+    )
+
+
+def _too_large(size_bytes: int) -> str:
+    return (
+        f"the result has {size_bytes} bytes, at most {LARGE_RESULT_LIMIT_BYTES} are kept: "
+        "lower spec.parameters.maxTokens or ask for less"
+    )
 
 
 def _truncated(work: Work, usage: Usage) -> str:

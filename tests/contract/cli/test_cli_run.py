@@ -150,6 +150,50 @@ def test_control_c_leaves_no_engine_behind(weights: Path) -> None:
     assert not Path(f"/proc/{engine}").exists()
 
 
+def test_control_c_prints_what_was_generated_so_far(weights: Path) -> None:
+    endless = json.dumps({"type": "string", "minLength": 1_000_000})
+    one = task("endless", output={"jsonSchema": endless}, parameters={"maxTokens": 480, "temperature": "0"})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headrace_cli", "run", "--weights", str(weights), "-o", "json", "-f", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.write(MODEL + yaml.safe_dump_all([one, {**one, "metadata": {"name": "next"}}]))
+    process.stdin.close()
+    for line in process.stderr:
+        if "generates" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    printed, rest = process.stdout.read(), process.stderr.read()
+    assert process.wait(30) == 130, rest
+    process.stdout.close()
+    process.stderr.close()
+    assert "Traceback" not in rest
+    # The one that waited for its turn has no status: it never began.
+    document = json.loads(printed)
+    assert document["metadata"]["name"] == "endless"
+    status = document["status"]
+    assert (status["outcome"], status["reason"]) == ("Cancelled", "Cancelled")
+    assert (status["result"]["partial"], status["result"]["finishReason"]) == (True, "Cancelled")
+    assert status["result"]["text"].startswith('"')
+
+
+def test_an_attempt_that_takes_too_long_is_ended(weights: Path) -> None:
+    endless = json.dumps({"type": "string", "minLength": 1_000_000})
+    slow = task("slow", output={"jsonSchema": endless}, attemptTimeoutSeconds=1)
+    slow["spec"]["parameters"] = {"maxTokens": 480, "temperature": "0"}
+    done = headrace("run", "--weights", weights, "-o", "json", documents=[slow])
+    assert done.returncode == 1, done.stderr
+    status = json.loads(done.stdout)["status"]
+    assert (status["outcome"], status["reason"]) == ("Failed", "AttemptTimeout")
+    assert "attemptTimeoutSeconds (1)" in status["message"]
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_validate_and_the_api_server_agree(kubectl: Any, case: Case) -> None:
     manifest = json.dumps(case.manifest())

@@ -7,17 +7,11 @@ import resource
 import signal
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from headrace_crds.work import Work
-from headrace_runner.attempt import Attempt
-from headrace_runner.engine.protocol import Generate, GenerationResult
-from headrace_runner.execute import execute
-from headrace_runner.validate import WALL_SECONDS, Finding, Judgement, ValidationUnavailable, Validator
-from headrace_runner.verdict import Setback, Verdict
+from headrace_runner.validate import WALL_SECONDS, Finding, ValidationUnavailable, Validator
 
 MIB = 1024 * 1024
 
@@ -137,38 +131,6 @@ async def test_a_helper_that_gets_no_time_is_no_verdict() -> None:
             await validator.validate(PERSON, '{"age": 3}')
         validator.wall_seconds = WALL_SECONDS
         assert (await validator.validate(PERSON, '{"age": 3}')).finding is Finding.VALID
-
-
-class Helpless(Validator):
-    """Its helpers break with every question."""
-
-    async def check_schema(self, schema: str) -> Judgement:
-        raise ValidationUnavailable("a validation helper broke")
-
-
-async def test_an_attempt_that_cannot_be_judged_is_a_setback(attempt: Attempt, work: Work) -> None:
-    ended: list[Verdict | Setback] = []
-
-    class Endings:
-        def progress(self, completion_tokens: int) -> None: ...
-
-        def generated(self) -> None: ...
-
-        async def conclude(self, verdict: Verdict) -> None:
-            ended.append(verdict)
-
-        async def give_back(self, setback: Setback) -> None:
-            ended.append(setback)
-
-    class NoEngine:
-        async def generate(self, request: Generate, *, on_progress: object = None) -> GenerationResult:
-            raise AssertionError("the schema comes first")
-
-    shaped = replace(attempt, work=work.model_copy(update={"json_schema": PERSON}))
-    await execute(shaped, NoEngine(), Helpless(), Endings())
-    (setback,) = ended
-    assert isinstance(setback, Setback)
-    assert (setback.reason, setback.retryable) == ("RunnerError", True)
 
 
 async def test_a_cancelled_question_leaves_no_process_behind(validator: Validator) -> None:

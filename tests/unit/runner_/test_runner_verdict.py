@@ -1,23 +1,36 @@
 """How attempts end: the table of ``verdict``."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
 
-from headrace_crds.task import INLINE_RESULT_LIMIT_BYTES, Outcome, Timings
+from headrace_crds.result import INLINE_RESULT_LIMIT_BYTES, LARGE_RESULT_LIMIT_BYTES
+from headrace_crds.task import Outcome, Timings
 from headrace_crds.work import Work
+from headrace_runner.cut import Cut, Halt
 from headrace_runner.engine.client import EngineLost, EngineRefused
-from headrace_runner.engine.protocol import GenerationResult
+from headrace_runner.engine.protocol import FinishReason, GenerationResult
 from headrace_runner.engine.protocol import Timings as EngineTimings
 from headrace_runner.engine.protocol import Usage as EngineUsage
 from headrace_runner.validate import Finding, Judgement
-from headrace_runner.verdict import Setback, Verdict, of_error, of_generation
+from headrace_runner.verdict import (
+    GivenBack,
+    LargeText,
+    Setback,
+    Verdict,
+    of_cut,
+    of_error,
+    of_generation,
+    too_large_for_object,
+    too_large_to_park,
+)
 
 TIMINGS = Timings(queued_millis=0, first_token_millis=1, generation_millis=2)
 
 
 def generation(
-    text: str = "{}", finish: Literal["Stop", "Length"] = "Stop", tokens: int = 7, *, grammar: bool = False
+    text: str = "{}", finish: FinishReason = "Stop", tokens: int = 7, *, grammar: bool = False
 ) -> GenerationResult:
     return GenerationResult(
         id="1",
@@ -69,15 +82,98 @@ def test_a_cut_off_document_names_the_bound_that_cut_it(shaped: Work, tokens: in
     assert verdict.result is None
 
 
-@pytest.mark.parametrize(("extra", "outcome"), [(0, Outcome.COMPLETE), (1, Outcome.FAILED)])
-def test_a_result_fits_an_object_or_is_left_out(work: Work, extra: int, outcome: Outcome) -> None:
+@pytest.mark.parametrize(
+    ("size_bytes", "place"),
+    [
+        (INLINE_RESULT_LIMIT_BYTES, "object"),
+        (INLINE_RESULT_LIMIT_BYTES + 1, "parked"),
+        (LARGE_RESULT_LIMIT_BYTES, "parked"),
+        (LARGE_RESULT_LIMIT_BYTES + 1, "nowhere"),
+    ],
+)
+def test_a_result_fits_the_object_or_is_parked_or_left_out(work: Work, size_bytes: int, place: str) -> None:
     # Bytes count, not characters.
-    text = "ü" * (INLINE_RESULT_LIMIT_BYTES // 2) + "x" * extra
+    text = "ü" * (size_bytes // 2) + "x" * (size_bytes % 2)
     verdict = of_generation(generation(text), work, None, TIMINGS)
-    assert verdict.outcome is outcome
-    assert (verdict.result is None) is (outcome is Outcome.FAILED)
-    if outcome is Outcome.FAILED:
-        assert verdict.reason == "ResultTooLarge"
+    assert (verdict.result is not None) == (place == "object")
+    assert (verdict.large == LargeText(text, "Stop", None)) == (place == "parked")
+    if place == "nowhere":
+        assert (verdict.outcome, verdict.reason) == (Outcome.FAILED, "ResultTooLarge")
+        assert str(size_bytes) in verdict.message
+    else:
+        assert verdict.outcome is Outcome.COMPLETE
+
+
+def cut(why: Halt, text: str | None = None, tokens: int = 7, *, grammar: bool = False) -> Cut:
+    partial = None if text is None else generation(text, "Cancelled", tokens, grammar=grammar)
+    return Cut(why, partial, seen_tokens=tokens)
+
+
+def test_a_cancelled_task_keeps_what_was_generated_as_plain_text(shaped: Work) -> None:
+    verdict = of_cut(cut(Halt.CANCEL, '{"a": 1', grammar=True), shaped, TIMINGS)
+    assert isinstance(verdict, Verdict)
+    assert (verdict.outcome, verdict.reason) == (Outcome.CANCELLED, "Cancelled")
+    assert verdict.result is not None
+    assert (verdict.result.text, verdict.result.partial, verdict.result.finish_reason) == ('{"a": 1', True, "Cancelled")
+    assert verdict.result.enforcement is None
+    assert verdict.usage is not None
+    assert verdict.usage.completion_tokens == 7
+    assert verdict.timings == TIMINGS
+
+
+@pytest.mark.parametrize("ended", [cut(Halt.CANCEL), cut(Halt.CANCEL, "", 0)])
+def test_a_cancelled_task_without_text_has_no_result(work: Work, ended: Cut) -> None:
+    verdict = of_cut(ended, work, TIMINGS)
+    assert isinstance(verdict, Verdict)
+    assert verdict.outcome is Outcome.CANCELLED
+    assert (verdict.result, verdict.large, verdict.usage, verdict.timings) == (None, None, None, None)
+
+
+@pytest.mark.parametrize(("extra", "kept"), [(0, True), (1, False)])
+def test_a_long_text_of_a_cancelled_task_is_parked_or_left_out(work: Work, extra: int, kept: bool) -> None:
+    text = "x" * (LARGE_RESULT_LIMIT_BYTES + extra)
+    verdict = of_cut(cut(Halt.CANCEL, text), work, TIMINGS)
+    assert isinstance(verdict, Verdict)
+    assert (verdict.outcome, verdict.result) == (Outcome.CANCELLED, None)
+    assert (verdict.large == LargeText(text, "Cancelled", None)) is kept
+    assert ("not kept" in verdict.message) is not kept
+
+
+def test_a_deadline_fails_the_task(work: Work) -> None:
+    verdict = of_cut(cut(Halt.DEADLINE, "so far"), work, TIMINGS)
+    assert isinstance(verdict, Verdict)
+    assert (verdict.outcome, verdict.reason) == (Outcome.FAILED, "DeadlineExceeded")
+    assert "activeDeadlineSeconds" in verdict.message
+    assert verdict.result is None
+    assert verdict.usage is not None
+
+
+@pytest.mark.parametrize("text", ["so far", None])
+def test_an_attempts_time_out_is_a_setback_that_names_field_and_tokens(work: Work, text: str | None) -> None:
+    setback = of_cut(cut(Halt.ATTEMPT_TIMEOUT, text), work, TIMINGS)
+    assert isinstance(setback, Setback)
+    assert (setback.reason, setback.retryable) == ("AttemptTimeout", True)
+    assert "spec.attemptTimeoutSeconds (300)" in setback.message
+    assert "7 generated tokens" in setback.message
+
+
+def test_a_suspended_task_is_given_back(work: Work) -> None:
+    assert of_cut(cut(Halt.SUSPEND, "so far"), work, TIMINGS) == GivenBack("Suspended")
+
+
+@pytest.mark.parametrize("smaller", [too_large_for_object, too_large_to_park])
+def test_what_does_not_fit_keeps_the_outcome_only_of_a_cancelled_task(
+    work: Work, smaller: Callable[[Verdict], Verdict]
+) -> None:
+    text = "x" * (INLINE_RESULT_LIMIT_BYTES + 1)
+    complete = smaller(of_generation(generation(text), work, None, TIMINGS))
+    assert (complete.outcome, complete.reason) == (Outcome.FAILED, "ResultTooLarge")
+    cancelled = of_cut(cut(Halt.CANCEL, text), work, TIMINGS)
+    assert isinstance(cancelled, Verdict)
+    cancelled = smaller(cancelled)
+    assert (cancelled.outcome, cancelled.reason) == (Outcome.CANCELLED, "Cancelled")
+    assert (complete.result, complete.large, cancelled.result, cancelled.large) == (None, None, None, None)
+    assert cancelled.usage is not None
 
 
 @pytest.mark.parametrize(
@@ -94,7 +190,6 @@ def test_a_final_refusal_is_the_outcome(reason: str) -> None:
     [
         (EngineRefused("EngineOverloaded", "why", retryable=True), "EngineOverloaded"),
         (EngineRefused("DecodeFailed", "why", retryable=True), "DecodeFailed"),
-        (EngineRefused("Aborted", "why", retryable=False), "Aborted"),
         (EngineLost("gone"), "EngineLost"),
     ],
 )
