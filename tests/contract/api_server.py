@@ -45,10 +45,12 @@ class ApiServer:
         return http.client.HTTPSConnection(self._address, context=self._tls, timeout=60)
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:
+        """A PATCH merges."""
         data = None if body is None else json.dumps(body)
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         for again in (True, False):
             try:
-                self._connection.request(method, path, data, {"Content-Type": "application/json"})
+                self._connection.request(method, path, data, {"Content-Type": kind})
                 answer = self._connection.getresponse()
                 return answer.status, json.loads(answer.read())
             except (http.client.HTTPException, ConnectionError):

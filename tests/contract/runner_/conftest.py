@@ -6,7 +6,6 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -17,6 +16,8 @@ from headrace_bus import Bus, ModelKey
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pod_world import POD, Engine, Gate, Runner, StartRunner, Tasks, until
 from redis_server import RedisServer, free_port, redis_server
+
+from tests.contract.api_server import ApiServer
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +33,22 @@ def session_engine(model_path: Path) -> Iterator[Engine]:
     yield engine
     engine.end()
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def session_stub(model_path: Path) -> Iterator[Engine]:
+    folder = Path(tempfile.mkdtemp(prefix="hr-stub-"))
+    engine = Engine(folder, model_path, "tests.stub_engine.supervisor")
+    yield engine
+    engine.end()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def stub_engine(session_stub: Engine) -> Engine:
+    """An engine without a model, for texts longer than a small model's context."""
+    await until(session_stub.serving)
+    return session_stub
 
 
 @pytest.fixture
@@ -59,32 +76,45 @@ def model(namespace: str) -> ModelKey:
 
 
 @pytest.fixture
-def runner_kubeconfig(kubectl: Any, namespace: str, tmp_path: Path) -> Path:
+def runner_kubeconfig(api_server: ApiServer, kubeconfig: str, namespace: str, tmp_path: Path) -> Path:
     """A service account that may do what a runner may and nothing else."""
-    kubectl.ok("create", "serviceaccount", "headrace-smol", "-n", namespace)
-    kubectl.ok("create", "role", "runner", "--verb=patch", "--resource=llmtasks.headrace.dev/status", "-n", namespace)
-    subject = f"--serviceaccount={namespace}:headrace-smol"
-    kubectl.ok("create", "rolebinding", "runner", "--role=runner", subject, "-n", namespace)
-    token = kubectl.ok("create", "token", "headrace-smol", "-n", namespace).strip()
-    admin = yaml.safe_load(Path(kubectl.kubeconfig).read_text())
-    admin["users"] = [{"name": admin["users"][0]["name"], "user": {"token": token}}]
+    core, rbac = f"/api/v1/namespaces/{namespace}", f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
+    rule = {"apiGroups": ["headrace.dev"], "resources": ["llmtasks/status"], "verbs": ["patch"]}
+    binding = {
+        "metadata": {"name": "runner"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "runner"},
+        "subjects": [{"kind": "ServiceAccount", "name": "headrace-smol", "namespace": namespace}],
+    }
+    for path, body in (
+        (f"{core}/serviceaccounts", {"metadata": {"name": "headrace-smol"}}),
+        (f"{rbac}/roles", {"metadata": {"name": "runner"}, "rules": [rule]}),
+        (f"{rbac}/rolebindings", binding),
+        (f"{core}/serviceaccounts/headrace-smol/token", {"spec": {}}),
+    ):
+        status, answer = api_server.request("POST", path, body)
+        assert status == 201, answer
+    admin = yaml.safe_load(Path(kubeconfig).read_text())
+    admin["users"] = [{"name": admin["users"][0]["name"], "user": {"token": answer["status"]["token"]}}]
     path = tmp_path / "kubeconfig"
     path.write_text(yaml.safe_dump(admin))
     return path
 
 
 @pytest.fixture
-def tasks(kubectl: Any, namespace: str, bus: Bus, model: ModelKey) -> Tasks:
-    return Tasks(kubectl, namespace, bus, model)
+def tasks(api_server: ApiServer, namespace: str, bus: Bus, model: ModelKey) -> Tasks:
+    return Tasks(api_server, namespace, bus, model)
 
 
 @pytest.fixture
 async def start_runner(
-    tmp_path: Path, redis: RedisServer, engine: Engine, model: ModelKey, runner_kubeconfig: Path
+    request: pytest.FixtureRequest, tmp_path: Path, redis: RedisServer, model: ModelKey, runner_kubeconfig: Path
 ) -> AsyncIterator[StartRunner]:
     runners: list[Runner] = []
 
-    async def start(kubeconfig: Path = runner_kubeconfig, pod: str = POD) -> Runner:
+    async def start(kubeconfig: Path = runner_kubeconfig, pod: str = POD, engine: Engine | None = None) -> Runner:
+        # The engine with a model is started for who needs it.
+        engine = engine or request.getfixturevalue("session_engine")
+        await until(engine.serving)
         folder = tmp_path / f"runner-{len(runners)}"
         folder.mkdir()
         runners.append(Runner(folder, redis, engine, model, kubeconfig, pod))

@@ -22,6 +22,9 @@ from headrace_runner.engine.client import Stage, read_state
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from redis_server import RedisServer, free_port
 
+from tests.contract.api_server import ApiServer
+
+ROOT = Path(__file__).parents[3]
 WITHIN_SECONDS = 60.0
 CONTEXT_TOKENS = 2048
 POD = "headrace-smol-0"
@@ -38,14 +41,16 @@ async def until(condition: Callable[[], Awaitable[T]], within_seconds: float = W
 
 
 class Engine:
-    """The supervisor and its child, as in the engine container."""
+    """The supervisor and its child, as in the engine container; or another one that stands in its place."""
 
-    def __init__(self, folder: Path, model: Path) -> None:
+    def __init__(self, folder: Path, model: Path, supervisor: str = "headrace_runner.engine.supervisor") -> None:
         self.socket, self.state = folder / "engine.sock", folder / "engine.json"
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "headrace_runner.engine.supervisor"],
+            [sys.executable, "-P", "-m", supervisor],
             env={
                 **os.environ,
+                # The stand-in lies among the tests.
+                "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
                 "HEADRACE_ENGINE_SOCKET": str(self.socket),
                 "HEADRACE_ENGINE_STATE": str(self.state),
                 "HEADRACE_MODEL_PATH": str(model),
@@ -77,9 +82,10 @@ class Engine:
 class Tasks:
     """Plays the operator: accepts tasks and enqueues them."""
 
-    def __init__(self, kubectl: Any, namespace: str, bus: Bus, model: ModelKey) -> None:
-        self._kubectl = kubectl
+    def __init__(self, api_server: ApiServer, namespace: str, bus: Bus, model: ModelKey) -> None:
+        self._api_server = api_server
         self._namespace = namespace
+        self._path = f"/apis/headrace.dev/v1alpha1/namespaces/{namespace}/llmtasks"
         self._bus = bus
         self._model = LLMModel.model_validate(
             {
@@ -91,11 +97,9 @@ class Tasks:
 
     def create(self, name: str, *, attempt: int = 1, **spec: Any) -> LLMTask:
         spec = {"modelRef": {"name": self.key.name}, "prompt": "Say hello.", **spec}
-        self._kubectl.ok(
-            *("create", "-n", self._namespace, "-f", "-"),
-            stdin=json.dumps(
-                {"apiVersion": "headrace.dev/v1alpha1", "kind": "LLMTask", "metadata": {"name": name}, "spec": spec}
-            ),
+        self._request(
+            *("POST", "?fieldValidation=Strict"),
+            {"apiVersion": "headrace.dev/v1alpha1", "kind": "LLMTask", "metadata": {"name": name}, "spec": spec},
         )
         now = "2026-01-01T00:00:00Z"
         waiting = {"status": "False", "lastTransitionTime": now, "reason": "Queued", "message": ""}
@@ -112,24 +116,25 @@ class Tasks:
         return self.get(name)
 
     def write_status(self, name: str, **status: Any) -> None:
-        patch = json.dumps({"status": status})
-        self._kubectl.ok(
-            *("patch", "llmtask", name, "-n", self._namespace, "--subresource=status", "--type=merge", "-p", patch)
-        )
+        self._request("PATCH", f"/{name}/status", {"status": status})
 
     def delete(self, name: str) -> None:
-        self._kubectl.ok("delete", "llmtask", name, "-n", self._namespace)
+        self._request("DELETE", f"/{name}")
 
     def get(self, name: str) -> LLMTask:
         return LLMTask.model_validate(self.raw(name))
 
     def raw(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(
-            self._kubectl.ok("get", "llmtask", name, "-n", self._namespace, "-o", "json")
-        )
-        return found
+        return self._request("GET", f"/{name}")
 
-    async def enqueue(self, task: LLMTask, *, attempt: int = 1) -> None:
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        status, answer = self._api_server.request(method, self._path + path, body)
+        assert status in (200, 201), answer
+        return answer
+
+    async def enqueue(self, task: LLMTask, *, attempt: int = 1, within_ms: int | None = None) -> None:
+        """Hand it out; its deadline is over ``within_ms`` from this moment on."""
+        deadline_ms = None if within_ms is None else await self._bus.server_time_ms() + within_ms
         envelope = Envelope(
             uid=task.metadata.uid,
             kind=WorkClass.TASK,
@@ -139,7 +144,7 @@ class Tasks:
             created_ms=1_700_000_000_000,
             priority=0,
             cost_tokens=100,
-            payload=resolve(task, self._model).dump(),
+            payload=resolve(task, self._model, deadline_ms=deadline_ms).dump(),
         )
         outcome = await self._bus.enqueue(self.key, envelope)
         assert outcome is (EnqueueOutcome.SUPERSEDED if attempt > 1 else EnqueueOutcome.ENQUEUED)
