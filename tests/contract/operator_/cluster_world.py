@@ -22,6 +22,7 @@ import httpx
 import yaml
 
 import headrace_operator
+from headrace_bus import Bus, EntryState, ModelKey
 
 # Test folders are no packages; the fixture's module lies one above.
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -206,16 +207,17 @@ class Cluster:
             self.delete(kind, RUNNER)
         self.delete_pods()
 
-    def commit(self, name: str, attempt: int) -> None:
+    def commit(self, name: str, attempt: int, *, outcome: str = "Complete", **members: Any) -> None:
         """What a runner writes when it is done."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         finished = {"type": "Finished", "status": "True", "reason": "Succeeded", "lastTransitionTime": now}
         patch = [
             {"op": "test", "path": "/status/attempt", "value": attempt},
-            {"op": "add", "path": "/status/outcome", "value": "Complete"},
-            {"op": "add", "path": "/status/phase", "value": "Complete"},
+            {"op": "add", "path": "/status/outcome", "value": outcome},
+            {"op": "add", "path": "/status/phase", "value": outcome},
             {"op": "add", "path": "/status/completionTime", "value": now},
             {"op": "add", "path": "/status/conditions", "value": [finished]},
+            *({"op": "add", "path": f"/status/{name}", "value": value} for name, value in members.items()),
         ]
         self.patch("llmtask", name, patch, type_="json", status=True)
 
@@ -311,3 +313,25 @@ def kubeconfig_of(cluster: Cluster, account: str, folder: Path) -> Path:
     path = folder / "kubeconfig"
     path.write_text(yaml.safe_dump({**cluster.config, "users": [user]}))
     return path
+
+
+async def in_state(bus: Bus, key: ModelKey, uid: str, state: EntryState, attempt: int) -> bool:
+    entry = await bus.inspect(key, uid)
+    return entry is not None and (entry.state, entry.attempt) == (state, attempt)
+
+
+async def serve(cluster: Cluster, bus: Bus, key: ModelKey) -> None:
+    """A pod that serves, as far as the operator can see."""
+
+    async def has_deployment() -> bool:
+        return cluster.get("deployment", RUNNER) is not None
+
+    await until(has_deployment)
+    cluster.pod("pod-a")
+    cluster.pod_ready("pod-a")
+    await bus.report(key, "pod-a", {"state": "Serving", "generation": 1, "engine": ENGINE}, ttl_ms=60_000)
+
+    async def available() -> bool:
+        return cluster.conditions().get("Available") == ("True", "Serving")
+
+    await until(available)

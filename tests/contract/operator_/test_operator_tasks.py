@@ -2,18 +2,13 @@
 
 from typing import Any
 
-from cluster_world import ENGINE, MODEL, RUNNER, Cluster, Operator, Writes, until
+from cluster_world import MODEL, RUNNER, Cluster, Operator, Writes, in_state, serve, until
 from redis.asyncio import Redis
 from redis_server import RedisServer
 
 from headrace_bus import OPERATOR_ACL, Bus, EntryState, Failure, Interruption, ModelKey
 
 LEASE_MS = 600
-
-
-async def in_state(bus: Bus, key: ModelKey, uid: str, state: EntryState, attempt: int) -> bool:
-    entry = await bus.inspect(key, uid)
-    return entry is not None and (entry.state, entry.attempt) == (state, attempt)
 
 
 async def keys_of_work(redis: Redis) -> list[str]:
@@ -270,20 +265,3 @@ async def test_an_operator_killed_at_any_time_loses_nothing(
     assert await bus.inspect(key, deleted_meanwhile) is None
     assert cluster.status("kept")["attempts"][0]["outcome"] == "Lost"
     assert not await bus.complete(key, delivery.token)
-
-
-async def serve(cluster: Cluster, bus: Bus, key: ModelKey) -> None:
-    """A pod that serves, as far as the operator can see."""
-
-    async def has_deployment() -> bool:
-        return cluster.get("deployment", RUNNER) is not None
-
-    await until(has_deployment)
-    cluster.pod("pod-a")
-    cluster.pod_ready("pod-a")
-    await bus.report(key, "pod-a", {"state": "Serving", "generation": 1, "engine": ENGINE}, ttl_ms=60_000)
-
-    async def available() -> bool:
-        return cluster.conditions().get("Available") == ("True", "Serving")
-
-    await until(available)
