@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from headrace_cli import run_command, validate_command
+from headrace_cli import cluster_commands, run_command, validate_command
 from headrace_cli.weights import Weights
 
 app = typer.Typer(
@@ -50,6 +50,9 @@ def validate(
 ) -> None:
     """Judge manifests by the same rules as the API server. Exit code: 0 all right, 2 a manifest is wrong."""
     raise typer.Exit(validate_command.validate(filename, quiet=quiet))
+
+
+cluster_commands.register(app)
 
 
 @app.command("version")
