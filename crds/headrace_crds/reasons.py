@@ -52,6 +52,12 @@ class Reason(StrEnum):
     RESULT_NOT_PARKED = "ResultNotParked"
     INVALID_WORK = "InvalidWork"
     RUNNER_ERROR = "RunnerError"
+    # an engine refused or ended a generation
+    CHAT_TEMPLATE_FAILED = "ChatTemplateFailed"
+    ENGINE_OVERLOADED = "EngineOverloaded"
+    ENGINE_STOPPING = "EngineStopping"
+    DECODE_FAILED = "DecodeFailed"
+    INTERNAL_ERROR = "InternalError"
     # a webhook
     NOT_DELIVERED = "NotDelivered"
     DELIVERED = "Delivered"

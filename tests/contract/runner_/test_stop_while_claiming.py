@@ -2,65 +2,18 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
+from deck_world import LEASE_MS, MODEL, LateBus, deck_of
 from pod_world import until
 from redis_server import RedisServer
 
-from headrace_bus import Bus, BusSettings, Delivery, EntryState, Envelope, ModelKey, ReturnReason, WorkClass
+from headrace_bus import Bus, BusSettings, EntryState, Envelope, ReturnReason, WorkClass
 from headrace_crds.task import Message, Parameters, Role
 from headrace_crds.work import Work
 from headrace_runner.claim import Claims
-from headrace_runner.commit import Committer
-from headrace_runner.engine_link import EngineFiles, EngineLink
-from headrace_runner.flight import Deck
-from headrace_runner.kube import Answer, Operation
-from headrace_runner.lease import LeaseKeeper
-from headrace_runner.metrics import Metrics
-from headrace_runner.slots import Slots
-from headrace_runner.validate import Validator
 
 pytestmark = pytest.mark.contract
-
-MODEL = ModelKey("ns", "smol")
-LEASE_MS = 30_000
-
-
-class LateBus(Bus):
-    """A real bus whose claims have taken their leases before the answer is let through."""
-
-    def __init__(self, settings: BusSettings) -> None:
-        super().__init__(settings)
-        self.taken, self.let_through = asyncio.Event(), asyncio.Event()
-
-    async def claim(self, model: ModelKey, **options: Any) -> list[Delivery]:
-        deliveries = await super().claim(model, **options)
-        self.taken.set()
-        await self.let_through.wait()
-        return deliveries
-
-
-class NoObjects:
-    async def patch(self, namespace: str, name: str, operations: list[Operation]) -> Answer:
-        raise AssertionError("nothing was generated")
-
-
-def deck_of(bus: Bus, url: str, folder: Path) -> Deck:
-    engine = EngineLink(EngineFiles(folder / "sock", folder / "state"))
-    engine.serving.set()
-    return Deck(
-        bus=bus,
-        model=MODEL,
-        pod="p-0",
-        tasks=NoObjects(),
-        committer=Committer(NoObjects()),
-        leases=LeaseKeeper(lambda: Bus.connect(url), MODEL, lease_ms=LEASE_MS),
-        engine=engine,
-        validator=Validator(),
-        slots=Slots(2),
-        metrics=Metrics(),
-    )
 
 
 async def test_what_a_claim_took_while_the_runner_stops_is_released(

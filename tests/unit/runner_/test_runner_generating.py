@@ -24,11 +24,14 @@ def result(text: str, finish_reason: FinishReason, tokens: int = 3) -> Generatio
 class Engine:
     """Says nothing until it is asked to abort; answers that with ``answer``, or never."""
 
-    def __init__(self, answer: GenerationResult | Exception | None = None) -> None:
+    def __init__(
+        self, answer: GenerationResult | Exception | None = None, *, on_abort: Callable[[], None] = lambda: None
+    ) -> None:
         self.asked = asyncio.Event()
         self.aborted: list[str] = []
         self.cancelled = False
         self._answer = answer
+        self._on_abort = on_abort
         self.result: asyncio.Future[GenerationResult] = asyncio.get_running_loop().create_future()
 
     async def generate(
@@ -45,6 +48,7 @@ class Engine:
 
     async def abort(self, generation_id: str) -> None:
         self.aborted.append(generation_id)
+        self._on_abort()
         if isinstance(self._answer, Exception):
             self.result.set_exception(self._answer)
         elif self._answer is not None:
@@ -71,6 +75,15 @@ async def test_an_interrupted_generation_gives_what_there_is(attempt: Attempt) -
     assert cut == Cut(Halt.CANCEL, partial, 2)
     assert cut.completion_tokens == 3
     assert engine.aborted == ["u-1/1"]
+
+
+async def test_a_stronger_reason_that_comes_before_the_answer_wins(attempt: Attempt) -> None:
+    curb, partial = Curb(), result("so f", "Cancelled")
+    engine = Engine(partial, on_abort=lambda: curb.ask(Halt.CANCEL))
+    running = asyncio.create_task(generate(attempt, engine, REQUEST, curb, nobody))
+    await engine.asked.wait()
+    curb.ask(Halt.SUSPEND)
+    assert await running == Cut(Halt.CANCEL, partial, 2)
 
 
 @pytest.mark.parametrize("why", Halt)

@@ -1,0 +1,58 @@
+"""Claims, real bus and all, in this process: where a process of its own could not be held at the right moment."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from headrace_bus import Bus, BusSettings, Delivery, ModelKey
+from headrace_runner.commit import Committer
+from headrace_runner.engine_link import EngineFiles, EngineLink
+from headrace_runner.flight import Deck
+from headrace_runner.kube import Answer, Operation, TaskStatus
+from headrace_runner.lease import LeaseKeeper
+from headrace_runner.metrics import Metrics
+from headrace_runner.slots import Slots
+from headrace_runner.validate import Validator
+
+MODEL = ModelKey("ns", "smol")
+LEASE_MS = 30_000
+
+
+class LateBus(Bus):
+    """A real bus whose claims have taken their leases before the answer is let through."""
+
+    def __init__(self, settings: BusSettings) -> None:
+        super().__init__(settings)
+        self.taken, self.let_through = asyncio.Event(), asyncio.Event()
+
+    async def claim(self, model: ModelKey, **options: Any) -> list[Delivery]:
+        deliveries = await super().claim(model, **options)
+        self.taken.set()
+        await self.let_through.wait()
+        return deliveries
+
+
+class NoObjects:
+    async def patch(self, namespace: str, name: str, operations: list[Operation]) -> Answer:
+        raise AssertionError("nothing was generated")
+
+
+def deck_of(
+    bus: Bus, url: str, folder: Path, *, tasks: TaskStatus | None = None, engine: EngineLink | None = None
+) -> Deck:
+    """By default no engine and nothing to commit to."""
+    tasks = NoObjects() if tasks is None else tasks
+    engine = EngineLink(EngineFiles(folder / "sock", folder / "state")) if engine is None else engine
+    engine.serving.set()
+    return Deck(
+        bus=bus,
+        model=MODEL,
+        pod="p-0",
+        tasks=tasks,
+        committer=Committer(tasks),
+        leases=LeaseKeeper(lambda: Bus.connect(url), MODEL, lease_ms=LEASE_MS),
+        engine=engine,
+        validator=Validator(),
+        slots=Slots(2),
+        metrics=Metrics(),
+    )
