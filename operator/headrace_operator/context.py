@@ -13,6 +13,7 @@ from headrace_bus import Bus, ModelKey
 from headrace_operator.allowance import Allowance
 from headrace_operator.clock import RedisClock
 from headrace_operator.decide import waiting
+from headrace_operator.fresh import Fresh
 from headrace_operator.kube import Kube
 from headrace_operator.metrics import Metrics
 from headrace_operator.refs import ModelRef, TaskRef
@@ -62,6 +63,7 @@ class Memory:
     """What was told already of a model's unreadable keys: look and kind of error."""
     elsewhere: frozenset[ModelRef] = frozenset()
     """Registered models of namespaces that are not watched, as told last."""
+    fresh: Fresh = field(default_factory=Fresh)
     redis_run_id: str = ""
 
     def forget_task(self, ref: TaskRef) -> None:

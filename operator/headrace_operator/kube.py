@@ -99,6 +99,8 @@ class Kube:
     async def connect(cls, kubeconfig: str | None) -> Self:
         """In a pod by its service account, whose token file is read again every minute; else by a kubeconfig."""
         configuration = Configuration()
+        # Else aiohttp asks a thread for a .netrc and for proxies before every request.
+        configuration.client_session_kwargs = {"trust_env": False}
         if kubeconfig is None:
             config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # untyped in the client
         else:

@@ -72,11 +72,13 @@ async def _task(ref: TaskRef, ctx: Context) -> LLMTask | None:
     """The living object, if it is what the ref says: an entry in a model's keys speaks for that model's tasks alone."""
     if not await worth_asking(ref, ctx):
         return None
-    body = await ctx.kube.get(TASKS, ref.namespace, ref.name)
+    body = ctx.memory.fresh.take(ctx.store.task(ref.uid))
     if body is None or not speaks_of(ref, body):
-        ctx.store.drop_task(ref)
-        return None
-    ctx.store.put_task(task_view(body))
+        body = await ctx.kube.get(TASKS, ref.namespace, ref.name)
+        if body is None or not speaks_of(ref, body):
+            ctx.store.drop_task(ref)
+            return None
+        ctx.store.put_task(task_view(body))
     task = parse_task(body)
     return task if task.metadata.deletion_timestamp is None else None
 

@@ -18,6 +18,7 @@ from headrace_operator import namespaces
 from headrace_operator.context import Context
 from headrace_operator.errors import KubeNotFound, ObjectInvalid
 from headrace_operator.kube import Kube
+from headrace_operator.no_essence import NoEssence
 from headrace_operator.refs import ModelRef
 from headrace_operator.views import deployment_view, is_owned_by, model_of, parse_model, pod_view, task_view
 
@@ -64,8 +65,11 @@ def task_seen(kind: str | None, body: dict[str, Any], ctx: Context) -> None:
     view = task_view(body)
     if kind == "DELETED":
         ctx.store.drop_task(view.ref)
+        ctx.memory.fresh.forget(view.ref.uid)
         ctx.tasks.add(view.ref)
     elif ctx.store.put_task(view) and (not view.finished or view.behind):
+        if ctx.health.leading:
+            ctx.memory.fresh.keep(view, body)
         ctx.tasks.add(view.ref)
     elif view.finished:
         # Its deadline may lie a day ahead; what it left in Redis is found by the sweep.
@@ -127,6 +131,7 @@ def settings() -> kopf.OperatorSettings:
     kopf_settings.watching.client_timeout = STREAM_SECONDS + 30
     kopf_settings.watching.chunk_size = LIST_CHUNK
     kopf_settings.queueing.idle_timeout = IDLE_SECONDS
+    kopf_settings.persistence.diffbase_storage = NoEssence()
     ours = f"{LABEL_MANAGED_BY}=headrace"
     kopf_settings.watching.label_selectors["apps", "v1", "deployments"] = ours
     kopf_settings.watching.label_selectors["", "v1", "pods"] = ours

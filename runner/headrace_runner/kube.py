@@ -57,6 +57,8 @@ class KubeTaskStatus:
         Raises KubeUnconfigured.
         """
         configuration = client.Configuration()
+        # Else aiohttp asks a thread for a .netrc and for proxies before every request.
+        configuration.client_session_kwargs = {"trust_env": False}
         try:
             if kubeconfig is None:
                 config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # untyped in the client
