@@ -174,8 +174,8 @@ def _schema_text_flaw(text: str) -> str | None:
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return f"is not JSON: {error}"
-    return None if isinstance(parsed, dict) else "must be a JSON object"
+        return f"is not JSON: {error}: check its quotes, commas and braces"
+    return None if isinstance(parsed, dict | bool) else "must be a JSON object, true or false, as text"
 
 
 @cache

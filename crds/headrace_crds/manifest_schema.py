@@ -60,9 +60,12 @@ def suggestion(word: str, known: Sequence[str]) -> str:
 
 def _structure(value: Any, schema: Schema, path: Path) -> Iterator[Flaw]:
     wanted = schema["type"]
+    if wanted == "integer" and isinstance(value, float) and value.is_integer():
+        # 1.0 and 1e1 are integers in JSON.
+        value = int(value)
     # In Python True is an int.
     if not isinstance(value, _TYPES[wanted]) or (isinstance(value, bool) and wanted != "boolean"):
-        yield Flaw(path, _wrong_type(value, wanted))
+        yield Flaw(path, _wrong_type(value, schema))
         return
     match value:
         case dict():
@@ -71,6 +74,8 @@ def _structure(value: Any, schema: Schema, path: Path) -> Iterator[Flaw]:
             yield from _bounds(len(value), schema, path, "Items", "entries")
             for index, item in enumerate(value):
                 yield from _structure(item, schema["items"], (*path, index))
+                if schema.get("x-kubernetes-list-type") == "set" and item in value[:index]:
+                    yield Flaw((*path, index), f"{_short(str(item))} is in the list before: remove one of them")
         case str():
             yield from _string(value, schema, path)
         case int() if not isinstance(value, bool):
@@ -149,7 +154,8 @@ def _matches(pattern: str, value: str) -> bool:
     return re.search(pattern, value) is not None
 
 
-def _wrong_type(value: Any, wanted: str) -> str:
+def _wrong_type(value: Any, schema: Schema) -> str:
+    wanted = schema["type"]
     if value is None:
         return "has no value: give it one or remove the line"
     if wanted == "string" and isinstance(value, bool | int | float):
@@ -157,7 +163,26 @@ def _wrong_type(value: Any, wanted: str) -> str:
     if wanted == "integer" and isinstance(value, str) and value.lstrip("-").isdigit():
         return f"must be an integer: write {value} without quotes"
     found = {dict: "an object", list: "a list", str: "text", bool: "true or false"}.get(type(value), "a number")
-    return f"must be {_ARTICLES.get(wanted, 'text')}, not {found}"
+    return f"must be {_ARTICLES.get(wanted, 'text')}, not {found}: {_remedy(value, schema)}"
+
+
+def _remedy(value: Any, schema: Schema) -> str:
+    wanted = schema["type"]
+    match wanted:
+        case "object":
+            properties: Schema = schema.get("properties", {})
+            names = [*schema.get("required", ()), *properties][: max(1, len(schema.get("required", ())))]
+            members = ", ".join(f"{name}: …" for name in names) or "name: value"
+            return f"write its members, {{{members}}}"
+        case "array":
+            return f"write [{_short(value)}]" if isinstance(value, str) else "write it with a dash before each entry"
+        case "integer" if isinstance(value, float):
+            return f"write {round(value)}"
+        case "integer":
+            return f"write a number {_range(schema.get('minimum'), schema.get('maximum'))}"
+        case "boolean":
+            return f"write {'true' if str(value).lower() in ('true', 'yes', 'on', '1') else 'false'} without quotes"
+    return "write it in quotes, or as a block after |"
 
 
 def _range(low: int | None, high: int | None) -> str:

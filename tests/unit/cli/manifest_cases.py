@@ -61,6 +61,8 @@ def team(**expression: Any) -> dict[str, Any]:
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 
+HOOK = {"url": "https://hooks.example/x", "secretRef": {"name": "keys", "key": "current"}}
+
 CASES = [
     task("prompt"),
     task("messages", prompt=..., messages=MESSAGES),
@@ -116,6 +118,34 @@ CASES = [
     task("empty output", "spec.output", "output needs jsonSchema", output={}),
     task("schema as an object", "spec.output.jsonSchema", "must be text", output={"jsonSchema": {"type": "object"}}),
     task("schema is no JSON", "spec.output.jsonSchema", "is not JSON", only_here=True, output={"jsonSchema": "{a"}),
+    task("schema is true", output={"jsonSchema": "true"}),
+    task("schema is false", output={"jsonSchema": " false\n"}),
+    task(
+        "schema is a bare number",
+        "spec.output.jsonSchema",
+        "true or false",
+        only_here=True,
+        output={"jsonSchema": "12"},
+    ),
+    task("priority with a point", priority=1.0),
+    task("priority with a fraction", "spec.priority", "not a number: write 2", priority=1.5),
+    task("priority in words", "spec.priority", "not text: write a number from -100 to 100", priority="high"),
+    task("time in words", "spec.activeDeadlineSeconds", "write a number from 1 to", activeDeadlineSeconds="1h"),
+    task("truth in quotes", "spec.suspend", "not text: write true without quotes", suspend="yes"),
+    task("truth as a number", "spec.cancel", "not a number: write false without quotes", cancel=0),
+    task("model as text", "spec.modelRef", "not text: write its members, {name: …}", modelRef="m"),
+    task("model as a list", "spec.modelRef", "not a list: write its members", modelRef=[{"name": "m"}]),
+    task("messages as text", "spec.messages", "not text: write ['hi']", prompt=..., messages="hi"),
+    task("messages as an object", "spec.messages", "a dash before each entry", prompt=..., messages={"role": "user"}),
+    task("message as text", "spec.messages[0]", "{role: …, content: …}", prompt=..., messages=["hi"]),
+    task("prompt as a list", "spec.prompt", "not a list: write it in quotes, or as a block after |", prompt=["hi"]),
+    task("webhook", webhook={**HOOK, "events": ["Complete", "Failed"]}),
+    task(
+        "events twice",
+        "spec.webhook.events[1]",
+        "in the list before: remove one",
+        webhook={**HOOK, "events": ["Failed"] * 2},
+    ),
     task("schema is a list", "spec.output.jsonSchema", "JSON object", only_here=True, output={"jsonSchema": "[]"}),
     parameter("temperature", "0"),
     parameter("temperature", "2"),
