@@ -154,9 +154,12 @@ def _task(task: TaskFacts) -> Link:
 def _quota(task: TaskFacts, quota: Seen[LLMQuota]) -> Link:
     name, exceeded = f"{task.namespace}/{QUOTA_NAME}", task.status.reason == Reason.QUOTA_EXCEEDED
     if quota.object is None:
+        if exceeded:
+            told = task.status.message or quota.unread or "the chart's default is used up"
+            return _link(task, About.QUOTA, name, Reason.QUOTA_EXCEEDED, told, True)
         if quota.unread:
-            return _link(task, About.QUOTA, name, *_unread(exceeded, Reason.QUOTA_EXCEEDED, quota.unread))
-        told = "the namespace has no LLMQuota: only the chart's bounds on queues count"
+            return _link(task, About.QUOTA, name, "NotReadable", quota.unread, None)
+        told = "the namespace has no LLMQuota: the chart's bounds count"
         return Link(About.QUOTA, name, "NoQuota", told)
     spec, status = quota.object.spec, quota.object.status
     used = [
@@ -172,10 +175,6 @@ def _quota(task: TaskFacts, quota: Seen[LLMQuota]) -> Link:
     ]
     reason = Reason.QUOTA_EXCEEDED if exceeded else "WithinQuota"
     return _link(task, About.QUOTA, name, reason, ", ".join(used), exceeded)
-
-
-def _unread(exceeded: bool, reason: str, unread: str) -> tuple[str, str, bool | None]:
-    return (reason, unread, True) if exceeded else ("NotReadable", unread, None)
 
 
 def _window(task: TaskFacts, model: Seen[LLMModel]) -> Link:

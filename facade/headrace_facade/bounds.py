@@ -27,7 +27,9 @@ class Bounds:
 
 def quota_used_up(namespace: str, quota: LLMQuota) -> FacadeError | None:
     """As many tasks are handed out as the LLMQuota grants, by the counts that the operator keeps in it."""
-    most, status = quota.spec.max_queued_tasks, quota.status
+    spec, status = quota.spec, quota.status
+    # Who is handed out may run at any moment: the operator hands out no more than may run.
+    most = min((n for n in (spec.max_queued_tasks, spec.max_running_tasks) if n is not None), default=None)
     if most is None or status is None:
         return None
     used = (status.queued or 0) + (status.running or 0)

@@ -66,6 +66,13 @@ def holding(links: list[Link]) -> list[tuple[str, str]]:
             quota(maxQueuedTasks=5),
             [("task", "QuotaExceeded"), ("quota", "QuotaExceeded")],
         ),
+        (
+            # By the chart's default.
+            task("Waiting", "QuotaExceeded"),
+            SERVING,
+            NO_QUOTA,
+            [("task", "QuotaExceeded"), ("quota", "QuotaExceeded")],
+        ),
         (task("Waiting", "QueueFull"), SERVING, NO_QUOTA, [("task", "QueueFull"), ("window", "QueueFull")]),
         (task("Queued", "Queued"), SERVING, quota(), [("task", "Queued"), ("window", "Queued")]),
         (task("Queued", "RetryBackoff"), SERVING, quota(), [("task", "RetryBackoff"), ("window", "RetryBackoff")]),

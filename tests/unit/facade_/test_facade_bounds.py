@@ -63,6 +63,13 @@ def test_a_quota(most: int | None, queued: int | None, running: int | None, refu
     assert isinstance(quota_used_up("ns", quota), QuotaExceeded) is refused
 
 
+@pytest.mark.parametrize(("running", "refused"), [(1, False), (2, True)])
+def test_no_more_is_handed_out_than_may_run(running: int, refused: bool) -> None:
+    spec = {"maxQueuedTasks": 100, "maxRunningTasks": 2}
+    quota = LLMQuota.model_validate({"spec": spec, "status": {"queued": 0, "running": running}})
+    assert isinstance(quota_used_up("ns", quota), QuotaExceeded) is refused
+
+
 def test_a_quota_that_nobody_counted_refuses_nobody() -> None:
     assert quota_used_up("ns", LLMQuota.model_validate({"spec": {"maxQueuedTasks": 0}})) is None
 
