@@ -30,6 +30,13 @@ async def nothing(phase: Phase) -> None:
     await phase.some_run()
 
 
+async def contend(phase: Phase) -> None:
+    """Every runner asks for work all the time."""
+    phase.strike(bystanders=True)
+    phase.submit(100, Load(0.01, 0.05), by_facade=0.0)
+    await phase.accepted()
+
+
 async def kill_runner(phase: Phase) -> None:
     pod = any_pod(phase)
     await moment(phase, {pod.name})
@@ -129,6 +136,7 @@ def skew(offset: str) -> Fault:
 ONE_OUTCOME: Final = "one outcome of the attempt in the object"
 PROCESS_FAULTS: Final = (
     Fault("none", "nothing runs twice", nothing, needs_victims=False),
+    Fault("contention", "nothing runs twice", contend, Load(0.01, 0.05), needs_victims=False),
     Fault("runner-kill", ONE_OUTCOME, kill_runner),
     Fault("engine-kill", ONE_OUTCOME, kill_engine),
     Fault("leader-kill", "another leader goes on", kill_leader, needs_victims=False),

@@ -1,6 +1,7 @@
 """The faults of Redis, of the API server and of the way to them."""
 
 import asyncio
+import signal
 import time
 from typing import Final
 
@@ -10,6 +11,8 @@ from tests.chaos.world import until
 
 API_READY_SECONDS: Final = 60.0
 SHORT_OUTAGE_SECONDS: Final = 5.0
+QUEUED_SECONDS: Final = 30.0
+RETRIES: Final = 2
 
 
 async def kill_redis(phase: Phase) -> None:
@@ -38,16 +41,42 @@ async def empty_redis(phase: Phase) -> None:
 
 
 async def roll_back_redis(phase: Phase) -> None:
-    """It comes back as it was a second ago: claims made since are forgotten, and are made again by others."""
+    """It comes back as it was a moment ago: claims made since are forgotten, and the same attempts are claimed again.
+
+    No runner claims while the batch is queued and the file copied, so that every one of its claims is forgotten.
+    """
+    world = phase.world
     await phase.accepted()
-    await moment(phase)
-    phase.world.redis.keep_copy()
-    await asyncio.sleep(1.2)
+    await phase.finished()
+    for pod in world.pods:
+        pod.runner.signal(signal.SIGSTOP)
+    phase.submit(4, Load(world.settings.periods.lease + 2.0, world.settings.periods.lease + 3.0), by_facade=0.0)
+    phase.submit(4, Load(0.6, 1.5), by_facade=0.0)
+    await phase.accepted()
+    await until(lambda: world.queued_at_least(8), "a queue that is full", QUEUED_SECONDS)
+    world.redis.keep_copy()
+    for pod in world.pods:
+        pod.runner.signal(signal.SIGCONT)
+    await phase.some_run(at_least=8)
     strike = phase.strike()
-    await phase.world.redis.kill()
-    phase.world.redis.take_copy()
-    await phase.world.redis.start()
+    await world.redis.kill()
+    world.redis.take_copy()
+    await world.redis.start()
     strike.since = time.monotonic()
+
+
+async def flush_counters(phase: Phase) -> None:
+    """When tasks that always fail have used up their retries but for one."""
+    world = phase.world
+    await phase.accepted()
+
+    async def tried() -> bool:
+        latest = [world.latest(each.accepted_uid) for each in phase.submissions()]
+        return sum((each is not None and each.retries == RETRIES) for each in latest) * 2 >= len(latest)
+
+    await until(tried, "tasks that are tried for the last time", QUEUED_SECONDS)
+    phase.strike(bystanders=True)
+    await world.redis.flush()
 
 
 async def fill_redis(phase: Phase) -> None:
@@ -105,8 +134,14 @@ STORE_FAULTS: Final = (
     Fault("redis-kill", "what is in the file goes on", kill_redis),
     Fault("redis-flush", REBUILT, flush_redis, Load(0.5, 3.0), flushes=1),
     Fault("redis-empty", REBUILT, empty_redis, Load(0.5, 3.0), flushes=1),
+    Fault("redis-rollback", "an attempt that runs twice has one outcome", roll_back_redis, forgets=True),
     Fault(
-        "redis-rollback", "an attempt that runs twice has one outcome", roll_back_redis, Load(0.3, 8.0), forgets=True
+        "redis-flush-retries",
+        "retries are counted in the object",
+        flush_counters,
+        Load(0.05, 0.2, {"backoffLimit": RETRIES}, "fail"),
+        flushes=1,
+        needs_victims=False,
     ),
     Fault("redis-full", "work waits and is not lost", fill_redis),
     Fault("api-away", "a result outlives the outage", stop_api, bounded=False),

@@ -88,7 +88,9 @@ def main() -> int:
     parser.add_argument("--api-away-seconds", type=float, default=8.0)
     parser.add_argument("--faults", default="", help="names with commas between them; all when absent")
     parser.add_argument("--tree", type=Path, default=CHECKOUT, help="checkout whose product is run")
+    parser.add_argument("--settle-seconds", type=float, default=90.0, help="what has no outcome by then is lost")
     parser.add_argument("--keep-logs", action="store_true", help="also of a run that passed")
+    parser.add_argument("--drop-logs", action="store_true", help="also of a run that failed")
     parser.add_argument("--revision", default="", help="what the report calls the product")
     arguments = parser.parse_args()
     faults = chosen(arguments.faults)
@@ -103,6 +105,7 @@ def main() -> int:
         state=arguments.state.resolve(),
         kube=arguments.kube,
         folder=folder,
+        settle_seconds=arguments.settle_seconds,
     )
     began = time.monotonic()
     rows = asyncio.run(strike_all(settings, faults))
@@ -122,9 +125,9 @@ def main() -> int:
         arguments.report.parent.mkdir(parents=True, exist_ok=True)
         arguments.report.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         say(f"report: {arguments.report}")
-    if report["passed"] and not arguments.keep_logs:
+    if arguments.drop_logs or (report["passed"] and not arguments.keep_logs):
         shutil.rmtree(folder)
-        return 0
+        return 0 if report["passed"] else 1
     say(f"logs: {folder}")
     return 0 if report["passed"] else 1
 

@@ -14,7 +14,7 @@ from tests.chaos.tenant import Submission, Tenant
 from tests.chaos.world import World, until
 from tests.stub_engine.script import Script
 
-SETTLE_SECONDS: Final = 90.0
+STARTED_SECONDS: Final = 60.0
 BY_FACADE: Final = 0.2
 
 
@@ -29,7 +29,7 @@ class Strike:
 
 @dataclass(frozen=True)
 class Load:
-    """The tasks of a round: how many at least, how long each runs in seconds, more of their specs."""
+    """Tasks: how long each runs in seconds, at least and at most; more of their specs; how their scripts end."""
 
     shortest: float = 0.2
     longest: float = 1.6
@@ -94,7 +94,11 @@ class Phase:
         async def running() -> bool:
             return len(self.world.journal.running(pods)) >= at_least
 
-        await until(running, f"{at_least} running tasks", SETTLE_SECONDS)
+        await until(running, f"{at_least} running tasks", STARTED_SECONDS)
+
+    async def finished(self) -> None:
+        """Returns when all that was accepted has its outcome, or will not have it any more."""
+        await self.tenant.all_finished(self._names, self.world.settings.settle_seconds)
 
     async def run(self, rounds: int) -> None:
         """Strike so often. Raises what a fault cannot do."""
@@ -104,7 +108,7 @@ class Phase:
             self.submit(per_round)
             await self.fault.strike(self)
             await self.accepted()
-            left = await self.tenant.all_finished(self._names, SETTLE_SECONDS)
+            left = await self.tenant.all_finished(self._names, self.world.settings.settle_seconds)
             if left:
                 return  # the checker says of them that they are lost
 
@@ -122,8 +126,14 @@ class Phase:
         executions = self.world.journal.executions.values()
         return check(expected, self.world.recorder.versions, executions, rules)
 
+    def _began_again(self, victim: Execution) -> float:
+        same = (each for each in self.world.journal.executions.values() if each.uid == victim.uid)
+        starts = [each.began for each in same if each.attempt == victim.attempt and each.began > victim.began]
+        return min(starts, default=math.inf)
+
     def recoveries(self) -> tuple[list[float], int]:
-        """Seconds of each victim until the object said that it goes on or has ended, and how many were not set back.
+        """Seconds of each victim until the object said that it goes on or has ended, or until its attempt began again;
+        and how many ended at the attempt that was struck.
 
         A victim whose attempt has ended by itself is counted from that end on: the commit alone was late.
         """
@@ -136,10 +146,11 @@ class Phase:
                 moved = next((v for v in later if v.outcome is not None or (v.attempt or 0) > victim.attempt), None)
                 if moved is None:
                     continue
-                since = strike.since
+                since, at = strike.since, moved.at
                 if moved.attempt == victim.attempt:
                     survived += 1
+                    at = min(at, self._began_again(victim))
                     if victim.ended is not None:
                         since = max(since, victim.ended)
-                found.append(max(0.0, moved.at - since))
+                found.append(max(0.0, at - since))
         return found, survived

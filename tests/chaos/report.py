@@ -1,5 +1,6 @@
 """The figures of a run, and what they have to be."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -40,6 +41,7 @@ class FaultFigures:
     recovery_p99: float | None
     bound: float | None
     seconds: float
+    kinds: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -87,6 +89,7 @@ def figures(phase: Phase, finding: Finding, seconds: float) -> FaultFigures:
         recovery_p99=_rounded(p99),
         bound=bound,
         seconds=round(seconds, 1),
+        kinds=dict(Counter(violation.kind for violation in finding.violations)),
         problems=problems,
     )
 

@@ -37,7 +37,7 @@ class Periods:
 @dataclass(frozen=True)
 class RunSettings:
     """`tasks` over all faults together; `tree` holds the product, `checkout` this harness; `state` is the control
-    plane's folder, `folder` the run's own."""
+    plane's folder, `folder` the run's own. What has no outcome `settle_seconds` after a fault counts as lost."""
 
     seed: int
     tasks: int
@@ -50,3 +50,4 @@ class RunSettings:
     periods: Periods = Periods()
     replicas: int = 3
     parallelism: int = 4
+    settle_seconds: float = 90.0

@@ -79,6 +79,11 @@ class World:
 
         await until(all_serve, "runners that serve", START_SECONDS)
 
+    async def queued_at_least(self, number: int) -> bool:
+        """By Redis' own count."""
+        async with self.redis.admin() as client:
+            return int(await client.zcard(f"headrace:{{{self.tenant}/{MODEL}}}:queued")) >= number
+
     async def facade_answers(self) -> bool:
         try:
             async with self.http.get(f"{self.facade_url}/healthz") as answer:
