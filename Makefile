@@ -33,9 +33,11 @@ test-contract: ## against a real API server, Redis and model
 test-e2e: ## on a real node
 	@hack/test e2e
 
-.PHONY: chaos
+.PHONY: chaos chaos-mutants
 chaos: ## kill, freeze, cut off and flush everything while tasks run; CHAOS_TASKS=10000 for the long run
 	@hack/chaos
+chaos-mutants: ## break the product on purpose, and see each defect found
+	@hack/chaos mutants
 
 .PHONY: lint
 lint: ## style, types and import contracts

@@ -121,8 +121,8 @@ def skew(offset: str) -> Fault:
         await until(skewed, "a runner with a wrong clock", TAKE_OVER_SECONDS)
         await phase.accepted()
         # Long ones: its leases are renewed before it goes.
-        phase.submit(8, Load(7.0, 8.0))
-        await phase.some_run({pod.name})
+        phase.submit(world.settings.replicas * world.settings.parallelism, Load(7.0, 8.0))
+        await phase.some_run({pod.name}, at_least=2)
         await asyncio.sleep(world.settings.periods.lease * phase.rng.uniform(1.0, 1.2))
         await phase.some_run({pod.name})
         phase.strike({pod.name})

@@ -144,14 +144,16 @@ MUTANTS: Final = (
                 "  redis.call('ZREM', P .. 'leases', uid)\n  redis.call('UNLINK', envelope_key(uid))\n"
                 "  if failure ~= '' then\n"
                 "    local told = cjson.decode(failure)\n"
-                "    told.message = redis.call('HINCRBY', P .. 'retries', uid, 1) .. '#' .. told.message\n"
+                "    local tries = number(redis.call('HGET', P .. 'retries', uid), 0) + 1\n"
+                "    redis.call('HSET', P .. 'retries', uid, tries)\n"
+                "    told.message = string.format('%d#', tries) .. told.message\n"
                 "    failure = cjson.encode(told)\n"
                 "  end\n",
             ),
             Edit(
                 "operator/headrace_operator/decide/delivery.py",
                 "    retries = (task.status.retries or 0) if task.status is not None else 0\n",
-                '    retries = int(s.held.returned.message.partition("#")[0]) - 1\n',
+                '    retries = int(s.held.returned.message.partition("#")[0] or 1) - 1\n',
             ),
         ),
         "redis-flush-retries",
