@@ -10,7 +10,8 @@
 | twice          | two executions of one attempt, where no fault can have made Redis forget a claim                    |
 | overlap        | an execution that went on for longer than a lease although another of the same attempt had begun    |
 | overcharged    | more failed executions than backoffLimit allows, a flush of Redis costing one at most               |
-| unjust         | Failed, although too few executions failed or broke                                                 |
+| unjust         | Failed, although too few executions failed or broke; Cancelled, although nobody asked               |
+| ghost          | an execution that went on long after its task was deleted                                           |
 """
 
 import json
@@ -30,20 +31,24 @@ LOSSES_LIMIT: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is known of a task from its submission. `ending` as the script's."""
+    """What is known of a task from its submission. `ending` as the script's; `cancelled`: that was asked for."""
 
     name: str
     uid: str
     withdrawn: bool
     ending: str
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`forgets`: a fault of the phase takes a claim back, so that an attempt may run twice; `flushes`: how often the
-    bus lost everything; `settled`: the phase is over, and every task should be."""
+    """`recovery_seconds`: what a lost worker may cost. `forgets`: a fault of the phase takes a claim back, so that an
+    attempt may run twice. `flushes`: how often the bus lost everything. `settled`: the phase is over, and every task
+    should be.
+    """
 
     lease_seconds: float
+    recovery_seconds: float
     forgets: bool = False
     flushes: int = 0
     settled: bool = True
@@ -95,6 +100,7 @@ def check(
             *_result(task, seen, ran),
             *_twice(ran, rules),
             *_charges(task, seen, ran, rules),
+            *_ghosts(seen, ran, rules),
         ]
         finding.violations += [Violation(kind, task.name, detail) for kind, detail in problems]
     return finding
@@ -144,15 +150,22 @@ def _stale(seen: Sequence[Version]) -> Iterable[Problem]:
 
 
 def _result(task: Expected, seen: Sequence[Version], ran: Sequence[Execution]) -> Iterable[Problem]:
-    final = next((version for version in seen if version.outcome == "Complete"), None)
+    final = next((version for version in seen if version.outcome is not None), None)
     if final is None:
+        return
+    if final.outcome == "Cancelled" and not task.cancelled:
+        yield "unjust", f"Cancelled/{final.reason}, and nobody asked"
+    if not final.text:
+        if final.outcome == "Complete":
+            yield "unbacked", "Complete without a result"
         return
     told = json.loads((final.text or "{}").partition("}")[0] + "}")
     if told.get("uid") != task.uid:
         yield "foreign", f"the result is {told.get('uid')}'s"
     if told.get("attempt") != final.attempt:
         yield "stale", f"the result of attempt {told.get('attempt')} at attempt {final.attempt}"
-    if not any(each.name == told.get("execution") and each.ending == "end" for each in ran):
+    endings = ("end",) if final.outcome == "Complete" else ("end", "abort")
+    if not any(each.name == told.get("execution") and each.ending in endings for each in ran):
         yield "unbacked", f"no engine ended {told.get('execution')}"
 
 
@@ -176,6 +189,8 @@ def _charges(task: Expected, seen: Sequence[Version], ran: Sequence[Execution], 
     if not seen:
         return
     limit = seen[0].backoff_limit
+    if task.ending == "crash" and len(ran) > LOSSES_LIMIT + rules.flushes:
+        yield "overcharged", f"{len(ran)} engines died of it, {LOSSES_LIMIT} should have"
     failed = sum(execution.ending == "fail" for execution in ran)
     if failed > limit + 1 + rules.flushes:
         yield "overcharged", f"failed {failed} times at backoffLimit {limit} and {rules.flushes} flushes"
@@ -183,5 +198,15 @@ def _charges(task: Expected, seen: Sequence[Version], ran: Sequence[Execution], 
     if final is None or task.ending != "text":
         return
     broken = sum(execution.ending in (None, "abort") for execution in ran)
-    if final.reason not in ("BackoffLimitExceeded", "Poison") or broken < min(limit + 1, LOSSES_LIMIT):
+    # One may have been lost with an engine that died before it read what it was asked.
+    if final.reason not in ("BackoffLimitExceeded", "Poison") or broken + 1 < min(limit + 1, LOSSES_LIMIT):
         yield "unjust", f"Failed/{final.reason} after {broken} broken executions"
+
+
+def _ghosts(seen: Sequence[Version], ran: Sequence[Execution], rules: Rules) -> Iterable[Problem]:
+    gone = next((version for version in seen if version.gone), None)
+    if gone is None:
+        return
+    latest = max((each.ended or each.began for each in ran if each.ending == "end"), default=0.0)
+    if latest - gone.at > rules.recovery_seconds:
+        yield "ghost", f"ran to its end {latest - gone.at:.1f} s after its task was deleted"

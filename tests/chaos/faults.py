@@ -6,7 +6,7 @@ import signal
 import time
 from typing import Final
 
-from tests.chaos.phase import Fault, Load, Phase
+from tests.chaos.phase import Fault, Load, Phase, leader_lost
 from tests.chaos.pods import FAKETIME, Pod
 from tests.chaos.tenant import Submission
 from tests.chaos.world import until
@@ -139,8 +139,8 @@ PROCESS_FAULTS: Final = (
     Fault("contention", "nothing runs twice", contend, Load(0.01, 0.05), needs_victims=False),
     Fault("runner-kill", ONE_OUTCOME, kill_runner),
     Fault("engine-kill", ONE_OUTCOME, kill_engine),
-    Fault("leader-kill", "another leader goes on", kill_leader, needs_victims=False),
-    Fault("facade-kill", "what was answered is accepted", kill_facade, bounded=False, needs_victims=False),
+    Fault("leader-kill", "another leader goes on", kill_leader, bound=leader_lost, needs_victims=False),
+    Fault("facade-kill", "what was answered is accepted", kill_facade, bound=None, needs_victims=False),
     Fault("zombie", "a late commit is refused", freeze_runner, Load(0.5, 6.0)),
     skew("+1h"),
     skew("-1h"),

@@ -144,7 +144,7 @@ STORE_FAULTS: Final = (
         needs_victims=False,
     ),
     Fault("redis-full", "work waits and is not lost", fill_redis),
-    Fault("api-away", "a result outlives the outage", stop_api, bounded=False),
-    Fault("api-away-flush-kill", REBUILT, stop_api_and_lose_all, bounded=False, flushes=1),
+    Fault("api-away", "a result outlives the outage", stop_api, bound=None),
+    Fault("api-away-flush-kill", REBUILT, stop_api_and_lose_all, bound=None, flushes=1),
     Fault("partition", "a late commit is refused", cut_off, Load(1.0, 7.0), needs_partition=True),
 )

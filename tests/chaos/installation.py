@@ -5,6 +5,7 @@ import base64
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,15 +41,35 @@ async def remove_namespace(api: Api, name: str) -> None:
     await api.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
-async def install(api: Api, settings: RunSettings, operator_url: str, runner_address: str) -> None:
+@dataclass(frozen=True)
+class Places:
+    """What the chart is told: Redis as each part reaches it; the tasks' namespace; who gets webhooks."""
+
+    operator_url: str
+    facade_url: str
+    runner_address: str
+    tenant: str
+    receiver: str
+
+
+async def install(api: Api, settings: RunSettings, places: Places) -> None:
     """Install or upgrade the chart of the tree, with its CRDs. Raises RuntimeError with Helm's words."""
     await namespace(api, SYSTEM)
-    secret = {"operator-url": operator_url, "runner-key": "a key of chaos runs, forty characters..."}
+    await namespace(api, places.tenant)
+    secret = {
+        "operator-url": places.operator_url,
+        "facade-url": places.facade_url,
+        "runner-key": "a key of chaos runs, forty characters...",
+    }
     path = f"/api/v1/namespaces/{SYSTEM}/secrets"
     await _replace_secret(api, path, "chaos-redis", secret)
     values = {
         "operator": {"replicas": 2},
-        "redis": {"external": {"address": runner_address}, "existingSecret": "chaos-redis"},
+        "redis": {"external": {"address": places.runner_address}, "existingSecret": "chaos-redis"},
+        "webhooks": {"allowedHosts": [places.receiver], "secretNamespaces": [places.tenant]},
+        # Nothing but the run takes tasks away.
+        "retention": {"perNamespace": 0, "perCluster": 0},
+        "facade": {"defaultTtlSeconds": -1},
     }
     file = settings.folder / "values.json"
     file.write_text(json.dumps(values))
@@ -119,14 +140,17 @@ async def make_operators(api: Api, settings: RunSettings, base: Mapping[str, str
     return operators
 
 
-async def make_facade(api: Api, settings: RunSettings, base: Mapping[str, str]) -> tuple[Kept, int]:
+async def make_facade(api: Api, settings: RunSettings, base: Mapping[str, str], redis_url: str) -> tuple[Kept, int]:
     """The facade, not started, and its port."""
     _, environment, _ = await _container(api, FACADE)
+    url = settings.folder / "facade-url"
+    url.write_text(redis_url)
     authority = settings.folder / "ca.crt"
     authority.write_text(api.authority)
     port = free_port()
     own = {
         "HEADRACE_KUBE_URL": api.url,
+        "HEADRACE_REDIS_URL_FILE": str(url),
         "HEADRACE_KUBE_CA_FILE": str(authority),
         "HEADRACE_HOST": "127.0.0.1",
         "HEADRACE_PORT": str(port),

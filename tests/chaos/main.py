@@ -18,6 +18,7 @@ from typing import Final
 
 from tests.chaos.faults import PROCESS_FAULTS
 from tests.chaos.faults_store import STORE_FAULTS
+from tests.chaos.faults_users import USER_FAULTS
 from tests.chaos.phase import Fault, Phase
 from tests.chaos.report import FaultFigures, document, figures
 from tests.chaos.settings import RunSettings
@@ -25,7 +26,7 @@ from tests.chaos.tenant import Tenant
 from tests.chaos.world import NotReached, World, world
 
 CHECKOUT: Final = Path(__file__).parents[2]
-FAULTS: Final = (*PROCESS_FAULTS, *STORE_FAULTS)
+FAULTS: Final = (*PROCESS_FAULTS, *STORE_FAULTS, *USER_FAULTS)
 TASKS_PER_ROUND: Final = 24
 ROUNDS: Final = 6
 

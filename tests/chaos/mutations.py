@@ -152,8 +152,8 @@ MUTANTS: Final = (
             ),
             Edit(
                 "operator/headrace_operator/decide/delivery.py",
-                "    retries = (task.status.retries or 0) if task.status is not None else 0\n",
-                '    retries = int(s.held.returned.message.partition("#")[0] or 1) - 1\n',
+                "    retries, losses = task_status.counters_of(task)\n",
+                '    retries, losses = int(s.held.returned.message.partition("#")[0] or 1) - 1, 0\n',
             ),
         ),
         "redis-flush-retries",

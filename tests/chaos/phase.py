@@ -8,13 +8,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tests.chaos.checker import Expected, Finding, Rules, check
+from tests.chaos.checker import Expected, Finding, Rules, Violation, check
 from tests.chaos.journal import Execution
+from tests.chaos.settings import Periods
 from tests.chaos.tenant import Submission, Tenant
-from tests.chaos.world import World, until
+from tests.chaos.world import NotReached, World, until
 from tests.stub_engine.script import Script
 
 STARTED_SECONDS: Final = 60.0
+EMPTY_SECONDS: Final = 20.0
 BY_FACADE: Final = 0.2
 
 
@@ -37,19 +39,34 @@ class Load:
     ending: str = "text"
 
 
+def worker_lost(periods: Periods) -> float:
+    """Most faults cost no more than a runner that vanishes."""
+    return periods.recovery
+
+
+def leader_lost(periods: Periods) -> float:
+    return periods.take_over
+
+
+async def nothing_more(_: "Phase") -> None:
+    """Most faults are over with their tasks."""
+
+
 @dataclass(frozen=True)
 class Fault:
-    """`strike` injects once and returns when the fault is over. `bounded`: its recovery has to keep the bound."""
+    """`strike` injects once and returns when the fault is over; `after` looks at what follows the outcomes. `bound`:
+    what its recovery has to keep, in seconds; None promises nothing."""
 
     name: str
     promise: str
     strike: Callable[["Phase"], Awaitable[None]]
     load: Load = Load()
-    bounded: bool = True
+    bound: Callable[[Periods], float] | None = worker_lost
     forgets: bool = False
     flushes: int = 0
     needs_victims: bool = True
     needs_partition: bool = False
+    after: Callable[["Phase"], Awaitable[None]] = nothing_more
 
 
 class Phase:
@@ -61,6 +78,7 @@ class Phase:
         self.tenant = tenant
         self.rng = rng
         self.strikes: list[Strike] = []
+        self.problems: list[Violation] = []
         self._tasks = tasks
         self._names: set[str] = set()
         self._pending: list[asyncio.Task[Submission]] = []
@@ -111,6 +129,11 @@ class Phase:
             left = await self.tenant.all_finished(self._names, self.world.settings.settle_seconds)
             if left:
                 return  # the checker says of them that they are lost
+        await self.fault.after(self)
+        try:
+            await until(self.world.holds_nothing, "an empty queue", EMPTY_SECONDS)
+        except NotReached:
+            self.problems.append(Violation("residue", self.fault.name, "Redis still holds entries of finished tasks"))
 
     def submissions(self) -> list[Submission]:
         return [self.tenant.submissions[name] for name in sorted(self._names)]
@@ -119,12 +142,16 @@ class Phase:
         """Judged by what the recorder and the journal hold."""
         self.world.journal.read()
         expected = [
-            Expected(each.name, each.accepted_uid, each.deleted, each.script.ending) for each in self.submissions()
+            Expected(each.name, each.accepted_uid, each.deleted, each.script.ending, each.cancelled)
+            for each in self.submissions()
         ]
         flushes = self.fault.flushes * len(self.strikes)
-        rules = Rules(self.world.settings.periods.lease, self.fault.forgets, flushes)
+        periods = self.world.settings.periods
+        rules = Rules(periods.lease, periods.recovery, self.fault.forgets, flushes)
         executions = self.world.journal.executions.values()
-        return check(expected, self.world.recorder.versions, executions, rules)
+        finding = check(expected, self.world.recorder.versions, executions, rules)
+        finding.violations += self.problems
+        return finding
 
     def _began_again(self, victim: Execution) -> float:
         same = (each for each in self.world.journal.executions.values() if each.uid == victim.uid)

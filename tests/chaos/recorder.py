@@ -37,6 +37,7 @@ class Version:
     completion_time: str | None = None
     text: str | None = None
     record: int | None = None
+    notified: bool = False
     backoff_limit: int = 3
 
     @classmethod
@@ -56,6 +57,7 @@ class Version:
             completion_time=status.get("completionTime"),
             text=(status.get("result") or {}).get("text"),
             record=records[-1].get("number"),
+            notified=any(c["type"] == "Notified" and c["status"] == "True" for c in status.get("conditions") or []),
             backoff_limit=task["spec"].get("backoffLimit", 3),
         )
 

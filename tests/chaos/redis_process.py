@@ -13,10 +13,11 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from headrace_bus import OPERATOR_ACL
+from headrace_bus import FACADE_ACL, OPERATOR_ACL
 
 START_SECONDS: Final = 10.0
 OPERATOR_PASSWORD: Final = "chaos-operator"
+FACADE_PASSWORD: Final = "chaos-facade"
 ADMIN_PASSWORD: Final = "chaos-admin"
 
 
@@ -30,12 +31,17 @@ class ChaosRedis:
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "users.acl").write_text(
             f"user operator reset on >{OPERATOR_PASSWORD} {' '.join(OPERATOR_ACL)}\n"
+            f"user facade reset on >{FACADE_PASSWORD} {' '.join(FACADE_ACL)}\n"
             f"user default reset on >{ADMIN_PASSWORD} ~* &* +@all\n"
         )
 
     @property
     def operator_url(self) -> str:
         return f"redis://operator:{OPERATOR_PASSWORD}@127.0.0.1:{self._port}/0"
+
+    @property
+    def facade_url(self) -> str:
+        return f"redis://facade:{FACADE_PASSWORD}@127.0.0.1:{self._port}/0"
 
     @contextlib.asynccontextmanager
     async def admin(self) -> AsyncIterator["Redis[str]"]:

@@ -64,7 +64,7 @@ def figures(phase: Phase, finding: Finding, seconds: float) -> FaultFigures:
     fault, periods = phase.fault, phase.world.settings.periods
     recoveries, survived = phase.recoveries()
     victims = sum(len(strike.victims) + len(strike.recoveries) for strike in phase.strikes)
-    bound = periods.recovery if fault.bounded else None
+    bound = None if fault.bound is None or not recoveries else round(fault.bound(periods), 2)
     p99 = quantile(recoveries, 0.99)
     problems = [_sentence(violation) for violation in finding.violations[:SHOWN]]
     if bound is not None and p99 is not None and p99 > bound:

@@ -13,12 +13,17 @@ class Periods:
     reap: float = 0.5
     sweep: float = 1.0
     relist: float = 5.0
-    election_lease: float = 4.0
+    election_lease: float = 6.0
 
     @property
     def recovery(self) -> float:
         """What a lost worker may cost."""
         return self.lease + self.reap + 1.0
+
+    @property
+    def take_over(self) -> float:
+        """What a lost leader may cost: candidates look every fifth of the Lease."""
+        return self.election_lease * 1.2 + 2.0
 
     def environment(self) -> dict[str, str]:
         """Of the operator."""

@@ -20,13 +20,16 @@ AGAIN_SECONDS: Final = 0.3
 
 @dataclass
 class Submission:
-    """`accepted_uid` is empty until somebody said that it is accepted; `deleted`: it was withdrawn."""
+    """`accepted_uid` is empty until somebody said that it is accepted. `object_name`: where the facade chose it.
+    `deleted`: it was withdrawn; `cancelled`: its cancellation was asked for."""
 
     name: str
     script: Script
     by_facade: bool = False
     spec: dict[str, Any] = field(default_factory=dict)
     accepted_uid: str = ""
+    object_name: str = ""
+    cancelled: bool = False
     deleted: bool = False
     accepted: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -72,30 +75,31 @@ class Tenant:
     async def _by_facade(self, submission: Submission) -> bool:
         world = self._world
         body = {
-            "name": submission.name,
             "namespace": world.tenant,
             "model": MODEL,
             "prompt": submission.script.line(),
         }
-        headers = {"Authorization": f"Bearer {world.token}"}
+        headers = {"Authorization": f"Bearer {world.token}", "Idempotency-Key": submission.name}
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with world.http.post(f"{world.facade_url}/api/v1/tasks", json=body, headers=headers) as answer:
                 # An API server that has just started knows no roles for a moment.
-                if answer.status not in (202, 403, 409, 429) and answer.status < 500:
+                if answer.status not in (200, 202, 403, 429) and answer.status < 500:
                     raise RuntimeError(f"the facade answered {answer.status}: {await answer.text()}")
-                accepted = answer.status in (202, 409)
-            if accepted:
-                made = await world.api.request("GET", f"{self._path}/{submission.name}")
+                told = await answer.json() if answer.status < 300 else {}
+            if told:
+                submission.object_name = told["name"]
+                made = await world.api.request("GET", f"{self._path}/{submission.object_name}")
                 submission.accepted_uid = made["metadata"]["uid"]
         return bool(submission.accepted_uid)
 
     async def delete(self, submission: Submission) -> None:
         """Withdraw it; asks until the API server has answered."""
         submission.deleted = True
+        name = submission.object_name or submission.name
         while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 try:
-                    await self._world.api.request("DELETE", f"{self._path}/{submission.name}")
+                    await self._world.api.request("DELETE", f"{self._path}/{name}")
                 except ApiError as error:
                     if error.status == 404:
                         return
@@ -107,11 +111,13 @@ class Tenant:
 
     async def patch(self, submission: Submission, spec: dict[str, Any]) -> None:
         """Change the spec; a task that is gone is left alone."""
+        name = submission.object_name or submission.name
+        submission.cancelled |= bool(spec.get("cancel"))
         while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 try:
                     await self._world.api.request(
-                        "PATCH", f"{self._path}/{submission.name}", {"spec": spec}, type_="application/merge-patch+json"
+                        "PATCH", f"{self._path}/{name}", {"spec": spec}, type_="application/merge-patch+json"
                     )
                 except ApiError as error:
                     if error.status == 404:

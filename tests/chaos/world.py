@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
@@ -18,6 +18,7 @@ from tests.chaos.processes import Kept
 from tests.chaos.recorder import Recorder, Version
 from tests.chaos.redis_process import ChaosRedis
 from tests.chaos.settings import RunSettings
+from tests.chaos.webhooks import Receiver, receiving
 
 MODEL: Final = "stub"
 DEPLOYMENT: Final = f"headrace-{MODEL}"
@@ -55,7 +56,8 @@ class World:
     token: str
     http: aiohttp.ClientSession
     partition: Partition | None
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    receiver: Receiver
+    changed: asyncio.Event
 
     def pod(self, name: str) -> Pod:
         return next(pod for pod in self.pods if pod.name == name)
@@ -83,6 +85,11 @@ class World:
         """By Redis' own count."""
         async with self.redis.admin() as client:
             return int(await client.zcard(f"headrace:{{{self.tenant}/{MODEL}}}:queued")) >= number
+
+    async def holds_nothing(self) -> bool:
+        """No entry is left in Redis."""
+        async with self.redis.admin() as client:
+            return not await client.hlen(f"headrace:{{{self.tenant}/{MODEL}}}:index")
 
     async def facade_answers(self) -> bool:
         try:
@@ -112,8 +119,15 @@ async def world(settings: RunSettings, *, clock_offsets: dict[int, str], isolate
         redis_port = free_port()
         redis = await _start_redis(stack, settings, redis_port, partition)
         address = "127.0.0.1" if partition is None else partition.host_address
-        await installation.install(api, settings, redis.operator_url, f"redis://{address}:{redis_port}/0")
-        await installation.namespace(api, tenant)
+        receiver = await stack.enter_async_context(receiving())
+        await installation.install(
+            api,
+            settings,
+            installation.Places(
+                redis.operator_url, redis.facade_url, f"redis://{address}:{redis_port}/0", tenant, receiver.host
+            ),
+        )
+        await installation.create(api, f"/api/v1/namespaces/{tenant}/secrets", receiver.secret())
         stack.push_async_callback(installation.remove_namespace, api, tenant)
         changed = asyncio.Event()
         server = ApiServer(settings.state)
@@ -137,14 +151,14 @@ async def world(settings: RunSettings, *, clock_offsets: dict[int, str], isolate
         for pod in pods:
             stack.push_async_callback(pod.end)
             await pod.start()
-        facade, port = await installation.make_facade(api, settings, base)
+        facade, port = await installation.make_facade(api, settings, base, redis.facade_url)
         stack.push_async_callback(facade.end)
         await facade.start()
         token = await installation.submitter_token(api, tenant)
         http = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)))
         built = World(
             settings, api, server, redis, recorder, journal, tenant, operators, pods, facade,
-            f"http://127.0.0.1:{port}", token, http, partition, changed,
+            f"http://127.0.0.1:{port}", token, http, partition, receiver, changed,
         )  # fmt: skip
         await built.serving()
         await until(built.facade_answers, "the facade", START_SECONDS)
