@@ -127,9 +127,9 @@ def start_engine() -> Iterator[Callable[..., EngineProcess]]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def engine(model_path: Path) -> Iterator[EngineProcess]:
-    """One engine with two sequences of 512 tokens for all tests of a module."""
+    """One engine with two sequences of 512 tokens for all tests that leave it as it was."""
     folder = Path(tempfile.mkdtemp(prefix="headrace-engine-"))
     process = EngineProcess(folder, model_path)
     try:

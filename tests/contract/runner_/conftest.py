@@ -16,6 +16,7 @@ from headrace_bus import Bus, ModelKey
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pod_world import POD, Engine, Gate, Runner, StartRunner, Tasks, until
 from redis_server import RedisServer, free_port, redis_server
+from runner_account import runner_account
 
 from tests.contract.api_server import ApiServer
 
@@ -77,27 +78,7 @@ def model(namespace: str) -> ModelKey:
 
 @pytest.fixture
 def runner_kubeconfig(api_server: ApiServer, kubeconfig: str, namespace: str, tmp_path: Path) -> Path:
-    """A service account that may do what a runner may and nothing else."""
-    core, rbac = f"/api/v1/namespaces/{namespace}", f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
-    rule = {"apiGroups": ["headrace.dev"], "resources": ["llmtasks/status"], "verbs": ["patch"]}
-    binding = {
-        "metadata": {"name": "runner"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "runner"},
-        "subjects": [{"kind": "ServiceAccount", "name": "headrace-smol", "namespace": namespace}],
-    }
-    for path, body in (
-        (f"{core}/serviceaccounts", {"metadata": {"name": "headrace-smol"}}),
-        (f"{rbac}/roles", {"metadata": {"name": "runner"}, "rules": [rule]}),
-        (f"{rbac}/rolebindings", binding),
-        (f"{core}/serviceaccounts/headrace-smol/token", {"spec": {}}),
-    ):
-        status, answer = api_server.request("POST", path, body)
-        assert status == 201, answer
-    admin = yaml.safe_load(Path(kubeconfig).read_text())
-    admin["users"] = [{"name": admin["users"][0]["name"], "user": {"token": answer["status"]["token"]}}]
-    path = tmp_path / "kubeconfig"
-    path.write_text(yaml.safe_dump(admin))
-    return path
+    return runner_account(api_server, kubeconfig, namespace, tmp_path)
 
 
 @pytest.fixture

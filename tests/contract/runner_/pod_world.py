@@ -86,6 +86,7 @@ class Tasks:
         self._api_server = api_server
         self._namespace = namespace
         self._path = f"/apis/headrace.dev/v1alpha1/namespaces/{namespace}/llmtasks"
+        self._created: dict[str, str] = {}
         self._bus = bus
         self._model = LLMModel.model_validate(
             {
@@ -113,7 +114,15 @@ class Tasks:
             runner={"serviceAccount": f"{self._namespace}/headrace-smol"},
             conditions=[{"type": "Finished", **waiting}, {"type": "Ready", **waiting}],
         )
-        return self.get(name)
+        task = self.get(name)
+        self._created[task.metadata.uid] = name
+        return task
+
+    async def forget(self) -> None:
+        """Leave nothing of what was created: whoever still generates is told to drop it."""
+        for uid, name in self._created.items():
+            self._api_server.request("DELETE", f"{self._path}/{name}")
+            await self._bus.remove(self.key, uid)
 
     def write_status(self, name: str, **status: Any) -> None:
         self._request("PATCH", f"/{name}/status", {"status": status})
@@ -251,6 +260,11 @@ class Runner:
         _, text = await self.get("/metrics")
         lines = [line for line in text.splitlines() if line.startswith(line_start)]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    async def idle(self) -> bool:
+        """Nothing is generated, and no outcome is on its way."""
+        lines = ("headrace_runner_generating", "headrace_runner_parked_commits")
+        return not any([await self.metric(line) for line in lines])
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self.log.read_text().splitlines()]
