@@ -16,8 +16,8 @@ def finished(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
         return None
     status = None
     if (task.status.observed_generation or 0) < task.metadata.generation:
-        # Edited during or after the run; kstatus, and with it helm and Flux, would wait for ever.
-        status = {"observedGeneration": task.metadata.generation}
+        # Edited during or after the run; kstatus, kubectl wait, and with them helm and Flux, would wait for ever.
+        status = task_status.caught_up(task)
     completing_ms = _completing_ms(s, task.status)
     if completing_ms > 0:
         details = "finished; its runner is completing"

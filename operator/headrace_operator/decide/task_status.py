@@ -94,6 +94,16 @@ def suspended(task: LLMTask, *, attempt: int, now_ms: int, **members: Any) -> di
     }
 
 
+def caught_up(task: LLMTask) -> dict[str, Any]:
+    """What an edit after the end changes: the generation, also in each condition, where kubectl wait looks for it."""
+    generation = task.metadata.generation
+    conditions = (task.status or _NO_STATUS).conditions
+    return {
+        "observedGeneration": generation,
+        "conditions": [each.model_copy(update={"observed_generation": generation}).dump() for each in conditions],
+    }
+
+
 def failed(
     task: LLMTask, reason: str, message: str, *, now_ms: int, attempts: Sequence[AttemptRecord]
 ) -> dict[str, Any]:

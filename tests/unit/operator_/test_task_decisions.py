@@ -507,7 +507,12 @@ def test_a_finished_task_whose_runner_completes_is_looked_at_again() -> None:
 @pytest.mark.parametrize("held_", [None, held("Leased"), held("Queued")], ids=["gone", "completing", "left over"])
 def test_a_finished_task_that_was_edited_is_observed_in_one_write(held_: Held | None) -> None:
     plan = decide(snapshot(task(finished(), generation=3), held=held_))
-    assert plan.status == {"observedGeneration": 3}
+    assert plan.status is not None
+    assert set(plan.status) == {"observedGeneration", "conditions"}
+    assert plan.status["observedGeneration"] == 3
+    # kubectl wait takes a condition of an older generation for one that is out of date.
+    assert plan.status["conditions"]
+    assert {each["observedGeneration"] for each in plan.status["conditions"]} == {3}
     told = task({**finished(), "observedGeneration": 3}, generation=3)
     assert decide(snapshot(told, held=held_)).status is None
 
