@@ -8,6 +8,8 @@ from pydantic import Field
 from headrace_crds.base import DECIMAL, DNS_LABEL, SIGNED_DECIMAL, ApiModel, Rule, exactly_one_of
 
 INPUT_LIMIT_BYTES: Final = 256 * 1024
+LARGE_INPUT_LIMIT_BYTES: Final = 900 * 1024
+"""Of a text that inputFrom refers to."""
 OBJECT_NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 DATA_KEY: Final = r"^[-._a-zA-Z0-9]+$"
 

@@ -4,12 +4,25 @@ It is the payload of the bus envelope and what ``headrace run`` executes, so bot
 run the same thing. It holds prompts: it is never logged.
 """
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
 
 from headrace_crds.base import ApiModel
+from headrace_crds.inputs import LARGE_INPUT_LIMIT_BYTES
 from headrace_crds.model import Defaults, LLMModel
 from headrace_crds.outcome import notified_outcomes
 from headrace_crds.task import LLMTask, Message, Outcome, Parameters, Role
+
+
+class WorkMessage(Message):
+    """One turn of a conversation; one that inputFrom refers to is longer than the object would hold."""
+
+    # A spec's messages are taken as they are.
+    model_config = ConfigDict(from_attributes=True)
+
+    content: Annotated[str, Field(max_length=LARGE_INPUT_LIMIT_BYTES)]
+    """What is said, as text."""
 
 
 class Work(ApiModel):
@@ -19,7 +32,7 @@ class Work(ApiModel):
     """The LLMModel as namespace/name."""
     generation: int
     """metadata.generation of the task, for observedGeneration."""
-    messages: list[Message]
+    messages: list[WorkMessage]
     """The conversation; a prompt is one user message."""
     parameters: Parameters
     """Sampling parameters with the model's defaults filled in; maxTokens is always set."""
@@ -42,12 +55,13 @@ def resolve(task: LLMTask, model: LLMModel, *, input_text: str | None = None, de
     defaults = model.spec.defaults or Defaults()
     given = (task.spec.parameters or Parameters()).model_dump(exclude_none=True)
     filled = {"temperature": defaults.temperature, "max_tokens": defaults.max_tokens, "stop": defaults.stop, **given}
-    messages = task.spec.messages or [Message(role=Role.USER, content=input_text or task.spec.prompt or "")]
+    turns = [(each.role, each.content) for each in task.spec.messages or []]
+    turns = turns or [(Role.USER, input_text or task.spec.prompt or "")]
     status = task.status
     return Work(
         model=f"{model.metadata.namespace}/{model.metadata.name}",
         generation=task.metadata.generation,
-        messages=messages,
+        messages=[WorkMessage(role=role, content=content) for role, content in turns],
         parameters=Parameters.model_validate(filled),
         json_schema=task.spec.output.json_schema if task.spec.output else None,
         started=bool(status and status.start_time),

@@ -1,4 +1,4 @@
-"""The only writes of a task's reconcile: the entry back where nobody may have it, status once, queue, event."""
+"""The only writes of a task's reconcile: a large result, the entry back, status once, queue, event."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ from headrace_crds.model import LLMModel
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask
 from headrace_crds.work import Work, resolve
-from headrace_operator import announce
+from headrace_operator import announce, large_results
 from headrace_operator.context import Context, bus_key
 from headrace_operator.decide import clocks
 from headrace_operator.decide.plans import Enqueue, TakeBack, TaskPlan
@@ -29,8 +29,11 @@ _log = structlog.get_logger()
 async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
     """Seconds after which to look again. Raises KubeConflict when the object changed since it was observed, and
     WorkUnacceptable for what no queue will take: then the status is written already.
+    ResultUnwritable: nothing was done.
     """
     key, task = bus_key(s.ref.model), s.task
+    if plan.create is not None:
+        await large_results.create(plan.create, s, ctx)
     if plan.take_back is not None and not await _taken_back(plan.take_back, s, ctx):
         return 0.0
     if plan.status is not None and task is not None:
@@ -86,7 +89,11 @@ async def _interrupted(word: Interruption, s: TaskSnapshot, ctx: Context) -> boo
 async def _enqueue(wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskRef, ctx: Context) -> None:
     ref = about.model
     try:
-        envelope = _envelope(task, resolve(task, model, deadline_ms=clocks.active_end_ms(task)), wanted.attempt)
+        envelope = _envelope(
+            task,
+            resolve(task, model, input_text=wanted.input_text, deadline_ms=clocks.active_end_ms(task)),
+            wanted.attempt,
+        )
     except ValueError as error:
         raise WorkUnacceptable(Reason.INVALID_WORK, _places(error)) from None
     try:

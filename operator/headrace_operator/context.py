@@ -13,6 +13,7 @@ from headrace_bus import Bus, ModelKey
 from headrace_operator.allowance import Allowance
 from headrace_operator.clock import RedisClock
 from headrace_operator.decide import waiting
+from headrace_operator.decide.input import MissedInput
 from headrace_operator.fresh import Fresh
 from headrace_operator.kube import Kube
 from headrace_operator.metrics import Metrics
@@ -59,6 +60,9 @@ class Memory:
     """When a task's runner was first told to cancel, in Redis TIME. Another leader gives it the whole time again."""
     bound: set[tuple[ModelRef, str]] = field(default_factory=set)
     """Shared models' runners and the namespaces in which they have their right."""
+    missed_inputs: dict[TaskRef, MissedInput] = field(default_factory=dict)
+    refused_results: dict[TaskRef, int] = field(default_factory=dict)
+    """How often the API server refused the ConfigMap of a large result."""
     complaints: dict[ModelRef, set[tuple[str, str]]] = field(default_factory=dict)
     """What was told already of a model's unreadable keys: look and kind of error."""
     elsewhere: frozenset[ModelRef] = frozenset()
@@ -70,6 +74,8 @@ class Memory:
         """It is gone or finished."""
         self.refused_attempts.pop(ref, None)
         self.cancels_asked_ms.pop(ref, None)
+        self.missed_inputs.pop(ref, None)
+        self.refused_results.pop(ref, None)
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ KubeError
 ├── KubeConflict      409: the object changed, or somebody else owns the fields; read again
 ├── KubeNotFound      404: the object, or its namespace, is gone
 ├── KubeRefused       400, 403, 422: this request will not be taken however often it is sent
+│   └── KubeTooLarge  413, and what etcd or validation calls too large
 └── KubeUnavailable   retryable: no connection, time-out, 429, 5xx
 """
 
@@ -40,6 +41,12 @@ class KubeRefused(KubeError):
     reason = "Refused"
 
 
+class KubeTooLarge(KubeRefused):
+    """The object has more bytes than the API server takes."""
+
+    reason = "TooLarge"
+
+
 class KubeUnavailable(KubeError):
     """The API server cannot be reached or cannot serve for the moment."""
 
@@ -53,6 +60,15 @@ class WorkUnacceptable(Exception):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class ResultUnwritable(Exception):
+    """The ConfigMap of a large result will not come about. `retryable` None: nobody is to blame."""
+
+    def __init__(self, reason: Reason, message: str, *, retryable: bool | None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retryable = retryable
 
 
 class NotLeading(Exception):

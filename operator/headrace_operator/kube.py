@@ -19,12 +19,14 @@ from kubernetes.aio.client.rest import RESTClientObject
 
 from headrace_crds.base import GROUP, VERSION
 from headrace_crds.names import FIELD_MANAGER_OPERATOR
-from headrace_operator.errors import KubeConflict, KubeError, KubeNotFound, KubeRefused, KubeUnavailable
+from headrace_operator.errors import KubeConflict, KubeError, KubeNotFound, KubeRefused, KubeTooLarge, KubeUnavailable
 
 REQUEST_TIMEOUT_SECONDS: Final = 15.0
 _NO_TIMER: Final = aiohttp.ClientTimeout(total=None)
 """aiohttp's own timer takes back two cancellations where it made one: a cancelled request becomes a late one."""
 _DNS_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+_TOO_LARGE: Final = re.compile(r"too large|Too long: may not be more than")
+"""As the API server, its validation and etcd (a 500) say it."""
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -59,6 +61,7 @@ MODELS: Final = Resource(f"{GROUP}/{VERSION}", "llmmodels")
 TASKS: Final = Resource(f"{GROUP}/{VERSION}", "llmtasks")
 DEPLOYMENTS: Final = Resource("apps/v1", "deployments")
 CLAIMS: Final = Resource("v1", "persistentvolumeclaims")
+CONFIG_MAPS: Final = Resource("v1", "configmaps")
 EVENTS: Final = Resource("events.k8s.io/v1", "events")
 NAMESPACES: Final = Resource("v1", "namespaces")
 LEASES: Final = Resource("coordination.k8s.io/v1", "leases")
@@ -238,6 +241,8 @@ def _converted(status: int, data: bytes, request: str) -> KubeError:
     except (ValueError, AttributeError):
         message = "the answer is not a Status"
     text = f"{request}: {status}: {message}"[:500]
+    if status in (413, 422, 500) and _TOO_LARGE.search(message):
+        return KubeTooLarge(text)
     match status:
         case 409:
             return KubeConflict(text)

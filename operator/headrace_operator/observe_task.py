@@ -7,7 +7,7 @@ from typing import Any, Final
 from headrace_bus import BusDenied, BusError, Entry
 from headrace_crds.model import LLMModel
 from headrace_crds.task import LLMTask
-from headrace_operator import namespaces
+from headrace_operator import large_results, namespaces
 from headrace_operator.context import Context, bus_key
 from headrace_operator.decide import untrusted
 from headrace_operator.decide.snapshots import Held, Place, ReturnedDelivery, TaskSnapshot
@@ -45,6 +45,7 @@ async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
     if model is None and held is not None and ref.namespace != ref.model.namespace:
         # Without the model nobody can say whether it served this namespace: what its keys tell is not believed.
         held = replace(held, returned=None)
+    held, parked = await large_results.read(held, ref, task, ctx)
     return TaskSnapshot(
         ref=ref,
         now_ms=now_ms,
@@ -52,6 +53,7 @@ async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
         model=model,
         admitted=model is None or await namespaces.admitted_afresh(ref, ctx),
         held=held,
+        parked=parked,
         senseless=senseless,
         jitter=ctx.jitter(),
         cancel_asked_ms=ctx.memory.cancels_asked_ms.get(ref),

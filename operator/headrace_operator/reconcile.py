@@ -1,12 +1,13 @@
 """The two reconciles. This is all there is: observe, decide, apply."""
 
-from headrace_operator import admission, apply_model, apply_task, observe_model, observe_task
+from headrace_operator import admission, apply_model, apply_task, inputs, observe_model, observe_task
 from headrace_operator.context import Context
+from headrace_operator.decide import large_result
 from headrace_operator.decide import model as decide_model
 from headrace_operator.decide import task as decide_task
 from headrace_operator.decide.plans import ModelPlan
-from headrace_operator.decide.snapshots import ModelSnapshot
-from headrace_operator.errors import KubeConflict, KubeRefused, WorkUnacceptable
+from headrace_operator.decide.snapshots import ModelSnapshot, TaskSnapshot
+from headrace_operator.errors import KubeConflict, KubeRefused, ResultUnwritable, WorkUnacceptable
 from headrace_operator.kube import MODELS
 from headrace_operator.refs import ModelRef, TaskRef
 from headrace_operator.views import parse_model
@@ -18,14 +19,21 @@ async def reconcile_task(ref: TaskRef, ctx: Context) -> float | None:
     if snapshot is None:
         return None
     try:
-        plan = await admission.admit(decide_task.decide(snapshot), snapshot, ctx)
-        return await apply_task.apply(plan, snapshot, ctx)
+        try:
+            return await _apply_task(snapshot, ctx)
+        except ResultUnwritable as error:
+            return await _apply_task(large_result.unwritable(snapshot, error.reason, str(error), error.retryable), ctx)
     except WorkUnacceptable as error:
         snapshot = await observe_task.observe(ref, ctx)
         if snapshot is None or snapshot.task is None:
             return None
         plan = decide_task.unacceptable(snapshot, snapshot.task, error.reason, str(error))
         return await apply_task.apply(plan, snapshot, ctx)
+
+
+async def _apply_task(snapshot: TaskSnapshot, ctx: Context) -> float | None:
+    plan = await inputs.provide(decide_task.decide(snapshot), snapshot, ctx)
+    return await apply_task.apply(await admission.admit(plan, snapshot, ctx), snapshot, ctx)
 
 
 async def reconcile_model(ref: ModelRef, ctx: Context) -> float | None:

@@ -11,6 +11,8 @@ class Enqueue:
 
     attempt: int
     not_before_ms: int | None = None
+    input_text: str | None = field(default=None, repr=False)
+    """What spec.inputFrom refers to, as it was read for this hand-out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +36,12 @@ class Announcement:
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
-    """Carried out in this order: take back, status, interruption, queue, announcement."""
+    """Carried out in this order: create, take back, status, interruption, queue, announcement."""
 
     details: str
     """What is done, as a constant phrase for the log."""
+    create: Mapping[str, Any] | None = field(default=None, repr=False)
+    """A ConfigMap of a large result, which the status refers to."""
     take_back: TakeBack | None = None
     status: Mapping[str, Any] | None = None
     """Merge patch of the status; None members remove."""

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from headrace_crds.model import EngineInfo, LLMModel
+from headrace_crds.parked import Parked
 from headrace_crds.task import LLMTask
 from headrace_operator.refs import ModelRef, TaskRef
 
@@ -63,6 +64,9 @@ class TaskSnapshot:
     """When this process first told the task's runner to cancel."""
     admitted: bool = True
     """The model serves the task's namespace; False was read afresh."""
+    parked: Parked | None = field(default=None, repr=False)
+    """What the runner left for the operator to commit; read while it is RETURNED as Parked, and None where it does not
+    read."""
     model_replaced: bool = False
     """The model was deleted and made again a moment ago, and its queue purged."""
 

@@ -4,6 +4,7 @@ object              bus            plan
 gone                anything       remove
 any                 nonsense       remove, look again
 finished            anything       remove, but leave a lease's holder time to complete
+n                   parked n       Complete, with a ConfigMap: what was generated counts, whatever happened since
 spec.cancel         no lease       Cancelled
 spec.cancel         leased         tell its runner; Cancelled when it does not answer
 not shared          anything       Failed/ModelNotShared
@@ -38,6 +39,7 @@ from headrace_operator.decide.handing_out import (
     not_handed_out,
     priority_edited,
 )
+from headrace_operator.decide.large_result import parked_result
 from headrace_operator.decide.plans import SETTLED, Announcement, TaskPlan
 from headrace_operator.decide.sharing import not_shared
 from headrace_operator.decide.snapshots import TaskSnapshot
@@ -82,6 +84,7 @@ def unacceptable(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) -
 GATES: Final[tuple[Callable[[TaskSnapshot, LLMTask], TaskPlan | None], ...]] = (
     entry_senseless,
     finished,
+    parked_result,
     cancelled,
     not_shared,
     not_acceptable,

@@ -30,9 +30,13 @@ class Waiting:
 
 
 def cause(reason: str | None, message: str | None) -> str:
-    """Decides whether an explanation is out of date: ModelNotReady carries the model's own reason before a colon."""
+    """Decides whether an explanation is out of date: ModelNotReady carries the model's own reason before a
+    colon, InputNotFound what is missing.
+    """
     if reason == Reason.MODEL_NOT_READY:
         return f"{reason}/{(message or '').partition(':')[0]}"
+    if reason == Reason.INPUT_NOT_FOUND:
+        return f"{reason}/{message}"
     return str(reason)
 
 

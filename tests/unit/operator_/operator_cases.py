@@ -6,7 +6,8 @@ from typing import Any
 
 from headrace_crds.model import LLMModel
 from headrace_crds.outcome import timestamp
-from headrace_crds.task import LLMTask
+from headrace_crds.parked import Parked
+from headrace_crds.task import LLMTask, Timings, Usage
 from headrace_operator.decide.plans import TaskPlan
 from headrace_operator.decide.snapshots import (
     DeploymentView,
@@ -142,6 +143,19 @@ def came_back(how: str, attempt: int = 1, **more: Any) -> Held:
     return held("Returned", attempt, ReturnedDelivery(how=how, **delivery))  # type: ignore[arg-type]
 
 
+def parked(text: str = "a long answer", finish_reason: Any = "Stop", **more: int) -> Parked:
+    return Parked.of(
+        text,
+        finish_reason,
+        None,
+        Usage(prompt_tokens=3, completion_tokens=9),
+        Timings(queued_millis=1, first_token_millis=2, generation_millis=3),
+        claimed_ms=more.get("claimed_ms", NOW_MS - 9_000),
+        completed_ms=more.get("completed_ms", NOW_MS - 1_000),
+        pod="headrace-qwen-abc",
+    )
+
+
 def snapshot(
     task_: LLMTask | None, *, model: Any = SERVING, held: Held | None = None, jitter: float = 0.5, **more: Any
 ) -> TaskSnapshot:
@@ -178,14 +192,19 @@ class World:
     status_writes: int = 0
     enqueued: list[int] = field(default_factory=list)
     interrupted: list[str] = field(default_factory=list)
+    created: list[str] = field(default_factory=list)
     answers: bool = False
     """Whether the holder of a lease gives it back when it is told to."""
 
     def snapshot(self, **more: Any) -> TaskSnapshot:
+        if self.held is not None and self.held.returned is not None and self.held.returned.how == "Parked":
+            more.setdefault("parked", parked())
         return snapshot(LLMTask.model_validate(self.body) if self.body is not None else None, held=self.held, **more)
 
     def apply(self, plan: TaskPlan) -> None:
         """As `apply_task` does, without resourceVersion: what a plan does twice it does here twice."""
+        if plan.create is not None:
+            self.created.append(plan.create["metadata"]["name"])
         back = plan.take_back
         if back is not None:
             leased = self.held is not None and self.held.place is Place.LEASED and self.held.attempt >= back.attempt

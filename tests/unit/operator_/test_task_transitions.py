@@ -17,6 +17,7 @@ from operator_cases import (
     finished,
     held,
     model,
+    parked,
     queued,
     snapshot,
     suspended,
@@ -49,6 +50,7 @@ MODELS: dict[str, Any] = {
     "conflict": NAME_CONFLICT,
     "none": NO_MODEL,
 }
+PARKED = parked()
 PLACES: dict[str, Held | None] = {"nothing": None, "senseless": held("Queued", SENSELESS)} | {
     f"{place} at {attempt}": make(attempt)
     for attempt in (1, 2, 3)
@@ -60,6 +62,7 @@ PLACES: dict[str, Held | None] = {"nothing": None, "senseless": held("Queued", S
         "fatal": lambda n: came_back("Failed", n, retryable=False),
         "lost": lambda n: came_back("LeaseExpired", n),
         "released": lambda n: came_back("Released", n),
+        "parked": lambda n: came_back("Parked", n),
     }.items()
 }
 SPECS: dict[str, dict[str, Any]] = {
@@ -142,7 +145,10 @@ def test_every_gate_is_the_first_to_open_for_something() -> None:
         for clocks, admitted in product((True, False), (True, False)):
             if not clocks and status is not None and task.status is not None:
                 task = task.model_copy(update={"status": task.status.model_copy(update={"accept_time": None})})
-            seen = snapshot(task, model=model_, held=place, admitted=admitted)
+            left = (
+                PARKED if place is not None and place.returned is not None and place.returned.how == "Parked" else None
+            )
+            seen = snapshot(task, model=model_, held=place, admitted=admitted, parked=left)
             opened |= {next((gate.__name__ for gate in GATES if gate(seen, task) is not None), "settled")}
     assert opened == {gate.__name__ for gate in GATES} | {"settled"}
 
