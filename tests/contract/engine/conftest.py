@@ -140,6 +140,28 @@ def engine(model_path: Path) -> Iterator[EngineProcess]:
         shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="session")
+def odd_engine(model_path: Path) -> Iterator[EngineProcess]:
+    """One as few have it: a model without a template, no libseccomp, five seconds of patience with a silent child."""
+    folder = Path(tempfile.mkdtemp(prefix="headrace-engine-"))
+    bare = folder / "bare.gguf"
+    # Another key of the same length: the header stays whole, the template is not found.
+    bare.write_bytes(model_path.read_bytes().replace(b"tokenizer.chat_template", b"tokenizer.none_template", 1))
+    process = EngineProcess(
+        folder,
+        bare,
+        hide_module="pyseccomp",
+        HEADRACE_ENGINE_SANDBOX="BestEffort",
+        HEADRACE_ENGINE_STALL_SECONDS="5",
+    )
+    try:
+        process.wait_serving()
+        yield process
+    finally:
+        process.end()
+        shutil.rmtree(folder)
+
+
 @pytest.fixture
 async def client(engine: EngineProcess) -> AsyncIterator[EngineClient]:
     async with await EngineClient.connect(engine.socket) as connected:

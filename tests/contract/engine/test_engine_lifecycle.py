@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from headrace_runner.engine.client import EngineClient, EngineLost, EngineRefused, Stage
-from headrace_runner.engine.protocol import Generate, Message, Parameters
+from headrace_runner.engine.protocol import Generate, Parameters
 
 pytestmark = pytest.mark.contract
 
@@ -146,10 +146,13 @@ async def test_a_refused_request_leaves_the_connection_usable(engine) -> None:
 
 async def test_killed_while_generating_it_is_lost_restarted_and_works_again(model_path, start_engine) -> None:
     engine = start_engine(model_path)
-    engine.wait_serving()
+    with pytest.raises(EngineLost):
+        await EngineClient.connect(engine.socket)
+    await asyncio.to_thread(engine.wait_serving)
     client = await EngineClient.connect(engine.socket)
     task = await running(client, "1")
-    os.kill(engine.child_pid(), signal.SIGKILL)
+    child = engine.child_pid()
+    os.kill(child, signal.SIGKILL)  # its template helper becomes an orphan and ends
     with pytest.raises(EngineLost):
         await task
     await asyncio.wait_for(client.closed.wait(), 10)
@@ -158,8 +161,13 @@ async def test_killed_while_generating_it_is_lost_restarted_and_works_again(mode
     crashed = await asyncio.to_thread(engine.wait, lambda state: state.restarts == 1)
     assert (crashed.state, crashed.reason) == (Stage.RESTARTING, "EngineCrashed")
     assert "SIGKILL while Serving" in crashed.message
+    # While it does not serve nobody can connect.
+    assert not engine.socket.exists()
     await asyncio.to_thread(engine.wait, lambda state: state.state is Stage.SERVING and state.restarts == 1)
     assert engine.state().reason == ""
+    # Exactly one child, and so no zombie; child_pid says so by unpacking.
+    await asyncio.to_thread(engine.wait, lambda _: len(engine.child_pids()) == 1)
+    assert engine.child_pid() != child
     async with await EngineClient.connect(engine.socket) as again:
         assert (await again.generate(Generate("1", prompt="hi", parameters=SHORT))).text
     await client.aclose()
@@ -184,30 +192,12 @@ async def test_a_child_that_hangs_is_killed_and_works_again(model_path, start_en
     await client.aclose()
 
 
-async def test_a_child_that_has_nothing_to_do_may_be_silent(model_path, start_engine) -> None:
-    engine = start_engine(model_path, HEADRACE_ENGINE_STALL_SECONDS="5")
-    engine.wait_serving()
-    async with await EngineClient.connect(engine.socket) as client:
-        assert (await client.generate(Generate("1", prompt="hi", parameters=SHORT))).text
-        end = time.monotonic() + 7
-        await asyncio.to_thread(engine.wait, lambda _: time.monotonic() > end)
-        assert engine.state().restarts == 0
-        assert not client.closed.is_set()
-
-
-async def test_while_it_is_not_serving_nobody_can_connect(model_path, start_engine) -> None:
-    engine = start_engine(model_path)
-    with pytest.raises(EngineLost):
-        await EngineClient.connect(engine.socket)
-    engine.wait_serving()
-    os.kill(engine.child_pid(), signal.SIGKILL)
-    await asyncio.to_thread(engine.wait, lambda state: state.restarts == 1)
-    assert not engine.socket.exists()
-
-
-async def test_sigterm_lets_running_generations_finish(model_path, start_engine) -> None:
-    engine = start_engine(model_path)
-    engine.wait_serving()
+async def test_a_checksum_that_fits_is_reported_and_sigterm_lets_generations_finish(model_path, start_engine) -> None:
+    sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    engine = start_engine(model_path, HEADRACE_MODEL_SHA256=sha256)
+    state = await asyncio.to_thread(engine.wait_serving)
+    assert state.engine is not None
+    assert state.engine.sha256 == sha256
     client = await EngineClient.connect(engine.socket)
     request = Generate("1", prompt="A story.", parameters=Parameters(temperature=0.0, max_tokens=32))
     task = asyncio.create_task(client.generate(request))
@@ -253,14 +243,6 @@ def test_a_file_that_comes_later_is_served(tmp_path: Path, model_path: Path, sta
     assert engine.wait_serving().reason == ""
 
 
-def test_a_checksum_that_fits_is_reported(model_path: Path, start_engine: Callable) -> None:
-    sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-    engine = start_engine(model_path, HEADRACE_MODEL_SHA256=sha256)
-    state = engine.wait_serving()
-    assert state.engine is not None
-    assert state.engine.sha256 == sha256
-
-
 def test_a_gpu_that_is_not_there_is_never_a_cpu_run(model_path: Path, start_engine: Callable) -> None:
     engine = start_engine(model_path, HEADRACE_GPU_LAYERS="All")
     state = engine.wait(lambda state: state.state in (Stage.FAILED, Stage.SERVING))
@@ -282,47 +264,6 @@ def test_a_death_while_loading_names_signal_stage_and_file(model_path: Path, sta
     assert (state.state, state.reason) == (Stage.FAILED, "EngineCrashed")
     assert state.message == f"the engine died by SIGSEGV while Loading ({model_path.name})"
     engine.wait_serving()
-
-
-@pytest.fixture
-def model_without_template(tmp_path: Path, model_path: Path) -> Path:
-    path = tmp_path / "bare.gguf"
-    # Another key of the same length: the header stays whole, the template is not found.
-    path.write_bytes(model_path.read_bytes().replace(b"tokenizer.chat_template", b"tokenizer.none_template", 1))
-    return path
-
-
-async def test_a_model_without_a_template_completes_prompts_raw_and_chats_as_chatml(
-    model_without_template: Path, start_engine: Callable
-) -> None:
-    engine = start_engine(model_without_template)
-    state = engine.wait_serving()
-    assert state.engine is not None
-    assert "no chat template" in state.engine.notes[0]
-    async with await EngineClient.connect(engine.socket) as client:
-        raw = await client.generate(Generate("1", prompt="mill", parameters=SHORT))
-        chat = await client.generate(Generate("2", messages=(Message("user", "mill"),), parameters=SHORT))
-    assert raw.usage.prompt_tokens <= 2
-    assert chat.usage.prompt_tokens >= 8
-
-
-async def test_headrace_run_serves_without_libseccomp(model_path: Path, start_engine: Callable) -> None:
-    engine = start_engine(model_path, HEADRACE_ENGINE_SANDBOX="BestEffort", hide_module="pyseccomp")
-    assert engine.wait_serving().sandboxed is False
-    async with await EngineClient.connect(engine.socket) as client:
-        assert (await client.generate(Generate("1", prompt="hi", parameters=SHORT))).text
-
-
-def test_orphans_of_a_killed_child_are_reaped(model_path: Path, start_engine: Callable) -> None:
-    engine = start_engine(model_path)
-    engine.wait_serving()
-    child = engine.child_pid()
-    os.kill(child, signal.SIGKILL)  # its template helper becomes an orphan and ends
-    engine.wait(lambda state: state.restarts == 1)
-    engine.wait_serving()
-    # Exactly one child, and so no zombie; child_pid says so by unpacking.
-    engine.wait(lambda _: len(engine.child_pids()) == 1)
-    assert engine.child_pid() != child
 
 
 def test_a_killed_supervisor_takes_the_child_along(model_path: Path, start_engine: Callable) -> None:
