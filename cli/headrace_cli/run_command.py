@@ -103,7 +103,8 @@ def _tasks(checked: Checked) -> list[Manifest]:
 def _model_of(task: Manifest, checked: Checked) -> LLMModel | None:
     if not isinstance(task.object, LLMTask):
         return None
-    wanted = (task.object.metadata.namespace, task.object.spec.model_ref.name)
+    reference = task.object.spec.model_ref
+    wanted = (reference.namespace or task.object.metadata.namespace, reference.name)
     models = (manifest.object for manifest in checked.manifests if isinstance(manifest.object, LLMModel))
     return next((each for each in models if (each.metadata.namespace, each.metadata.name) == wanted), None)
 
@@ -113,12 +114,16 @@ def _unresolved(checked: Checked) -> list[Problem]:
     tasks = _tasks(checked)
     if not tasks:
         return [Problem("command line", 1, "", "", "no LLMTask among the manifests: there is nothing to run")]
-    message = "no such LLMModel in the same namespace among the manifests: name its file with another -f"
-    return [
-        Problem(task.source, task.line, f"LLMTask/{task.object.metadata.name}", "spec.modelRef.name", message)
-        for task in tasks
-        if _model_of(task, checked) is None
-    ]
+    absent = "no such LLMModel in that namespace among the manifests: name its file with another -f"
+    elsewhere = "there are no ConfigMaps without a cluster: put the text into spec.prompt"
+    problems = []
+    for task in tasks:
+        where = (task.source, task.line, f"LLMTask/{task.object.metadata.name}")
+        if _model_of(task, checked) is None:
+            problems.append(Problem(*where, "spec.modelRef.name", absent))
+        if isinstance(task.object, LLMTask) and task.object.spec.input_from is not None:
+            problems.append(Problem(*where, "spec.inputFrom", elsewhere))
+    return problems
 
 
 def _groups(checked: Checked, weights: Weights) -> list[Group]:

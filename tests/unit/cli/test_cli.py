@@ -14,6 +14,9 @@ from tests.unit.cli.manifest_cases import model, task
 
 VALID = json.dumps(task("").manifest())
 INVALID = json.dumps(task("", promt="x").manifest())
+ELSEWHERE = json.dumps(task("", modelRef={"name": "m", "namespace": "elsewhere"}).manifest())
+INPUT = {"configMapKeyRef": {"name": "long", "key": "text"}}
+FROM_CONFIG_MAP = json.dumps(task("", prompt=..., inputFrom=INPUT).manifest())
 MODEL = json.dumps(model("", called="m").manifest())
 
 
@@ -85,6 +88,8 @@ def test_what_cannot_be_read_is_named(headrace: Headrace, tmp_path: Path, comman
         (INVALID, "unknown field"),
         (MODEL, "nothing to run"),
         (VALID, "no such LLMModel"),
+        (f"{ELSEWHERE}\n---\n{MODEL}", "no such LLMModel"),
+        (f"{FROM_CONFIG_MAP}\n---\n{MODEL}", "put the text into spec.prompt"),
         (f"{VALID}\n---\n{MODEL.replace('metadata', 'metadata')}", "--weights FILE"),
     ],
 )
