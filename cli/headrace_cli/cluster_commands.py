@@ -162,8 +162,14 @@ def dlq_replay(
         raise typer.BadParameter("name tasks, or choose them by --all or --reason")
 
     async def replayed(cluster: "Cluster") -> int:
-        told = [await replay_named(cluster, *_named(cluster, each, namespace), again=again) for each in tasks or ()]
-        if not tasks:
+        if tasks:
+
+            async def one(where: str, name: str) -> dict[str, Any]:
+                return await replay_named(cluster, where, name, again=again)
+
+            told, code = await _each(cluster, tasks, namespace, one)
+        else:
+            told, code = [], 0
             where = namespace or cluster.namespace
             # Read to the end first: a replay that fails must not be replayed by the same command.
             names = [body["metadata"]["name"] async for body in failed_tasks(cluster, where, reason)]
@@ -173,7 +179,7 @@ def dlq_replay(
                     told.append(await replay(cluster, body, again=again))
         _print_told(told, output)
         # Chosen by a filter, what has been replayed before is left out; named, it is refused.
-        return int(bool(tasks) and not all(each["created"] for each in told))
+        return 1 if tasks and not all(each["created"] for each in told) else code
 
     _in_cluster(Target(kubeconfig, context), replayed)
 
@@ -188,11 +194,33 @@ def _change(verb: str, tasks: list[str], namespace: str | None, output: Format, 
     from headrace_cli.change_command import change
 
     async def changed(cluster: "Cluster") -> int:
-        told = [await change(cluster, verb, *_named(cluster, each, namespace)) for each in tasks]
+        async def one(where: str, name: str) -> dict[str, Any]:
+            return await change(cluster, verb, where, name)
+
+        told, code = await _each(cluster, tasks, namespace, one)
         _print_told(told, output)
-        return 0
+        return code
 
     _in_cluster(target, changed)
+
+
+async def _each(
+    cluster: "Cluster",
+    tasks: list[str],
+    namespace: str | None,
+    work: Callable[[str, str], Awaitable[dict[str, Any]]],
+) -> tuple[list[dict[str, Any]], int]:
+    """What was done, and the exit code: one that fails does not keep the others from being done."""
+    from headrace_cli.cluster import ClusterError
+
+    told, code = [], 0
+    for task in tasks:
+        try:
+            told.append(await work(*_named(cluster, task, namespace)))
+        except ClusterError as error:
+            print(f"headrace: {error}", file=sys.stderr)
+            code = 1
+    return told, code
 
 
 def _named(cluster: "Cluster", task: str, namespace: str | None) -> tuple[str, str]:

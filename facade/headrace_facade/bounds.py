@@ -26,16 +26,22 @@ class Bounds:
 
 
 def quota_used_up(namespace: str, quota: LLMQuota) -> FacadeError | None:
-    """As many tasks are handed out as the LLMQuota grants, by the counts that the operator keeps in it."""
+    """One more task would wait for the quota, behind as many open tasks as `maxQueuedTasks` grants.
+
+    By the counts that the operator keeps in the LLMQuota. `maxRunningTasks` alone refuses nothing: it makes tasks wait.
+    """
     spec, status = quota.spec, quota.status
-    # Who is handed out may run at any moment: the operator hands out no more than may run.
-    most = min((n for n in (spec.max_queued_tasks, spec.max_running_tasks) if n is not None), default=None)
+    most = spec.max_queued_tasks
     if most is None or status is None:
         return None
-    used = (status.queued or 0) + (status.running or 0)
-    if used < most:
+    handed_out = (status.queued or 0) + (status.running or 0)
+    # Who is handed out may run at any moment: the operator hands out no more than may run.
+    if handed_out < min(most, most if spec.max_running_tasks is None else spec.max_running_tasks):
         return None
-    told = f"namespace {namespace!r} has {used} of {most} tasks handed out that its LLMQuota grants"
+    open_tasks = handed_out + (status.waiting or 0)
+    if open_tasks < most:
+        return None
+    told = f"namespace {namespace!r} has {open_tasks} open tasks, and its LLMQuota grants {most} (maxQueuedTasks)"
     return QuotaExceeded(f"{told}: wait until some end, or have an admin raise it", _RETRY_S)
 
 

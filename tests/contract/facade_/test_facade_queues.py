@@ -131,7 +131,7 @@ async def test_a_quota_that_is_used_up_is_told_to_whoever_may_read_it(
 
     answer = await refused()
     assert code(answer, 429) == "QUOTA_EXCEEDED"
-    assert "5 of 5" in answer.json()["message"]
+    assert "has 5 open tasks" in answer.json()["message"]
     assert len(stored(kubectl, namespace)) == before
 
 

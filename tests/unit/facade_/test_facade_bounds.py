@@ -63,11 +63,28 @@ def test_a_quota(most: int | None, queued: int | None, running: int | None, refu
     assert isinstance(quota_used_up("ns", quota), QuotaExceeded) is refused
 
 
-@pytest.mark.parametrize(("running", "refused"), [(1, False), (2, True)])
-def test_no_more_is_handed_out_than_may_run(running: int, refused: bool) -> None:
-    spec = {"maxQueuedTasks": 100, "maxRunningTasks": 2}
-    quota = LLMQuota.model_validate({"spec": spec, "status": {"queued": 0, "running": running}})
+@pytest.mark.parametrize(
+    ("most_running", "running", "waiting", "refused"),
+    [
+        # Two run, and eight wait for them: ten may be open.
+        (2, 2, 7, False),
+        (2, 2, 8, True),
+        # Suspended tasks and such without a model wait, too, and keep nobody from being handed out.
+        (2, 1, 50, False),
+        (None, 9, 50, False),
+        (None, 10, 0, True),
+        (0, 0, 10, True),
+    ],
+)
+def test_a_task_that_would_only_wait(most_running: int | None, running: int, waiting: int, refused: bool) -> None:
+    spec = {"maxQueuedTasks": 10, "maxRunningTasks": most_running}
+    quota = LLMQuota.model_validate({"spec": spec, "status": {"queued": 0, "running": running, "waiting": waiting}})
     assert isinstance(quota_used_up("ns", quota), QuotaExceeded) is refused
+
+
+def test_a_bound_on_what_runs_refuses_nothing() -> None:
+    quota = {"spec": {"maxRunningTasks": 2}, "status": {"queued": 0, "running": 2, "waiting": 9999}}
+    assert quota_used_up("ns", LLMQuota.model_validate(quota)) is None
 
 
 def test_a_quota_that_nobody_counted_refuses_nobody() -> None:
