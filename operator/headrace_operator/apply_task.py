@@ -89,11 +89,9 @@ async def _interrupted(word: Interruption, s: TaskSnapshot, ctx: Context) -> boo
 async def _enqueue(wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskRef, ctx: Context) -> None:
     ref = about.model
     try:
-        envelope = _envelope(
-            task,
-            resolve(task, model, input_text=wanted.input_text, deadline_ms=clocks.active_end_ms(task)),
-            wanted.attempt,
-        )
+        work = resolve(task, model, input_text=wanted.input_text, deadline_ms=clocks.active_end_ms(task))
+        priority = ctx.grants.of(about.namespace).clamped(task.spec.priority)
+        envelope = _envelope(task, work, wanted.attempt, priority)
     except ValueError as error:
         raise WorkUnacceptable(Reason.INVALID_WORK, _places(error)) from None
     try:
@@ -107,6 +105,7 @@ async def _enqueue(wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskR
         ctx.memory.refused_attempts[about] = wanted.attempt
         raise
     ctx.memory.refused_attempts.pop(about, None)
+    ctx.memory.misplaced.discard(about)
     if outcome is EnqueueOutcome.STALE:
         # It was completed, or a later attempt is there: the next look sees which.
         _log.info("enqueue came too late", task=f"{envelope.namespace}/{envelope.name}", attempt=wanted.attempt)
@@ -120,7 +119,7 @@ def _places(error: ValueError) -> str:
     return f"the task's parameters and the model's defaults do not fit together: {', '.join(sorted(places))}"
 
 
-def _envelope(task: LLMTask, work: Work, attempt: int) -> Envelope:
+def _envelope(task: LLMTask, work: Work, attempt: int, priority: int) -> Envelope:
     input_bytes = sum(len(message.content.encode()) for message in work.messages) + len(work.json_schema or "")
     return Envelope(
         uid=task.metadata.uid,
@@ -129,7 +128,7 @@ def _envelope(task: LLMTask, work: Work, attempt: int) -> Envelope:
         name=task.metadata.name,
         attempt=attempt,
         created_ms=milliseconds(task.metadata.creation_timestamp) or 0,
-        priority=task.spec.priority,
+        priority=priority,
         cost_tokens=input_bytes // _BYTES_PER_TOKEN + (work.parameters.max_tokens or 0),
         payload=work.dump(),
     )

@@ -15,11 +15,13 @@ from headrace_operator.clock import RedisClock
 from headrace_operator.decide import waiting
 from headrace_operator.decide.input import MissedInput
 from headrace_operator.fresh import Fresh
+from headrace_operator.grants import Grants
 from headrace_operator.kube import Kube
 from headrace_operator.metrics import Metrics
 from headrace_operator.refs import ModelRef, TaskRef
 from headrace_operator.settings import Settings
 from headrace_operator.store import Store
+from headrace_operator.window import Window
 from headrace_operator.workqueue import WorkQueue
 
 EXPLANATIONS_PER_MINUTE: Final = 120
@@ -58,6 +60,8 @@ class Memory:
     """The attempt whose enqueue Redis refused whole."""
     cancels_asked_ms: dict[TaskRef, int] = field(default_factory=dict)
     """When a task's runner was first told to cancel, in Redis TIME. Another leader gives it the whole time again."""
+    misplaced: set[TaskRef] = field(default_factory=set)
+    """Queued by a priority that another ceiling has changed."""
     bound: set[tuple[ModelRef, str]] = field(default_factory=set)
     """Shared models' runners and the namespaces in which they have their right."""
     missed_inputs: dict[TaskRef, MissedInput] = field(default_factory=dict)
@@ -76,6 +80,7 @@ class Memory:
         self.cancels_asked_ms.pop(ref, None)
         self.missed_inputs.pop(ref, None)
         self.refused_results.pop(ref, None)
+        self.misplaced.discard(ref)
 
 
 @dataclass(slots=True)
@@ -106,6 +111,8 @@ class Context:
     metrics: Metrics
     explanations: Allowance[ModelRef]
     model_statuses: Allowance[ModelRef]
+    window: Window
+    grants: Grants
     namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """The Namespaces' labels, where models may be shared."""
     sharing_changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -119,18 +126,23 @@ class Context:
     @classmethod
     def build(cls, settings: Settings, kube: Kube, bus: Bus) -> "Context":
         """Wires what needs no I/O."""
-        metrics, store = Metrics(), Store()
+        metrics, store, grants = Metrics(), Store(), Grants(settings.default_quota)
+        tasks: WorkQueue[TaskRef] = WorkQueue("tasks", workers=settings.workers, observer=metrics)
+        window = Window(settings.window, grants.of, tasks.add)
+        store.listeners.append(window)
         context = cls(
             settings=settings,
             kube=kube,
             bus=bus,
             clock=RedisClock(bus, time.monotonic),
             store=store,
-            tasks=WorkQueue("tasks", workers=settings.workers, observer=metrics),
+            tasks=tasks,
             models=WorkQueue("models", workers=MODEL_WORKERS, observer=metrics),
             metrics=metrics,
             explanations=Allowance(EXPLANATIONS_PER_MINUTE, time.monotonic),
             model_statuses=Allowance(MODEL_STATUSES_PER_MINUTE, time.monotonic),
+            window=window,
+            grants=grants,
         )
         metrics.watch_store(store)
         metrics.watch_queues(context.tasks, context.models)
@@ -155,7 +167,8 @@ class Context:
         for view in self.store.open_tasks_of(ref):
             settled = view.phase in ("Running", "Suspended") or view.reason in ("RetryBackoff", "Running")
             same = expected is not None and waiting.cause(view.reason, view.message) == expected
-            if model is None or view.phase in ("", "Waiting") or not (settled or same):
+            settled |= self.window.waits(view.ref.uid) and model is not None
+            if model is None or (view.phase in ("", "Waiting") and not settled) or not (settled or same):
                 self.tasks.add(view.ref)
 
 

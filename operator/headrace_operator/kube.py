@@ -58,6 +58,7 @@ class Resource:
 
 
 MODELS: Final = Resource(f"{GROUP}/{VERSION}", "llmmodels")
+QUOTAS: Final = Resource(f"{GROUP}/{VERSION}", "llmquotas")
 TASKS: Final = Resource(f"{GROUP}/{VERSION}", "llmtasks")
 DEPLOYMENTS: Final = Resource("apps/v1", "deployments")
 CLAIMS: Final = Resource("v1", "persistentvolumeclaims")

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from headrace_bus import BusError
-from headrace_operator import bindings, retention, sweep
+from headrace_operator import bindings, census, quotas, retention, sweep
 from headrace_operator.context import Context, Memory
 from headrace_operator.reaper import Reaper
 from headrace_operator.reconcile import reconcile_model, reconcile_task
@@ -28,6 +28,7 @@ async def lead(ctx: Context) -> None:
     async def model(ref: ModelRef) -> float | None:
         return await reconcile_model(ref, ctx)
 
+    ctx.window.close()
     async with asyncio.TaskGroup() as group:
         group.create_task(ctx.models.run(model), name="models")
         group.create_task(ctx.tasks.run(task), name="tasks")
@@ -38,6 +39,8 @@ async def lead(ctx: Context) -> None:
         group.create_task(retention.run(ctx), name="retention")
         group.create_task(Delivery(ctx).run(), name="webhooks")
         group.create_task(bindings.run(ctx), name="bindings")
+        group.create_task(census.open_window(ctx), name="census")
+        group.create_task(quotas.run(ctx), name="quotas")
         ctx.health.leading = True
         ctx.metrics.leading.set(1)
         try:

@@ -51,6 +51,7 @@ async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
         now_ms=now_ms,
         task=task,
         model=model,
+        misplaced=ref in ctx.memory.misplaced,
         admitted=model is None or await namespaces.admitted_afresh(ref, ctx),
         held=held,
         parked=parked,

@@ -3,6 +3,11 @@
 from typing import NamedTuple
 
 
+def version_of(resource_version: str) -> int:
+    """As a number: versions of one kind can be compared (KEP-5504). 0 for what is none."""
+    return int(resource_version) if resource_version.isascii() and resource_version.isdigit() else 0
+
+
 class ModelRef(NamedTuple):
     """An LLMModel by name. Not by uid: a model made again under the same name inherits the queue's keys."""
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
+from headrace_crds.quota import LLMQuotaSpec
 from headrace_operator.decide.retention import Caps
 from headrace_operator.decide.snapshots import RunnerSettings
+from headrace_operator.decide.window import Bounds
 from headrace_operator.webhooks.policy import WebhookSettings
 
 _REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
@@ -35,6 +37,10 @@ class Settings:
     """Namespaces to serve; empty means all. Objects elsewhere are left alone."""
     sharing_model_namespaces: tuple[str, ...] = ()
     """Namespaces whose models may serve other namespaces where their spec.sharing says so."""
+    window: Bounds = field(default_factory=Bounds)
+    """How many tasks are handed out at once; the others wait in their objects."""
+    default_quota: LLMQuotaSpec = field(default_factory=lambda: LLMQuotaSpec())
+    """What namespaces are granted that have no LLMQuota, or one that leaves it out."""
     kubeconfig: str | None = None
     """File to reach the API server with; absent means the pod's service account."""
     retention: Caps = field(default_factory=Caps)
@@ -76,6 +82,8 @@ class Settings:
             identity=environment.get("HEADRACE_IDENTITY") or socket.gethostname(),
             watch_namespaces=_words(environment.get("HEADRACE_WATCH_NAMESPACES", "")),
             sharing_model_namespaces=_words(environment.get("HEADRACE_SHARING_MODEL_NAMESPACES", "")),
+            window=_bounds(environment),
+            default_quota=_default_quota(environment.get("HEADRACE_DEFAULT_QUOTA", "")),
             kubeconfig=environment.get("HEADRACE_KUBECONFIG") or None,
             retention=Caps(
                 per_namespace=int(_number(environment, "HEADRACE_RETENTION_PER_NAMESPACE", 1_000, 0, 1_000_000)),
@@ -123,6 +131,24 @@ def _runner(environment: Mapping[str, str], namespace: str) -> RunnerSettings:
         lease_seconds=int(_number(environment, "HEADRACE_LEASE_SECONDS", 15, 1, 3600)),
         api_server_ports=tuple(sorted(ports)),
     )
+
+
+def _bounds(environment: Mapping[str, str]) -> Bounds:
+    # A byte bound is at least as large as the largest input.
+    most = Bounds()
+    return Bounds(
+        model_tasks=int(_number(environment, "HEADRACE_QUEUE_MODEL_TASKS", most.model_tasks, 1, 1e6)),
+        model_bytes=int(_number(environment, "HEADRACE_QUEUE_MODEL_BYTES", most.model_bytes, 2**20, 2**40)),
+        namespace_tasks=int(_number(environment, "HEADRACE_QUEUE_NAMESPACE_TASKS", most.namespace_tasks, 1, 1e6)),
+        namespace_bytes=int(_number(environment, "HEADRACE_QUEUE_NAMESPACE_BYTES", most.namespace_bytes, 2**20, 2**40)),
+    )
+
+
+def _default_quota(text: str) -> LLMQuotaSpec:
+    try:
+        return LLMQuotaSpec.model_validate_json(text or "{}")
+    except ValueError as error:
+        raise ValueError("HEADRACE_DEFAULT_QUOTA: expected the members of an LLMQuota's spec as JSON") from error
 
 
 def _resources(text: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ the store says where to look.
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Protocol
 
 from headrace_crds.model import LLMModel
 from headrace_operator.decide.snapshots import DeploymentView, PodView
@@ -14,11 +15,20 @@ from headrace_operator.views import TaskView
 from headrace_operator.webhooks.owed import Owed
 
 
+class Listener(Protocol):
+    """Whoever keeps books on tasks."""
+
+    def note(self, view: TaskView) -> None: ...
+
+    def drop(self, ref: TaskRef) -> None: ...
+
+
 class Store:
     """Every `put` and `drop` says whether something changed: what did not is not worth a reconcile."""
 
     def __init__(self) -> None:
         self.owed = Owed()
+        self.listeners: list[Listener] = []
         self._tasks: dict[str, TaskView] = {}
         self._tasks_of: defaultdict[ModelRef, set[str]] = defaultdict(set)
         self._models: dict[ModelRef, LLMModel] = {}
@@ -34,6 +44,8 @@ class Store:
         self._tasks[view.ref.uid] = view
         self._tasks_of[view.ref.model].add(view.ref.uid)
         self.owed.note(view)
+        for listener in self.listeners:
+            listener.note(view)
         return True
 
     def drop_task(self, ref: TaskRef) -> bool:
@@ -47,6 +59,8 @@ class Store:
             if not of_model:
                 del self._tasks_of[ref.model]
         del self._tasks[ref.uid]
+        for listener in self.listeners:
+            listener.drop(ref)
         return True
 
     def task(self, uid: str) -> TaskView | None:

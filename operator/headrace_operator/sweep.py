@@ -68,7 +68,9 @@ async def sweep(ctx: Context) -> None:
         held_as_told = entry is not None and entry.attempt == view.attempt and entry.state is not EntryState.RETURNED
         differs = view.phase in ("Queued", "Running") and not held_as_told
         differs |= view.phase == "Suspended" and entry is not None
-        overlooked = view.phase in ("", "Waiting") and (view.phase == "" or view.ref.model in known)
+        # Who stands in line is woken: to ask all of them again and again would be most of the work.
+        waits = view.phase == "Waiting" and view.ref.model in known and not ctx.window.waits(view.ref.uid)
+        overlooked = view.phase == "" or waits
         if view.behind or (not view.finished and not view.deleting and (differs or overlooked)):
             ctx.tasks.add(view.ref)
 

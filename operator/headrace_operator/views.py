@@ -12,14 +12,16 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from headrace_crds.base import GROUP, ApiModel
+from headrace_crds.inputs import LARGE_INPUT_LIMIT_BYTES
 from headrace_crds.model import EngineInfo, LLMModel
 from headrace_crds.names import LABEL_MODEL
+from headrace_crds.quota import LLMQuota
 from headrace_crds.task import LLMTask
 from headrace_operator.decide import untrusted, webhook
 from headrace_operator.decide.children import ANNOTATION_SPEC_GENERATION, ANNOTATION_SPEC_HASH
 from headrace_operator.decide.snapshots import ContainerView, DeploymentView, PodView, Report
 from headrace_operator.errors import ObjectInvalid
-from headrace_operator.refs import ModelRef, TaskRef
+from headrace_operator.refs import ModelRef, TaskRef, version_of
 
 T = TypeVar("T", bound=ApiModel)
 _MODEL_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
@@ -47,6 +49,14 @@ class TaskView:
     """Of a finished task: how long it is kept."""
     owes: str = ""
     """The host that its webhook is still to reach; empty: none."""
+    created_ms: int = 0
+    priority: int = 0
+    input_bytes: int = 0
+    """Of its input, as far as the object tells: what comes from elsewhere counts as large as it may be."""
+
+    @property
+    def version(self) -> int:
+        return version_of(self.resource_version)
 
 
 def task_ref(body: Mapping[str, Any]) -> TaskRef:
@@ -72,12 +82,28 @@ def task_view(body: Mapping[str, Any]) -> TaskView:
         completed_ms=milliseconds(status.get("completionTime")) or 0 if finished else 0,
         ttl_seconds=(body.get("spec") or {}).get("ttlSecondsAfterFinished") if finished else None,
         owes=webhook.owes(body),
+        created_ms=milliseconds(metadata.get("creationTimestamp")) or 0,
+        priority=(body.get("spec") or {}).get("priority") or 0,
+        input_bytes=0 if finished else _input_bytes(body.get("spec") or {}),
     )
+
+
+def _input_bytes(spec: Mapping[str, Any]) -> int:
+    if spec.get("inputFrom") is not None:
+        return LARGE_INPUT_LIMIT_BYTES
+    texts = [spec.get("prompt"), (spec.get("output") or {}).get("jsonSchema")]
+    texts += [message.get("content") for message in spec.get("messages") or []]
+    return sum(len(str(text).encode()) for text in texts if text)
 
 
 def parse_task(body: Mapping[str, Any]) -> LLMTask:
     """Raises ObjectInvalid."""
     return _parse(LLMTask, body)
+
+
+def parse_quota(body: Mapping[str, Any]) -> LLMQuota:
+    """Raises ObjectInvalid."""
+    return _parse(LLMQuota, body)
 
 
 def parse_model(body: Mapping[str, Any]) -> LLMModel:

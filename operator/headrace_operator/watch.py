@@ -14,7 +14,7 @@ import structlog
 
 from headrace_crds.base import GROUP, VERSION
 from headrace_crds.names import LABEL_MANAGED_BY, runner_name
-from headrace_operator import namespaces
+from headrace_operator import namespaces, quotas
 from headrace_operator.context import Context
 from headrace_operator.errors import KubeNotFound, ObjectInvalid
 from headrace_operator.kube import Kube
@@ -45,6 +45,10 @@ def register(registry: kopf.OperatorRegistry, ctx: Context) -> None:
     @kopf.on.event(GROUP, VERSION, "llmmodels", registry=registry)
     async def on_model(event: kopf.RawEvent, **_: Any) -> None:
         model_seen(event["type"], dict(event["object"]), ctx)
+
+    @kopf.on.event(GROUP, VERSION, "llmquotas", registry=registry)
+    async def on_quota(event: kopf.RawEvent, **_: Any) -> None:
+        quotas.seen(event["type"], dict(event["object"]), ctx)
 
     @kopf.on.event("apps", "v1", "deployments", registry=registry)
     async def on_deployment(event: kopf.RawEvent, **_: Any) -> None:
@@ -169,7 +173,7 @@ async def spawn(ctx: Context) -> Callable[[], Awaitable[None]]:
 async def _require_kinds(kube: Kube) -> None:
     """kopf would wait for ever, deaf, for kinds that are not there when it starts. Raises KubeError."""
     found = await kube.read(f"/apis/{GROUP}/{VERSION}")
-    missing = {"llmtasks", "llmmodels"} - {resource["name"] for resource in found.get("resources") or []}
+    missing = {"llmtasks", "llmmodels", "llmquotas"} - {resource["name"] for resource in found.get("resources") or []}
     if missing:
         raise KubeNotFound(f"{GROUP}/{VERSION} lacks {', '.join(sorted(missing))}: apply the CRDs")
 

@@ -49,6 +49,17 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "headrace.operatorServ
 {{- default (printf "ghcr.io/headrace/headrace-runner:%s" .Chart.AppVersion) .Values.images.runner -}}
 {{- end -}}
 
+{{/* As an LLMQuota's spec; numbers that Helm reads from a file are floats. */}}
+{{- define "headrace.defaultQuota" -}}
+{{- $spec := dict -}}
+{{- range $member, $value := .Values.quota.default -}}
+{{- if ne $value nil -}}
+{{- $_ := set $spec $member (int64 $value) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $spec -}}
+{{- end -}}
+
 {{/* Names, comma-separated, as the operator reads them. */}}
 {{- define "headrace.runnerPullSecrets" -}}
 {{- $names := list -}}

@@ -45,7 +45,9 @@ def not_handed_out(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
 def priority_edited(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     if s.held is None or s.model is None or s.held.place not in (Place.QUEUED, Place.DELAYED):
         return None
-    if task.status is None or (task.status.observed_generation or 0) >= task.metadata.generation:
+    if task.status is None:
+        return None
+    if (task.status.observed_generation or 0) >= task.metadata.generation and not s.misplaced:
         return None
     # The bus gives a waiting copy its new place when the same attempt is offered again.
     why = waiting.explain(s.model)

@@ -62,6 +62,8 @@ class TaskSnapshot:
     """An attempt whose enqueue was refused whole (memory): it was certainly not delivered."""
     cancel_asked_ms: int | None = None
     """When this process first told the task's runner to cancel."""
+    misplaced: bool = False
+    """Queued by a priority that another ceiling has changed."""
     admitted: bool = True
     """The model serves the task's namespace; False was read afresh."""
     parked: Parked | None = field(default=None, repr=False)

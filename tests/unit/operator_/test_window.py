@@ -1,0 +1,332 @@
+"""The window's books: bounds that hold whatever happens in whatever order, and whose turn it is."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace_operator.decide.quota import Grant
+from headrace_operator.decide.window import Bounds, Scope
+from headrace_operator.refs import ModelRef, TaskRef
+from headrace_operator.views import TaskView
+from headrace_operator.window import Window
+
+MODEL, OTHER = ModelRef("models", "qwen"), ModelRef("models", "llama")
+BOUNDS = Bounds(model_tasks=4, model_bytes=1_000, namespace_tasks=3, namespace_bytes=600)
+
+
+def a_view(number: int, namespace: str = "a", **members: object) -> TaskView:
+    """A task that nobody has looked at."""
+    ref = TaskRef(namespace, f"t{number}", f"uid-{number}", members.pop("model", MODEL))  # type: ignore[arg-type]
+    view = TaskView(ref, "1", "", 0, "", "", finished=False, behind=False, deleting=False, created_ms=number * 1_000)
+    return replace(view, **members)  # type: ignore[arg-type]  # the members of a view
+
+
+def later(view: TaskView, phase: str, reason: str = "", **members: object) -> TaskView:
+    version = str(int(view.resource_version) + 1)
+    return replace(view, resource_version=version, phase=phase, reason=reason, **members)  # type: ignore[arg-type]
+
+
+class Desk:
+    """A window, who was woken by it, and the grants that it asks about."""
+
+    def __init__(self, bounds: Bounds = BOUNDS, **grants: Grant) -> None:
+        self.grants = grants
+        self.woken: list[str] = []
+        self.window = Window(
+            bounds, lambda name: self.grants.get(name, Grant()), lambda ref: self.woken.append(ref.uid)
+        )
+        self.window.open([])
+
+    def grant_of(self, namespace: str) -> Grant:
+        return self.grants.get(namespace, Grant())
+
+    def hand_out(self, view: TaskView) -> TaskView:
+        assert self.window.ask(view) is None
+        queued = later(view, "Queued")
+        self.window.note(queued)
+        return queued
+
+    def refuse(self, view: TaskView) -> TaskView:
+        """As the operator does when there is no seat."""
+        hindrance = self.window.ask(view)
+        assert hindrance is not None
+        waits = later(view, "Waiting", "QuotaExceeded" if hindrance.scope is Scope.QUOTA else "QueueFull")
+        self.window.note(waits)
+        return waits
+
+    def finish(self, view: TaskView) -> None:
+        self.window.note(later(view, "Complete", finished=True))
+
+
+def test_who_comes_first_is_served_until_the_bound() -> None:
+    desk = Desk()
+    out = [desk.hand_out(a_view(number)) for number in range(3)]
+    hindrance = desk.window.ask(a_view(3))
+    assert hindrance is not None
+    assert (hindrance.scope, hindrance.tasks) == (Scope.NAMESPACE, 3)
+    assert desk.window.waits("uid-3")
+    assert desk.woken == []
+    desk.finish(out[0])
+    assert desk.woken == ["uid-3"]
+    assert desk.window.ask(a_view(3)) is None
+
+
+def test_a_full_namespace_does_not_block_another() -> None:
+    desk = Desk()
+    for number in range(3):
+        desk.hand_out(a_view(number))
+    for number in range(3, 50):
+        desk.refuse(a_view(number))
+    desk.hand_out(a_view(50, "b"))
+    hindrance = desk.window.ask(a_view(51, "b"))
+    assert hindrance is not None
+    assert hindrance.scope is Scope.MODEL
+
+
+def test_namespaces_take_turns_and_within_one_priority_counts_as_age() -> None:
+    desk = Desk(Bounds(1, 10**9, 5, 10**9))
+    out = desk.hand_out(a_view(0))
+    waiting = {
+        view.ref.uid: desk.refuse(view)
+        for view in (
+            a_view(1),
+            a_view(2),
+            a_view(11, priority=1),
+            a_view(13, priority=1),
+            a_view(5, "b"),
+            a_view(6, "b", priority=-1),
+            a_view(7, "c"),
+        )
+    }
+    order = []
+    while waiting:
+        desk.finish(out)
+        (uid,) = desk.woken
+        desk.woken.clear()
+        order.append(uid)
+        out = desk.hand_out(waiting.pop(uid))
+    assert order == ["uid-1", "uid-5", "uid-7", "uid-11", "uid-6", "uid-2", "uid-13"]
+
+
+def test_bytes_are_bounded_and_the_large_is_not_overtaken_within_its_namespace() -> None:
+    desk = Desk()
+    out = desk.hand_out(a_view(0, input_bytes=500))
+    desk.refuse(a_view(1, input_bytes=200))
+    hindrance = desk.window.ask(a_view(2, input_bytes=50))
+    assert hindrance is not None
+    assert hindrance.scope is Scope.TURN
+    desk.hand_out(a_view(3, "b", input_bytes=500))
+    desk.finish(out)
+    assert desk.woken == ["uid-1", "uid-2"]
+
+
+def test_what_is_larger_than_the_bound_is_served_alone() -> None:
+    desk = Desk()
+    out = desk.hand_out(a_view(0, input_bytes=5_000))
+    desk.refuse(a_view(1, input_bytes=1))
+    desk.finish(out)
+    assert desk.woken == ["uid-1"]
+
+
+def test_a_seat_survives_old_news_and_ends_with_newer() -> None:
+    desk = Desk(Bounds(1, 10**9, 1, 10**9))
+    first = a_view(0)
+    assert desk.window.ask(first) is None
+    desk.window.note(first)
+    assert desk.window.ask(a_view(1)) is not None, "an event of before the hand-out"
+    queued = later(later(first, "Waiting"), "Queued")
+    desk.window.note(queued)
+    desk.window.note(later(first, "Waiting", "QueueFull"))
+    assert desk.woken == []
+    assert not desk.window.waits("uid-0")
+    desk.window.note(later(queued, "Waiting", "ModelNotFound"))
+    assert desk.woken == ["uid-1"]
+
+
+def test_a_seat_that_is_not_used_goes_to_the_next() -> None:
+    desk = Desk(Bounds(1, 10**9, 1, 10**9))
+    assert desk.window.ask(a_view(0)) is None
+    desk.refuse(a_view(1))
+    desk.window.let_go("uid-0")
+    assert desk.woken == ["uid-1"]
+    desk.window.let_go("uid-9")
+    queued = desk.hand_out(a_view(1))
+    desk.refuse(a_view(2))
+    desk.window.let_go(queued.ref.uid)
+    assert desk.woken == ["uid-1"], "what the object says is kept"
+
+
+def test_who_leaves_the_line_lets_those_behind_in() -> None:
+    desk = Desk()
+    desk.hand_out(a_view(0, input_bytes=500))
+    large = desk.refuse(a_view(1, input_bytes=200))
+    desk.refuse(a_view(2, input_bytes=50))
+    desk.window.note(later(large, "Cancelled", finished=True))
+    assert desk.woken == ["uid-2"]
+    desk.window.drop(a_view(7).ref)
+
+
+def test_a_restart_counts_what_is_handed_out_and_lines_up_who_waits() -> None:
+    desk = Desk()
+    desk.window.close()
+    out = [later(a_view(number), "Running") for number in range(4)]
+    waiting = [later(a_view(number), "Waiting", "QueueFull") for number in (9, 8)]
+    hindrance = desk.window.ask(a_view(20))
+    assert hindrance is not None
+    desk.window.open([*waiting, *out, later(a_view(30), "Waiting", "ModelNotFound")])
+    assert desk.window.handed_out(MODEL) == 4, "nothing is taken back from who has it"
+    assert desk.woken == []
+    desk.finish(out[0])
+    assert desk.woken == []
+    desk.finish(out[1])
+    assert desk.woken == ["uid-8"]
+
+
+def test_a_quota_counts_over_all_models_and_its_end_lets_in() -> None:
+    desk = Desk(a=Grant(tasks=2))
+    first, _ = desk.hand_out(a_view(0)), desk.hand_out(a_view(1, model=OTHER))
+    hindrance = desk.window.ask(a_view(2, model=OTHER))
+    assert hindrance is not None
+    assert (hindrance.scope, hindrance.tasks) == (Scope.QUOTA, 2)
+    desk.hand_out(a_view(3, "b"))
+    desk.finish(first)
+    assert desk.woken == ["uid-2"]
+    desk.refuse(a_view(4))
+    desk.refuse(a_view(5, model=OTHER))
+    desk.grants = {"a": Grant(tasks=3)}
+    desk.window.grant_changed("a")
+    assert len(desk.woken) == 2
+    desk.grants = {}
+    desk.window.grant_changed("a")
+    assert set(desk.woken) == {"uid-2", "uid-4", "uid-5"}
+
+
+def test_a_lower_ceiling_reorders_who_waits() -> None:
+    desk = Desk(Bounds(1, 10**9, 1, 10**9))
+    out = desk.hand_out(a_view(0))
+    desk.refuse(a_view(2, priority=100))
+    desk.refuse(a_view(1))
+    desk.grants = {"a": Grant(priority_ceiling=0)}
+    desk.window.grant_changed("a")
+    desk.finish(out)
+    assert desk.woken == ["uid-1"]
+
+
+def test_an_edited_priority_moves_the_task_in_its_line() -> None:
+    desk = Desk(Bounds(1, 10**9, 1, 10**9))
+    out = desk.hand_out(a_view(0))
+    desk.refuse(a_view(1))
+    second = desk.refuse(a_view(2))
+    desk.window.note(later(second, "Waiting", "QueueFull", priority=5))
+    desk.finish(out)
+    assert desk.woken == ["uid-2"]
+
+
+@pytest.mark.parametrize("phase", ["Suspended", "Waiting"])
+def test_what_waits_for_something_else_stands_in_no_line(phase: str) -> None:
+    desk = Desk(Bounds(1, 10**9, 1, 10**9))
+    desk.hand_out(a_view(0))
+    waits = desk.refuse(a_view(1))
+    desk.window.note(later(waits, phase, "ModelNotFound"))
+    assert not desk.window.waits("uid-1")
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["come", "write", "finish", "delete", "edit", "stale", "restart"]), st.integers(0, 40)),
+    max_size=120,
+)
+SPACES = ("a", "b", "c")
+
+
+@settings(max_examples=300)
+@given(steps=STEPS, sizes=st.lists(st.integers(0, 400), min_size=41, max_size=41))
+def test_bounds_hold_and_room_is_used_in_whatever_order_things_happen(
+    steps: list[tuple[str, int]], sizes: list[int]
+) -> None:
+    desk = Desk(c=Grant(tasks=2))
+    objects: dict[int, TaskView] = {}
+    seated: set[str] = set()
+
+    def reconcile(number: int) -> None:
+        """What the operator does with a task that is open and not handed out."""
+        view = objects[number]
+        desk.window.note(view)
+        hindrance = desk.window.ask(view)
+        if hindrance is None:
+            seated.add(view.ref.uid)
+        else:
+            seated.discard(view.ref.uid)
+            reason = "QuotaExceeded" if hindrance.scope is Scope.QUOTA else "QueueFull"
+            if (view.phase, view.reason) != ("Waiting", reason):
+                objects[number] = later(view, "Waiting", reason)
+                desk.window.note(objects[number])
+
+    for step, number in steps:
+        view = objects.get(number)
+        uid = f"uid-{number}"
+        match step:
+            case "come" if view is None:
+                namespace, model = SPACES[number % 3], (MODEL, OTHER)[number % 2]
+                objects[number] = a_view(number, namespace, model=model, input_bytes=sizes[number], priority=number % 5)
+                reconcile(number)
+            case "write" if view is not None and uid in seated and view.phase != "Queued":
+                seated.discard(uid)
+                objects[number] = later(view, "Queued")
+                desk.window.note(objects[number])
+            case "finish" if view is not None and view.phase == "Queued":
+                desk.window.note(later(view, "Complete", finished=True))
+                del objects[number]
+            case "delete" if view is not None:
+                seated.discard(uid)
+                desk.window.drop(view.ref)
+                del objects[number]
+            case "edit" if view is not None and view.phase != "Queued":
+                seated.discard(uid)
+                objects[number] = later(view, view.phase, view.reason, priority=(view.priority + 7) % 20)
+                reconcile(number)
+            case "stale" if view is not None and int(view.resource_version) > 1:
+                older = str(int(view.resource_version) - 1)
+                if view.phase == "Queued":
+                    desk.window.note(replace(view, resource_version=older, phase="Waiting", reason="QueueFull"))
+            case "restart":
+                seated.clear()
+                desk.woken.clear()
+                desk.window.open(list(objects.values()))
+                for each in [n for n, o in objects.items() if o.phase == ""]:
+                    reconcile(each)
+        for woken in desk.woken:
+            if int(woken[4:]) in objects and objects[int(woken[4:])].phase != "Queued":
+                reconcile(int(woken[4:]))
+        desk.woken.clear()
+        assert_bounds(desk, objects, seated)
+
+
+def assert_bounds(desk: Desk, objects: dict[int, TaskView], seated: set[str]) -> None:
+    out = [view for view in objects.values() if view.phase == "Queued" or view.ref.uid in seated]
+    for model in (MODEL, OTHER):
+        of_model = [view for view in out if view.ref.model == model]
+        assert len(of_model) <= BOUNDS.model_tasks
+        assert sum(view.input_bytes for view in of_model) <= BOUNDS.model_bytes
+        for namespace in SPACES:
+            here = [view for view in of_model if view.ref.namespace == namespace]
+            assert len(here) <= BOUNDS.namespace_tasks
+            assert sum(view.input_bytes for view in here) <= BOUNDS.namespace_bytes
+            waits = [v for v in objects.values() if desk.window.waits(v.ref.uid) and v.ref[3] == model]
+            head = min(
+                (v for v in waits if v.ref.namespace == namespace),
+                key=lambda v: v.created_ms - v.priority * 10_000,
+                default=None,
+            )
+            if head is None:
+                continue
+            full = len(here) >= BOUNDS.namespace_tasks or len(of_model) >= BOUNDS.model_tasks
+            heavy = sum(v.input_bytes for v in here) + head.input_bytes > BOUNDS.namespace_bytes
+            # A model that waits for room for one namespace's head keeps it free for that.
+            heads_too_heavy = any(
+                sum(v.input_bytes for v in of_model) + v.input_bytes > BOUNDS.model_bytes for v in waits
+            )
+            quota = namespace == "c" and sum(view.ref.namespace == "c" for view in out) >= 2
+            assert full or heavy or heads_too_heavy or quota, f"{head.ref.name} waits though there is room"
+    assert sum(view.ref.namespace == "c" for view in out) <= 2
