@@ -27,7 +27,7 @@ def queue_deadline_passed(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
 
 def active_deadline_passed(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     end_ms = clocks.active_end_ms(task)
-    if end_ms is None or s.now_ms < end_ms or _failed_for_good(s, task):
+    if end_ms is None or s.now_ms < end_ms or _came_to_an_end(s, task):
         return None
     if may_commit(s, task) and s.now_ms < end_ms + HOLDER_GRACE_MS:
         left_ms = end_ms + HOLDER_GRACE_MS - s.now_ms
@@ -36,16 +36,12 @@ def active_deadline_passed(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     return _end(s, task, Reason.DEADLINE_EXCEEDED, f"not done within activeDeadlineSeconds ({limit} s)")
 
 
-def _failed_for_good(s: TaskSnapshot, task: LLMTask) -> bool:
-    """Its own reason says more than the deadline."""
-    held = s.held
-    return (
-        held is not None
-        and held.attempt == task_status.attempt_of(task)
-        and held.returned is not None
-        and held.returned.how == "Failed"
-        and not held.returned.retryable
-    )
+def _came_to_an_end(s: TaskSnapshot, task: LLMTask) -> bool:
+    """With a result, or a failure whose own reason says more than the deadline: its attempt was over in time."""
+    if s.held is None or s.held.returned is None or s.held.attempt != task_status.attempt_of(task):
+        return False
+    returned = s.held.returned
+    return returned.how == "Parked" or (returned.how == "Failed" and not returned.retryable)
 
 
 def _end(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) -> TaskPlan:

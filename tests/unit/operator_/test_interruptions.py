@@ -132,6 +132,12 @@ ROWS = [
         id="what cannot be cured says more than the deadline",
     ),
     pytest.param(over(suspended(since_seconds=40), spec={"suspend": True}), {}, id="suspended: the clock stands still"),
+    pytest.param(
+        over(RUNNING, held=came_back("Parked")),
+        {"phase": "Queued", "attempt": 2, "retries": 0, "reason": "Queued", "enqueue": 2}
+        | {"record": (1, "Released", "Released")},
+        id="a result that was generated in time is not dropped for the deadline",
+    ),
     pytest.param(over(queued(suspendedSeconds=2), held=held("Queued")), {}, id="earlier suspensions do not count"),
     # suspend
     pytest.param(suspend(None), STILL, id="suspended from the beginning: accepted and kept"),
@@ -268,13 +274,17 @@ def test_a_suspended_or_finished_task_has_no_deadline_ahead() -> None:
     assert clocks.next_look_seconds(started, NOW_MS) == 86_400 + 1 - 60
 
 
-@given(suspended_ms=st.lists(st.integers(0, 10_000), max_size=20), offset_ms=st.integers(0, 999))
-def test_suspending_never_costs_a_task_time(suspended_ms: list[int], offset_ms: int) -> None:
+@given(
+    suspensions=st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 5_000)), max_size=20),
+    offset_ms=st.integers(0, 999),
+)
+def test_suspending_never_costs_a_task_time(suspensions: list[tuple[int, int]], offset_ms: int) -> None:
     now_ms, total_ms = NOW_MS + offset_ms, 0
     body = task_body({**queued(), "acceptTime": timestamp(now_ms)})
-    for each in suspended_ms:
+    for running_ms, suspended_ms in suspensions:
+        now_ms += running_ms
         body["status"] |= clocks.suspended(LLMTask.model_validate(body), now_ms)
-        now_ms, total_ms = now_ms + each, total_ms + each
+        now_ms, total_ms = now_ms + suspended_ms, total_ms + suspended_ms
         body["status"] |= clocks.running(LLMTask.model_validate(body), now_ms)
     end_ms = clocks.active_end_ms(LLMTask.model_validate(body))
     assert end_ms is not None
