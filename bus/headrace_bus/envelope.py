@@ -26,6 +26,10 @@ class WorkClass(StrEnum):
     TASK = "Task"
 
 
+# json.dumps makes one of these for every call.
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
 @dataclass(frozen=True)
 class Envelope:
     """One piece of work, complete: who claims it reads no object. Raises ValueError on a field out of range."""
@@ -101,7 +105,7 @@ def decode(data: bytes | str) -> Envelope:
 
 def bounded_json(what: str, document: dict[str, Any], limit_bytes: int) -> bytes:
     """Compact UTF-8 JSON. Raises PayloadTooLarge, naming `what`."""
-    data = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    data = _encode(document).encode()
     if len(data) > limit_bytes:
         raise PayloadTooLarge(what, len(data), limit_bytes)
     return data

@@ -4,6 +4,7 @@ The characters admitted here are what keeps one model's ACL pattern from matchin
 """
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 REGISTRY_KEY: Final = "headrace:models"
@@ -33,6 +34,7 @@ class ModelKey(NamedTuple):
         return cls(namespace, name)
 
 
+@lru_cache(maxsize=4096)
 def key_prefix(model: ModelKey) -> str:
     """What every key of the model begins with. Raises ValueError on a name that Kubernetes would refuse."""
     for part in model:

@@ -12,11 +12,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import hiredis
 from redis import exceptions as vendor
 from redis.asyncio.connection import AbstractConnection
 
 Reply = Any
 _CLOSED: Final = "the bus is closed"
+_WATCHES: Final = 8
+"""A silence is noticed after `reply_within_s`, or up to so large a part of it later."""
 
 
 class Wire:
@@ -80,15 +83,16 @@ class _Link:
         self._outgoing: list[bytes] = []
         self._sending: asyncio.Task[None] | None = None
         self._overdue: asyncio.Timeout | None = None
+        self._watched = 0.0
         # Also while nothing is expected: a connection that the server has ended is noticed before it is used.
         self._reading = asyncio.create_task(self._read())
 
     def call(self, *args: bytes | str | int) -> asyncio.Future[Reply]:
         future: asyncio.Future[Reply] = self._loop.create_future()
-        # Raises before anything is noted when an argument cannot be sent.
-        self._outgoing += self._connection.pack_command(*args)
-        if not self._expected and self._overdue is not None:
-            self._overdue.reschedule(self._loop.time() + self._reply_within_s)
+        # Raises before anything is noted when an argument cannot be sent. redis-py's own is not in C.
+        self._outgoing.append(hiredis.pack_command(args))  # type: ignore[arg-type]  # its stub knows tuples of one
+        if not self._expected:
+            self._watch()
         self._expected.append(future)
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
@@ -108,8 +112,10 @@ class _Link:
         try:
             async with asyncio.timeout(None) as self._overdue:
                 while True:
-                    due = self._loop.time() + self._reply_within_s if self._expected else None
-                    self._overdue.reschedule(due)
+                    if not self._expected:
+                        self._overdue.reschedule(None)
+                    elif self._loop.time() - self._watched > self._reply_within_s / _WATCHES:
+                        self._watch()
                     try:
                         reply = await self._connection.read_response(timeout=math.inf)
                     except vendor.ResponseError as error:
@@ -119,6 +125,12 @@ class _Link:
             await self._break(vendor.TimeoutError(f"no reply within {self._reply_within_s} s"))
         except (vendor.RedisError, OSError) as error:
             await self._break(error)
+
+    def _watch(self) -> None:
+        """From here on a reply is due. Not moved for each: a timer costs as much as a reply."""
+        self._watched = self._loop.time()
+        if self._overdue is not None:
+            self._overdue.reschedule(self._watched + self._reply_within_s * (1 + 1 / _WATCHES))
 
     def _answer(self, reply: Reply) -> None:
         if not self._expected:
