@@ -343,6 +343,13 @@ def test_the_facade_hears_its_settings_and_reads_one_key_of_the_secret(helm: Hel
     assert env["HEADRACE_DEFAULT_TTL_SECONDS"] == "3600"
     kept = env_of(helm.render("--set", "facade.defaultTtlSeconds=-1"), "headrace-facade")
     assert kept["HEADRACE_DEFAULT_TTL_SECONDS"] == ""
+    chosen = helm.render("--set", "queue.modelTasks=7,queue.namespaceTasks=1000000")
+    bounds = {name for name in env if name.startswith("HEADRACE_QUEUE_")}
+    assert len(bounds) == 2
+    for made in (rendered, chosen):
+        operator, facade = env_of(made, "headrace-operator"), env_of(made, "headrace-facade")
+        assert {name: facade[name] for name in bounds} == {name: operator[name] for name in bounds}
+    assert env_of(chosen, "headrace-facade")["HEADRACE_QUEUE_MODEL_TASKS"] == "7"
     pod = named(rendered, "Deployment", "headrace-facade")["spec"]["template"]["spec"]
     (secret,) = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
     assert secret["items"] == [{"key": "facade-url", "path": "facade-url"}]

@@ -7,6 +7,7 @@ from headrace_crds.quota import LLMQuota
 from headrace_facade.bounds import Bounds, queue_filled, quota_used_up
 from headrace_facade.errors import FacadeError, NamespaceFull, QueueFull, QuotaExceeded
 from headrace_facade.why import serving_slots
+from headrace_operator.decide import window
 
 BOUNDS = Bounds(model_tasks=10, namespace_tasks=4)
 MODEL = ModelKey("ns", "m")
@@ -85,6 +86,11 @@ def test_a_task_that_would_only_wait(most_running: int | None, running: int, wai
 def test_a_bound_on_what_runs_refuses_nothing() -> None:
     quota = {"spec": {"maxRunningTasks": 2}, "status": {"queued": 0, "running": 2, "waiting": 9999}}
     assert quota_used_up("ns", LLMQuota.model_validate(quota)) is None
+
+
+def test_the_bounds_are_the_operators() -> None:
+    operators = window.Bounds()
+    assert Bounds() == Bounds(operators.model_tasks, operators.namespace_tasks)
 
 
 def test_a_quota_that_nobody_counted_refuses_nobody() -> None:
