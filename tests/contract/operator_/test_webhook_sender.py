@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from webhook_receiver import receiver
 
-from headrace_operator.webhooks import target
+from headrace_operator.webhooks import send, target
 from headrace_operator.webhooks.send import ANSWER_LIMIT_BYTES, Sender
 from headrace_operator.webhooks.target import AllowedHost, Target
 
@@ -64,12 +64,15 @@ async def test_no_proxy_is_taken_from_the_environment(monkeypatch: pytest.Monkey
 async def test_a_receiver_that_hangs_is_left_after_the_total_time() -> None:
     async with receiver() as there:
         there.answers = [there.hang]
-        answer = await Sender(loopback, total_seconds=0.2).post(to(there.port), b"", {})
+        posted = Sender(loopback, total_seconds=0.2).post(to(there.port), b"", {})
+        answer = await asyncio.wait_for(posted, 20)
         assert answer.status == 0
         assert "no answer within 0.2 s" in answer.problem
 
 
-async def test_an_endless_body_is_cut_off_and_the_status_counts() -> None:
+async def test_an_endless_body_is_cut_off_and_the_status_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    # By its bytes, not by the time that it takes.
+    monkeypatch.setattr(send, "_DRAIN_SECONDS", 5.0)
     sent = 0
     ended = asyncio.Event()
 
