@@ -3,7 +3,6 @@
 No runner claims. The same is asked at half the number, so that growth is seen to be linear or not.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,10 +41,12 @@ async def measure(
         for part, upto in (("half", count // 2), ("all", count)):
             await spread(range(made, upto), at_once, create)
             made = upto
-            await _until_queued(bus, key, upto, running)
-            note(f"{upto} are queued")
+            await running.until(lambda upto=upto: _accepted(running) >= upto, within_seconds=1800)  # type: ignore[misc]
+            in_redis = (await bus.stats(key)).queued
+            note(f"{upto} are accepted, {in_redis} of them in Redis")
             figures[part] = {
                 "tasks": upto,
+                "in_redis": in_redis,
                 "operator_rss_mib": round(rss_mib(running.processes["operator"].pid), 1),
                 **await _lists(api, upto),
                 **await _resync(running, token, upto),
@@ -54,10 +55,14 @@ async def measure(
     return figures
 
 
-async def _until_queued(bus: Bus, key: ModelKey, count: int, running: World) -> None:
-    while (await bus.stats(key)).queued < count:
-        running.alive()
-        await asyncio.sleep(0.5)
+def _open(running: World, but: str = "") -> int:
+    """Unfinished tasks that the operator knows, without those of a phase."""
+    lines = [line for line in running.operator_metrics().splitlines() if line.startswith("headrace_tasks_open{")]
+    return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if not but or f'phase="{but}"' not in line))
+
+
+def _accepted(running: World) -> int:
+    return _open(running, but="New")
 
 
 async def _lists(api: Api, count: int) -> dict[str, float]:
@@ -76,12 +81,7 @@ async def _resync(running: World, token: str, count: int) -> dict[str, float]:
     running.end()
     began = time.monotonic()
     await running.start_operator(token)
-
-    def known() -> bool:
-        lines = [line for line in running.operator_metrics().splitlines() if line.startswith("headrace_tasks_open{")]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines) >= count
-
-    await running.until(known, within_seconds=300)
+    await running.until(lambda: _open(running) >= count, within_seconds=600)
     seconds = time.monotonic() - began
     return {"resync_seconds": round(seconds, 2), "operator_rss_mib_after_resync": _rss(running)}
 
