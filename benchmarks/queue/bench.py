@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -263,6 +264,8 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--only", nargs="+", help="names of contestants")
     arguments = parser.parse_args()
+    # Whatever ends it, the processes it started end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     contestants = [
         Contestant("headrace, claim 1", "headrace", sys.executable, "headrace_side.py", claim=1),
         Contestant("headrace, claim 8", "headrace", sys.executable, "headrace_side.py", claim=8),

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -212,6 +213,8 @@ def main() -> None:
     parser.add_argument("--jobs-image", help="one that the node has, with /bin/true")
     parser.add_argument("--jobs", type=int, default=60)
     arguments = parser.parse_args()
+    # Whatever ends it, the processes it started end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="hr-bench-") as folder:
         print(json.dumps(asyncio.run(measure(arguments, Path(folder)))))
 
