@@ -4,7 +4,7 @@ from typing import Final
 
 import structlog
 
-from headrace_operator import announce
+from headrace_operator import announce, bindings
 from headrace_operator.context import Applied, Context, bus_key
 from headrace_operator.decide.children import redis_user
 from headrace_operator.decide.plans import ModelPlan
@@ -91,6 +91,8 @@ async def _apply_children(plan: ModelPlan, s: ModelSnapshot, ctx: Context) -> No
                 metadata.uid, metadata.generation, view.generation, ctx.monotonic(), versions
             )
             ctx.memory.probed[s.ref] = ctx.monotonic()
+    if any(report.commit_forbidden for report in s.reports.values()):
+        await bindings.renew(s.ref, ctx)
     _log.info("children applied", model=str(s.ref), generation=s.model.metadata.generation)
 
 

@@ -46,6 +46,17 @@ async def ensure(model: ModelRef, namespace: str, ctx: Context) -> None:
     _log.info("runner bound", model=str(model), namespace=namespace)
 
 
+async def renew(model: ModelRef, ctx: Context) -> None:
+    """Every right of the model's runner in other namespaces, whatever is remembered of it. Raises KubeError."""
+    for bound in sorted(each for each in ctx.memory.bound if each[0] == model):
+        ctx.memory.bound.discard(bound)
+        if admitted(*bound, ctx):
+            with contextlib.suppress(BindingRefused, KubeNotFound):
+                await ensure(*bound, ctx)
+    # What is not remembered is found by what stands there, and by the tasks that need it.
+    ctx.sharing_changed.set()
+
+
 async def run(ctx: Context) -> None:
     """Until cancelled: at once, when sharing changes, and now and then."""
     shares = bool(ctx.settings.sharing_model_namespaces)

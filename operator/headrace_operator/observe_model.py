@@ -1,5 +1,6 @@
 """The only reads of a model's reconcile."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from headrace_bus import BusCorrupt
@@ -17,6 +18,8 @@ from headrace_operator.views import controller_uid, deployment_view, millisecond
 OLDER_LIMIT: Final = 100
 CHILDREN_RESYNC_SECONDS: Final = 300.0
 """Children are applied again this often, whatever is known of them."""
+RIGHTS_SECONDS: Final = 10.0
+"""Between two times that a runner's word has its rights given anew."""
 UNWATCHED: Final = ("ServiceAccount", "RoleBinding", "Secret", "NetworkPolicy")
 """Watching them would take rights to list them. Their metadata is looked at with every sweep instead."""
 
@@ -30,8 +33,9 @@ async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
             ctx.store.put_model(ref, model)
     if model is None or model.metadata.deletion_timestamp is not None:
         return ModelSnapshot(ref=ref, now_ms=now_ms, model=None, runner=ctx.settings.runner)
-    deployment, live = ctx.store.deployment(ref), None
-    if children_due(ref, model, deployment, ctx) or await _children_changed(ref, ctx):
+    deployment, live, reports = ctx.store.deployment(ref), None, await _reports(ref, ctx)
+    due = children_due(ref, model, deployment, ctx) or rights_doubted(ref, reports, ctx)
+    if due or await _children_changed(ref, ctx):
         live, deployment = await _live_children(ref, model, ctx)
     return ModelSnapshot(
         ref=ref,
@@ -41,7 +45,7 @@ async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
         redis_password=ctx.redis_password(model.metadata.uid),
         deployment=deployment,
         pods=ctx.store.pods(ref),
-        reports=await _reports(ref, ctx),
+        reports=reports,
         live=live,
         served_uid=ctx.memory.granted.get(ref, ("", ""))[1],
         queue_older=ref in ctx.memory.inherited and await _queue_is_older(ref, model, ctx),
@@ -74,6 +78,15 @@ def children_due(ref: ModelRef, model: LLMModel, deployment: DeploymentView | No
         or applied.deployment_generation != deployment.generation
         or age_seconds > CHILDREN_RESYNC_SECONDS
     )
+
+
+def rights_doubted(ref: ModelRef, reports: Mapping[str, Report], ctx: Context) -> bool:
+    """A runner says that it may not commit: its rights are given anew, however often a stranger says so not all the
+    time.
+    """
+    applied = ctx.memory.applied.get(ref)
+    rested = applied is not None and ctx.monotonic() - applied.at > RIGHTS_SECONDS
+    return rested and any(report.commit_forbidden for report in reports.values())
 
 
 async def _children_changed(ref: ModelRef, ctx: Context) -> bool:

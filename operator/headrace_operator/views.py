@@ -205,6 +205,7 @@ def report(document: Mapping[str, Any]) -> Report | None:
             restarts=untrusted.number(document.get("restarts") or 0),
             generation=untrusted.number(document.get("generation") or 0),
             engine=_engine(engine) if engine else None,
+            commit_forbidden=document.get("commitForbidden") is True,
         )
     except (KeyError, TypeError, ValueError, RecursionError):
         return None

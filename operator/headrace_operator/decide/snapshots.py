@@ -128,6 +128,8 @@ class Report:
     restarts: int = 0
     generation: int = 0
     engine: EngineInfo | None = None
+    commit_forbidden: bool = False
+    """The API server's last word to this runner was that it may not commit."""
 
 
 class Ownership(StrEnum):

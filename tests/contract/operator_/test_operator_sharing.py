@@ -261,3 +261,23 @@ async def test_a_shared_models_keys_do_not_speak_for_a_tenants_own_tasks(
     await until(lambda: absent(bus, key, uid))
     status = tenant.status("victim")
     assert (status["attempt"], status["phase"], status["attempts"]) == (1, "Queued", [])
+
+
+async def test_a_runner_that_may_not_commit_is_given_its_rights_at_once(
+    start: StartOperator, shares: dict[str, str], cluster: Cluster, tenant: Cluster, bus: Bus, key: ModelKey
+) -> None:
+    # Nothing else looks for what was deleted.
+    operator = start(**{**shares, "HEADRACE_SWEEP_SECONDS": "600", "HEADRACE_RELIST_SECONDS": "600"})
+    await until(operator.leads)
+    cluster.model(sharing=SELECTED)
+    uid = foreign_task(cluster, tenant, "guest")
+    await until(lambda: queued(bus, key, uid))
+    cluster.delete("rolebinding", RUNNER)
+    tenant.delete("rolebinding", shared_binding_name(cluster.namespace, MODEL))
+    report = {"state": "Serving", "generation": 1, "commitForbidden": True}
+    await bus.report(key, "pod-a", report, ttl_ms=60_000)
+
+    async def bound() -> bool:
+        return binding(cluster, tenant) is not None and cluster.get("rolebinding", RUNNER) is not None
+
+    await until(bound, 60)
