@@ -28,6 +28,7 @@ class Journal:
         path.touch()
         self._file = path.open("rb")
         self._rest = b""
+        self._dead: set[int] = set()
         self.executions: dict[str, Execution] = {}
 
     def read(self) -> None:
@@ -44,10 +45,18 @@ class Journal:
                 execution.ended, execution.ending = said["at"], said["event"]
 
     def running(self, pods: set[str] | None = None) -> list[Execution]:
-        """What runs, as far as the file tells: on these pods, or on all."""
+        """What runs: on these pods, or on all. A killed engine wrote no end, and runs nothing."""
         self.read()
-        found = (item for item in self.executions.values() if item.ending is None)
-        return [item for item in found if pods is None or item.pod in pods]
+        found = [item for item in self.executions.values() if item.ending is None and item.pid not in self._dead]
+        self._dead |= {pid for pid in {item.pid for item in found} if not _is_engine(pid)}
+        return [item for item in found if item.pid not in self._dead and (pods is None or item.pod in pods)]
 
     def close(self) -> None:
         self._file.close()
+
+
+def _is_engine(pid: int) -> bool:
+    try:
+        return b"stub_engine" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False

@@ -1,12 +1,15 @@
 """Each thing that the promise forbids is seen, and what it allows is not taken for it."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.chaos.checker import Expected, Finding, Rules, check
-from tests.chaos.journal import Execution
+from tests.chaos.journal import Execution, Journal
 from tests.chaos.recorder import Version
 from tests.chaos.webhooks import Receiver, Told
 
@@ -126,3 +129,21 @@ def test_an_engine_dies_three_times_of_one_task() -> None:
 def test_what_a_receiver_of_webhooks_sees(told: list[Told], leaked: int, kinds: set[str]) -> None:
     receiver = Receiver(told=told, leaked=leaked)
     assert {violation.kind for violation in receiver.judge([done(2)])} == kinds
+
+
+def test_a_killed_engine_runs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    start = {"event": "start", "uid": "u", "attempt": 1, "pod": "pod", "at": 1.0}
+    # The stub engine's own name in its arguments is what tells that it lives.
+    with subprocess.Popen([sys.executable, "-c", "input()", "stub_engine"], stdin=subprocess.PIPE) as engine:
+        path.write_text(
+            "".join(json.dumps({**start, "execution": f"e{i}", "pid": engine.pid}) + "\n" for i in range(2))
+        )
+        with path.open("a") as file:
+            file.write(json.dumps({**start, "event": "end", "execution": "e0", "pid": engine.pid}) + "\n")
+        journal = Journal(path)
+        assert [each.name for each in journal.running({"pod"})] == ["e1"]
+        assert journal.running({"another"}) == []
+        engine.kill()
+    assert journal.running() == []
+    journal.close()
