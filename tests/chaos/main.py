@@ -10,6 +10,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -108,6 +109,8 @@ def main() -> int:
         folder=folder,
         settle_seconds=arguments.settle_seconds,
     )
+    # So that what was started is ended then, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     rows = asyncio.run(strike_all(settings, faults))
     told = {

@@ -20,7 +20,8 @@ from tests.chaos.mutations import MUTANTS, Mutant
 
 CHECKOUT: Final = Path(__file__).parents[2]
 PRODUCT: Final = ("crds", "bus", "operator", "runner", "facade", "cli", "charts")
-RUN_SECONDS: Final = 300
+RUN_SECONDS: Final = 420
+SETTLE_SECONDS: Final = 60
 TASKS_PER_FAULT: Final = 24
 
 
@@ -66,7 +67,7 @@ def run(tree: Path, faults: str, arguments: argparse.Namespace) -> dict[str, Any
                 "--tasks",
                 str(TASKS_PER_FAULT * count),
                 "--settle-seconds",
-                "25",
+                str(SETTLE_SECONDS),
                 "--report",
                 str(report),
                 "--drop-logs",
@@ -90,7 +91,8 @@ def judge(mutant: Mutant, arguments: argparse.Namespace) -> Verdict:
     for row in report["faults"]:
         for kind, count in row["kinds"].items():
             kinds[kind] = kinds.get(kind, 0) + count
-    caught = bool(set(kinds) & mutant.expected) if mutant.edits else not report["passed"]
+    # Of the unchanged tree any violation counts; a bound may be missed on a busy machine.
+    caught = bool(set(kinds) & mutant.expected) if mutant.edits else bool(kinds)
     return Verdict(mutant.name, mutant.what, mutant.faults, caught, kinds, round(time.monotonic() - began, 1))
 
 
