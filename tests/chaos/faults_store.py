@@ -50,7 +50,9 @@ async def roll_back_redis(phase: Phase) -> None:
     await phase.finished()
     for pod in world.pods:
         pod.runner.signal(signal.SIGSTOP)
-    phase.submit(4, Load(world.settings.periods.lease + 2.0, world.settings.periods.lease + 3.0), by_facade=0.0)
+    # Long enough to see one that goes on for a lease beside its successor, however late that begins.
+    long = 2.0 * world.settings.periods.lease
+    phase.submit(4, Load(long + 2.0, long + 3.0), by_facade=0.0)
     phase.submit(4, Load(0.6, 1.5), by_facade=0.0)
     await phase.accepted()
     await until(lambda: world.queued_at_least(8), "a queue that is full", QUEUED_SECONDS)
