@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from headrace_operator.allowance import Allowance
+from headrace_operator.decide.window import Bounds
 from headrace_operator.settings import Settings
 
 
@@ -58,6 +59,10 @@ def test_everything(environment: dict[str, str]) -> None:
         ("HEADRACE_RUNNER_IMAGE_PULL_POLICY", "Sometimes"),
         ("HEADRACE_LEASE_SECONDS", "0"),
         ("HEADRACE_SWEEP_SECONDS", "often"),
+        ("HEADRACE_QUEUE_MODEL_TASKS", "0"),
+        ("HEADRACE_QUEUE_NAMESPACE_BYTES", "1000"),
+        ("HEADRACE_DEFAULT_QUOTA", "{"),
+        ("HEADRACE_DEFAULT_QUOTA", '{"maxQueuedTasks": -1}'),
     ],
 )
 def test_a_mistake_names_its_variable(environment: dict[str, str], variable: str, value: str) -> None:
@@ -98,3 +103,20 @@ def test_only_watched_namespaces_are_served(environment: dict[str, str]) -> None
     assert Settings.from_environment(environment).serves("anywhere")
     some = Settings.from_environment({**environment, "HEADRACE_WATCH_NAMESPACES": "team-a"})
     assert (some.serves("team-a"), some.serves("team-b")) == (True, False)
+
+
+def test_the_window_is_as_large_as_told(environment: dict[str, str]) -> None:
+    usual = Settings.from_environment(environment)
+    assert usual.window == Bounds(20_000, 256 * 2**20, 10_000, 128 * 2**20)
+    assert usual.default_quota.max_queued_tasks is None
+    told = {"MODEL_TASKS": "4", "MODEL_BYTES": "4194304", "NAMESPACE_TASKS": "2", "NAMESPACE_BYTES": "1048576"}
+    queue = {f"HEADRACE_QUEUE_{name}": value for name, value in told.items()}
+    some = Settings.from_environment({**environment, **queue, "HEADRACE_DEFAULT_QUOTA": '{"maxQueuedTasks": 7}'})
+    assert some.window == Bounds(4, 2**22, 2, 2**20)
+    assert some.default_quota.max_queued_tasks == 7
+
+
+def test_sharing_is_off_unless_told(environment: dict[str, str]) -> None:
+    assert Settings.from_environment(environment).sharing_model_namespaces == ()
+    some = Settings.from_environment({**environment, "HEADRACE_SHARING_MODEL_NAMESPACES": "models, more"})
+    assert some.sharing_model_namespaces == ("models", "more")
