@@ -13,7 +13,7 @@ import structlog
 from headrace_crds.names import LABEL_MODEL_NAMESPACE
 from headrace_operator.context import Context
 from headrace_operator.decide import sharing
-from headrace_operator.errors import KubeConflict, KubeError, KubeNotFound, KubeRefused
+from headrace_operator.errors import KubeConflict, KubeError, KubeNotFound, KubeRefused, ObjectInvalid
 from headrace_operator.kube import CHILDREN
 from headrace_operator.namespaces import admitted, bound_afresh
 from headrace_operator.refs import ModelRef
@@ -65,7 +65,7 @@ async def run(ctx: Context) -> None:
         ctx.sharing_changed.clear()
         try:
             await sweep(ctx)
-        except KubeError as error:
+        except (KubeError, ObjectInvalid) as error:
             _log.warning("bindings not swept", reason=error.reason, error=str(error))
         await asyncio.sleep(SETTLE_SECONDS)
         with contextlib.suppress(TimeoutError):

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import structlog
 
+from headrace_bus import BusError
 from headrace_crds.base import GROUP, VERSION
 from headrace_crds.outcome import timestamp
 from headrace_crds.quota import QUOTA_NAME, LLMQuota
@@ -70,13 +71,17 @@ async def run(ctx: Context) -> None:
     weighed: set[ModelRef] = set()
     while True:
         ctx.grants.changed.clear()
-        if ctx.monotonic() - told >= STATUS_SECONDS:
-            await tell(ctx)
-            told = ctx.monotonic()
-        weighed = await weigh(ctx, weighed)
+        try:
+            if ctx.monotonic() - told >= STATUS_SECONDS:
+                told = ctx.monotonic()
+                await tell(ctx)
+            weighed = await weigh(ctx, weighed)
+        except BusError as error:
+            # Redis is away: its return is heard of by the watch on it, and the next round makes up for this one.
+            _log.info("quotas are not told", reason=error.reason)
         await asyncio.sleep(WEIGH_SECONDS)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STATUS_SECONDS):
+            async with asyncio.timeout(STATUS_SECONDS + told - ctx.monotonic()):
                 await ctx.grants.changed.wait()
 
 

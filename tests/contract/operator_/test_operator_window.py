@@ -254,3 +254,30 @@ async def test_who_waits_for_room_is_told_when_the_model_goes(start: StartOperat
     cluster.model()
     await until(lambda: count_of(cluster, "Queued", 1))
     assert len(await names(cluster, "Waiting", "QueueFull")) == 1
+
+
+async def test_an_outage_of_redis_leaves_quotas_and_weights_in_force(
+    start: StartOperator, cluster: Cluster, server: Any, redis: Any, key: ModelKey
+) -> None:
+    operator = await leading(start)
+    quota(cluster, weight=3, maxQueuedTasks=1)
+    cluster.model()
+    cluster.task("one")
+    await until(lambda: is_queued(cluster, "one"))
+    name = f"headrace:{{{key}}}:weights"
+
+    async def weighed() -> bool:
+        return bool(await redis.hgetall(name))
+
+    await until(weighed)
+    assert operator.process is not None
+    await redis.execute_command("CLIENT", "PAUSE", "12000", "ALL")
+    cluster.task("two")
+    await until(lambda: told_waiting(cluster), 60)
+    await redis.delete(name)
+    await until(weighed, 60)
+    assert operator.process.poll() is None
+
+
+async def told_waiting(cluster: Cluster) -> bool:
+    return await names(cluster, "Waiting", "QuotaExceeded") == {"two"}
