@@ -48,13 +48,14 @@ def chaos_table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def mutants_table(report: dict[str, Any]) -> str:
-    """What `tests.chaos.mutants` wrote."""
-    lines = [f"Seed {report['seed']}.", "", "| mutant | what is broken | fault | found | |", "|---|---|---|---|---|"]
-    for row in report["mutants"]:
+def mutants_table(reports: list[dict[str, Any]]) -> str:
+    """What `tests.chaos.mutants` wrote; a mutant in several reports is told from the last."""
+    lines = ["| mutant | what is broken | fault | seed | found | |", "|---|---|---|--:|---|---|"]
+    rows = {row["name"]: (row, report["seed"]) for report in reports for row in report["mutants"]}
+    for row, seed in rows.values():
         found = ", ".join(f"{kind} {count}" for kind, count in sorted(row["kinds"].items())) or "nothing"
         verdict = "caught" if row["caught"] else "**survived**"
-        lines.append(f"| {row['name']} | {row['what']} | {row['faults']} | {found} | {verdict} |")
+        lines.append(f"| {row['name']} | {row['what']} | {row['faults']} | {seed} | {found} | {verdict} |")
     return "\n".join(lines)
 
 
@@ -74,13 +75,12 @@ def main() -> int:
     parser.add_argument("--document", type=Path, default=DOCUMENT)
     arguments = parser.parse_args()
     text = arguments.document.read_text()
-    for path in arguments.reports:
-        report = json.loads(path.read_text())
-        text = (
-            put(text, "chaos", chaos_table(report))
-            if "faults" in report
-            else put(text, "mutants", mutants_table(report))
-        )
+    reports = [json.loads(path.read_text()) for path in arguments.reports]
+    for report in reports:
+        if "faults" in report:
+            text = put(text, "chaos", chaos_table(report))
+    if mutants := [report for report in reports if "mutants" in report]:
+        text = put(text, "mutants", mutants_table(mutants))
     arguments.document.write_text(text)
     return 0
 
