@@ -35,9 +35,9 @@ test-e2e: ## on a real node
 
 .PHONY: chaos chaos-mutants
 chaos: ## kill, freeze, cut off and flush everything while tasks run; CHAOS_TASKS=10000 for the long run
-	@hack/chaos
+	@hack/chaos $(ARGS)
 chaos-mutants: ## break the product on purpose, and see each defect found
-	@hack/chaos mutants
+	@hack/chaos mutants $(ARGS)
 
 .PHONY: lint
 lint: ## style, types and import contracts

@@ -63,7 +63,7 @@ async def one(fault: Fault, built: World, tenant: Tenant, tasks: int) -> FaultFi
         await phase.run(rounds)
     except NotReached as error:
         problem = f"the run stopped: {error}"
-    row = figures(phase, phase.finding(), time.monotonic() - began)
+    row = figures(phase, phase.finding(), time.monotonic() - began, late_fails=built.settings.late_fails)
     if problem:
         row.problems.append(problem)
     return row
@@ -91,6 +91,7 @@ def main() -> int:
     parser.add_argument("--faults", default="", help="names with commas between them; all when absent")
     parser.add_argument("--tree", type=Path, default=CHECKOUT, help="checkout whose product is run")
     parser.add_argument("--settle-seconds", type=float, default=90.0, help="what has no outcome by then is lost")
+    parser.add_argument("--late", choices=("fail", "tell"), default="fail", help="what a late recovery does to the run")
     parser.add_argument("--keep-logs", action="store_true", help="also of a run that passed")
     parser.add_argument("--drop-logs", action="store_true", help="also of a run that failed")
     parser.add_argument("--revision", default="", help="what the report calls the product")
@@ -108,6 +109,7 @@ def main() -> int:
         kube=arguments.kube,
         folder=folder,
         settle_seconds=arguments.settle_seconds,
+        late_fails=arguments.late == "fail",
     )
     # So that what was started is ended then, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -43,6 +43,8 @@ class FaultFigures:
     seconds: float
     kinds: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    late: bool = False
+    """Recovery was slower than its bound."""
 
     @property
     def passed(self) -> bool:
@@ -50,7 +52,7 @@ class FaultFigures:
 
     def row(self) -> str:
         bound = "" if self.bound is None else f" ≤ {self.bound}"
-        verdict = "ok" if self.passed else "FAILED"
+        verdict = "FAILED" if not self.passed else "late" if self.late else "ok"
         return (
             f"{self.fault:20} {self.tasks:5} tasks {self.strikes:2} strikes {self.victims:3} hit  "
             f"lost {self.lost} double {self.double} stale {self.stale} other {self.others}  "
@@ -59,7 +61,7 @@ class FaultFigures:
         )
 
 
-def figures(phase: Phase, finding: Finding, seconds: float) -> FaultFigures:
+def figures(phase: Phase, finding: Finding, seconds: float, *, late_fails: bool = True) -> FaultFigures:
     """What a phase came to."""
     fault, periods = phase.fault, phase.world.settings.periods
     recoveries, survived = phase.recoveries()
@@ -67,8 +69,9 @@ def figures(phase: Phase, finding: Finding, seconds: float) -> FaultFigures:
     bound = None if fault.bound is None or not recoveries else round(fault.bound(periods), 2)
     p99 = quantile(recoveries, 0.99)
     problems = [_sentence(violation) for violation in finding.violations[:SHOWN]]
-    if bound is not None and p99 is not None and p99 > bound:
-        problems.append(f"recovery p99 {p99:.2f} s is above {bound} s")
+    late = bound is not None and p99 is not None and p99 > bound
+    if late and late_fails:
+        problems.append(f"recovery p99 {_rounded(p99)} s is above {bound} s")
     if fault.needs_victims and not victims:
         problems.append("no task was hit: the run proves nothing")
     return FaultFigures(
@@ -91,6 +94,7 @@ def figures(phase: Phase, finding: Finding, seconds: float) -> FaultFigures:
         seconds=round(seconds, 1),
         kinds=dict(Counter(violation.kind for violation in finding.violations)),
         problems=problems,
+        late=late,
     )
 
 

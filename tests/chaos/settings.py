@@ -56,3 +56,5 @@ class RunSettings:
     replicas: int = 3
     parallelism: int = 4
     settle_seconds: float = 90.0
+    late_fails: bool = True
+    """A recovery above its bound fails the run. Where others use the machine too it is told alone."""
