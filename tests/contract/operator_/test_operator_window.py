@@ -271,7 +271,7 @@ async def test_an_outage_of_redis_leaves_quotas_and_weights_in_force(
 
     await until(weighed)
     assert operator.process is not None
-    await redis.execute_command("CLIENT", "PAUSE", "12000", "ALL")
+    await redis.execute_command("CLIENT", "PAUSE", "25000", "ALL")
     cluster.task("two")
     await until(lambda: told_waiting(cluster), 60)
     await redis.delete(name)
