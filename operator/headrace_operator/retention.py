@@ -62,5 +62,8 @@ async def _delete(due: Due[TaskView], ctx: Context) -> bool:
         _log.warning("finished task is not deleted", task=str(view.ref), reason=error.reason, error=str(error))
         return False
     ctx.metrics.deleted.labels(due.because.value).inc()
+    if due.owed:
+        _log.warning("finished task deleted with its webhook untold", task=str(view.ref), reason=due.because.value)
+        return True
     _log.info("finished task deleted", task=str(view.ref), reason=due.because.value)
     return True
