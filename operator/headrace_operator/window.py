@@ -4,6 +4,7 @@ Bookkeeping without I/O or clocks, so that its bounds can be proven. It is fed w
 a seat is kept until a view that is newer than the one it was given on says that the task is not handed out. Every step
 costs O(log n) of what waits. Room is given to namespaces in turns, within a namespace by `created − priority · 10 s`;
 a namespace at a bound of its own is passed over until it has room, a model at its bound waits for the next in turn.
+A namespace's models take turns for what its quota leaves.
 """
 
 import heapq
@@ -69,7 +70,8 @@ class Window:
         self._spaces: dict[tuple[ModelRef, str], _Use] = {}
         self._namespaces: dict[str, int] = {}
         self._lines: dict[tuple[ModelRef, str], list[tuple[int, str]]] = {}
-        self._lines_of: dict[str, set[ModelRef]] = {}
+        self._lines_of: dict[str, dict[ModelRef, None]] = {}
+        """The models for which a namespace has lines; the first was given a seat there the longest ago."""
         self._turns: dict[ModelRef, dict[str, None]] = {}
         """Namespaces in whose line somebody may fit; the first one's turn it is."""
 
@@ -79,8 +81,7 @@ class Window:
         for view in views:
             self.note(view, opening=True)
         self.is_open = True
-        for model in list(self._turns):
-            self._give(model)
+        self._give_in_turn(self._turns)
 
     def close(self) -> None:
         self._clear()
@@ -139,7 +140,7 @@ class Window:
 
     def grant_changed(self, namespace: str) -> None:
         """Another ceiling or number of tasks."""
-        for model in sorted(self._lines_of.get(namespace, ())):
+        for model in self._lines_of.get(namespace, ()):
             line = self._lines[model, namespace]
             for _, uid in line:
                 if (wait := self._waits.get(uid)) is not None:
@@ -161,7 +162,7 @@ class Window:
         self._count(seat.ref, -1, -seat.size_bytes)
         model, namespace = seat.ref.model, seat.ref.namespace
         if self._grant_of(namespace).tasks is not None:
-            self._room_in(namespace, but=model)
+            self._room_in(namespace)
         self._has_room(model, namespace)
         self._give(model)
 
@@ -176,11 +177,11 @@ class Window:
         if not self._namespaces[ref.namespace]:
             del self._namespaces[ref.namespace]
 
-    def _room_in(self, namespace: str, but: ModelRef | None = None) -> None:
-        for model in sorted(self._lines_of.get(namespace, ())):
-            if model != but:
-                self._has_room(model, namespace)
-                self._give(model)
+    def _room_in(self, namespace: str) -> None:
+        models = list(self._lines_of.get(namespace, ()))
+        for model in models:
+            self._has_room(model, namespace)
+        self._give_in_turn(models)
 
     def _has_room(self, model: ModelRef, namespace: str) -> None:
         if (model, namespace) in self._lines:
@@ -198,7 +199,7 @@ class Window:
         if present is not None and present.score == score:
             return
         heapq.heappush(self._lines.setdefault(place, []), (score, view.ref.uid))
-        self._lines_of.setdefault(view.ref.namespace, set()).add(view.ref.model)
+        self._lines_of.setdefault(view.ref.namespace, {}).setdefault(view.ref.model)
         self._has_room(*place)
 
     def _step_out(self, uid: str) -> None:
@@ -217,31 +218,42 @@ class Window:
                 return wait.view
             heapq.heappop(line)
         del self._lines[model, namespace]
-        self._lines_of[namespace].discard(model)
+        self._lines_of[namespace].pop(model, None)
         if not self._lines_of[namespace]:
             del self._lines_of[namespace]
         return None
 
-    def _give(self, model: ModelRef, asking: str = "") -> None:
-        """Seats to whoever is next, as long as there is room. Who does not ask already is woken."""
-        turns = self._turns.get(model, {})
-        while turns and self.is_open:
+    def _give_in_turn(self, models: Iterable[ModelRef]) -> None:
+        """One seat each, again and again, as long as there is room: no model takes all that a quota leaves."""
+        takers = list(models)
+        while takers:
+            takers = [model for model in takers if self._give(model, most=1)]
+
+    def _give(self, model: ModelRef, *, asking: str = "", most: int | None = None) -> int:
+        """Seats to whoever is next, as long as there is room; gives how many. Who does not ask already is woken."""
+        turns, given = self._turns.get(model, {}), 0
+        while turns and self.is_open and given != most:
             namespace = next(iter(turns))
             view = self._head(model, namespace) if (model, namespace) in self._lines else None
             if view is None or self._hindered(view) in (Scope.QUOTA, Scope.NAMESPACE):
                 del turns[namespace]
                 continue
             if self._hindered(view) is not None:
-                return
+                return given
             heapq.heappop(self._lines[model, namespace])
             del self._waits[view.ref.uid]
             self._seat(view, reserved=True)
             del turns[namespace]
             turns[namespace] = None
+            models = self._lines_of[namespace]
+            del models[model]
+            models[model] = None
+            given += 1
             if view.ref.uid != asking:
                 self._wake(view.ref)
         if not turns:
             self._turns.pop(model, None)
+        return given
 
     # Bounds
 

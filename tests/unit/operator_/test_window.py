@@ -330,3 +330,48 @@ def assert_bounds(desk: Desk, objects: dict[int, TaskView], seated: set[str]) ->
             quota = namespace == "c" and sum(view.ref.namespace == "c" for view in out) >= 2
             assert full or heavy or heads_too_heavy or quota, f"{head.ref.name} waits though there is room"
     assert sum(view.ref.namespace == "c" for view in out) <= 2
+
+
+def seats_in_turn(desk: Desk, models: list[ModelRef], frees: int) -> list[ModelRef]:
+    """A namespace at its quota, with tasks of every model in line: who gets the seats that are freed one by one."""
+    out = [desk.hand_out(a_view(number, model=models[0])) for number in range(desk.grants["a"].tasks or 0)]
+    numbers = range(100, 100 + (frees + 1) * len(models))
+    waiting = {view.ref.uid: desk.refuse(view) for view in (a_view(n, model=models[n % len(models)]) for n in numbers)}
+    served = []
+    for _ in range(frees):
+        desk.finish(out.pop(0))
+        (uid,) = desk.woken
+        desk.woken.clear()
+        served.append(waiting[uid].ref.model)
+        out.append(desk.hand_out(waiting.pop(uid)))
+    return served
+
+
+@settings(max_examples=30)
+@given(names=st.lists(st.sampled_from("abcdef"), min_size=1, unique=True), quota=st.integers(1, 9))
+def test_a_quota_that_frees_seats_starves_no_model(names: list[str], quota: int) -> None:
+    desk = Desk(Bounds(100, 10**9, 100, 10**9), a=Grant(tasks=quota))
+    models = [ModelRef("models", name) for name in names]
+    served = seats_in_turn(desk, models, 3 * len(models))
+    for start in range(2 * len(models) + 1):
+        assert set(served[start : start + len(models)]) == set(models)
+
+
+def test_a_raised_quota_is_shared_out_between_the_models() -> None:
+    desk = Desk(Bounds(100, 10**9, 100, 10**9), a=Grant(tasks=0))
+    for number in range(8):
+        desk.refuse(a_view(number, model=MODEL if number < 4 else OTHER))
+    desk.grants = {"a": Grant(tasks=4)}
+    desk.window.grant_changed("a")
+    assert sorted(desk.woken) == ["uid-0", "uid-1", "uid-4", "uid-5"]
+
+
+def test_a_seat_that_one_model_has_no_room_for_goes_to_the_next() -> None:
+    desk = Desk(Bounds(1, 10**9, 1, 10**9), a=Grant(tasks=2))
+    third = ModelRef("models", "third")
+    desk.hand_out(a_view(0, model=MODEL))
+    out = desk.hand_out(a_view(1, model=OTHER))
+    desk.refuse(a_view(2, model=MODEL))
+    desk.refuse(a_view(3, model=third))
+    desk.finish(out)
+    assert desk.woken == ["uid-3"]
