@@ -80,6 +80,8 @@ class Reason(StrEnum):
     CLAIM_NOT_FOUND = "ClaimNotFound"
     POD_REFUSED = "PodRefused"
     CHILD_REFUSED = "ChildRefused"
+    SHARED = "Shared"
+    SHARING_NOT_ALLOWED = "SharingNotAllowed"
     NAME_CONFLICT = "NameConflict"
     MODEL_FILE_NOT_FOUND = "ModelFileNotFound"
     INVALID_MODEL_FILE = "InvalidModelFile"

@@ -59,11 +59,15 @@ class TaskFacts:
     cancel: bool
     created: str | None
     status: LLMTaskStatus
+    input_name: str = ""
+    """The ConfigMap of spec.inputFrom, and its key."""
+    input_key: str = ""
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Self:
         metadata, spec = ObjectMeta.model_validate(body["metadata"]), body.get("spec") or {}
         ref = spec.get("modelRef") or {}
+        given = (spec.get("inputFrom") or {}).get("configMapKeyRef") or {}
         return cls(
             namespace=metadata.namespace,
             name=metadata.name,
@@ -74,6 +78,8 @@ class TaskFacts:
             cancel=spec.get("cancel") is True,
             created=metadata.creation_timestamp,
             status=LLMTaskStatus.model_validate(body.get("status") or {}),
+            input_name=given.get("name") or "",
+            input_key=given.get("key") or "",
         )
 
     @property
@@ -95,10 +101,28 @@ REMEDIES: Final[Mapping[str, str]] = {
     Reason.RETRY_BACKOFF: "wait; status.attempts tells what went wrong",
     Reason.QUEUE_FULL: "wait: room is given by itself, oldest first; more replicas of the model shorten it",
     Reason.QUOTA_EXCEEDED: "wait until tasks of this namespace end, or have an admin raise its LLMQuota",
-    Reason.INPUT_NOT_FOUND: 'create the ConfigMap, with the key and the label headrace.dev/input: "true"',
     Reason.SUSPENDED: "headrace resume {name} -n {namespace}, or set spec.suspend to false",
     Reason.WAITING_FOR_GPU: "free a GPU or add a node that has one",
 }
+
+_ELSEWHERE: Final = (
+    "create the LLMModel with a spec.sharing that admits namespace {namespace}; the chart's sharing.modelNamespaces "
+    "has to name {model_namespace} before that, or the task fails as ModelNotShared"
+)
+_LABEL: Final = "kubectl label --overwrite configmap {input_name} -n {namespace} headrace.dev/input=true"
+_INPUTS: Final = (
+    (
+        "does not exist",
+        "kubectl create configmap {input_name} -n {namespace} --from-file={input_key}=FILE, then " + _LABEL,
+    ),
+    ("lacks the label", _LABEL),
+    ("holds no text", "kubectl edit configmap {input_name} -n {namespace}: put the text under data.{input_key}"),
+)
+"""By what the operator's message says is missing."""
+_LOOK_NOW: Final = (
+    "; it is looked for again within 5 minutes, and at once when the task is edited, for example to another priority: "
+    'kubectl patch llmtask {name} -n {namespace} --type merge -p \'{{"spec": {{"priority": 1}}}}\''
+)
 
 
 def explain(task: TaskFacts, model: Seen[LLMModel], quota: Seen[LLMQuota]) -> list[Link]:
@@ -126,8 +150,17 @@ def since(task: TaskFacts) -> str | None:
 def _link(task: TaskFacts, about: About, name: str, reason: str, message: str, holds: bool | None) -> Link:
     # A model's own reasons come with what to do; where to look for more is the same for all.
     usual = REMEDIES[Reason.MODEL_NOT_READY] if about in (About.MODEL, About.PLACEMENT) else ""
-    remedy = REMEDIES.get(reason, usual) if holds else ""
+    remedy = (_special(task, reason, message) or REMEDIES.get(reason, usual)) if holds else ""
     return Link(about, name, str(reason), message, remedy.format_map(vars(task)), holds)
+
+
+def _special(task: TaskFacts, reason: str, message: str) -> str:
+    """What depends on more than the reason."""
+    if reason == Reason.MODEL_NOT_FOUND and task.model_namespace != task.namespace:
+        return _ELSEWHERE
+    if reason == Reason.INPUT_NOT_FOUND:
+        return next((remedy for words, remedy in _INPUTS if words in message), _INPUTS[0][1]) + _LOOK_NOW
+    return ""
 
 
 def _task(task: TaskFacts) -> Link:

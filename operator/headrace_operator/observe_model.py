@@ -50,6 +50,7 @@ async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
         served_uid=ctx.memory.granted.get(ref, ("", ""))[1],
         queue_older=ref in ctx.memory.inherited and await _queue_is_older(ref, model, ctx),
         claim_missing=await _claim_missing(model, ctx),
+        may_share=ref.namespace in ctx.settings.sharing_model_namespaces,
     )
 
 

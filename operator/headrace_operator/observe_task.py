@@ -53,6 +53,7 @@ async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
         model=model,
         misplaced=ref in ctx.memory.misplaced,
         admitted=model is None or await namespaces.admitted_afresh(ref, ctx),
+        may_share=ref.model.namespace in ctx.settings.sharing_model_namespaces,
         held=held,
         parked=parked,
         senseless=senseless,

@@ -51,7 +51,8 @@ def text_of(ref: KeyRef, config_map: Mapping[str, Any] | None) -> str | Waiting:
 
 
 def _missing(message: str) -> Waiting:
-    return Waiting(Reason.INPUT_NOT_FOUND, message)
+    minutes = int(LAST_LOOK_SECONDS // 60)
+    return Waiting(Reason.INPUT_NOT_FOUND, f"{message}; it is looked for again within {minutes} minutes")
 
 
 def look_again_seconds(looks: int) -> float:

@@ -107,6 +107,7 @@ def judge(s: ModelSnapshot, model: LLMModel, finding: Finding) -> model_status.J
         engine=engine,
         pods=len(pods),
         ready_pods=ready_pods,
+        may_share=s.may_share,
     )
 
 

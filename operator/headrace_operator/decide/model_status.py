@@ -10,6 +10,8 @@ from headrace_crds.names import runner_labels
 from headrace_crds.outcome import timestamp, with_condition
 from headrace_crds.reasons import Reason
 from headrace_operator.decide.placement import Finding
+from headrace_operator.decide.sharing import reaches_out
+from headrace_operator.decide.waiting import not_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class Judgement:
     engine: EngineInfo | None
     pods: int
     ready_pods: int
+    may_share: bool = True
+    """The chart lets models of this namespace serve others."""
 
 
 def derive_phase(judgement: Judgement, *, replicas: int) -> ModelPhase:
@@ -86,6 +90,8 @@ def _conditions(model: LLMModel, judgement: Judgement, *, now: str) -> list[Cond
         told.append(("Placed", True, Reason.SCHEDULED, "every runner pod has a node"))
     if judgement.stalled:
         told.append(("Stalled", True, finding.reason, finding.message))
+    if reaches_out(model):
+        told.append(("Shared", judgement.may_share, *_shared(judgement, model.metadata.namespace)))
     for type_, value, reason, message in told:
         status = ConditionStatus.TRUE if value else ConditionStatus.FALSE
         conditions = with_condition(conditions, type_, status, reason, message, generation=generation, now=now)
@@ -102,6 +108,13 @@ def _ready(judgement: Judgement) -> tuple[str, str]:
     if finding.reason == Reason.SCALED_TO_ZERO:
         return Reason.SCALED_TO_ZERO, "the weights are verified; spec.replicas is 0"
     return Reason.WEIGHTS_VERIFIED, "the weights are verified; a runner serves once there is one"
+
+
+def _shared(judgement: Judgement, namespace: str) -> tuple[str, str]:
+    if judgement.may_share:
+        return Reason.SHARED, "spec.sharing is in effect"
+    message = f"{not_named(namespace)}: spec.sharing has no effect until the cluster's admins add it"
+    return Reason.SHARING_NOT_ALLOWED, message
 
 
 def _available(judgement: Judgement) -> tuple[str, str]:

@@ -65,7 +65,7 @@ def not_shared(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     model, namespace = s.ref.model, s.ref.namespace
     message = (
         f"LLMModel {model.name!r} of namespace {model.namespace!r} does not serve namespace {namespace!r}: "
-        "its owners admit it by spec.sharing, where the chart's sharing.modelNamespaces names theirs"
+        f"{_missing(s.model, namespace, may_share=s.may_share)}"
     )
     status = task_status.failed(
         task, Reason.MODEL_NOT_SHARED, message, now_ms=s.now_ms, attempts=task_status.records_of(task)
@@ -76,6 +76,22 @@ def not_shared(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
         remove=s.held is not None,
         announcement=Announcement("Warning", Reason.MODEL_NOT_SHARED, message),
     )
+
+
+def reaches_out(model: LLMModel) -> bool:
+    """Whether its spec.sharing goes beyond its own namespace, whatever the chart allows."""
+    return model.spec.sharing is not None and model.spec.sharing.namespaces.from_ is not SharingFrom.SAME
+
+
+def _missing(model: LLMModel, namespace: str, *, may_share: bool) -> str:
+    """The missing half of sharing; labels were not looked at where the chart does not name the model's namespace."""
+    spec = f"the model's spec.sharing does not admit namespace {namespace!r}"
+    if may_share:
+        return f"{spec}: its owners have to"
+    chart = waiting.not_named(model.metadata.namespace)
+    if reaches_out(model):
+        return f"{chart}: the cluster's admins have to add it"
+    return f"{chart}, and {spec}: it takes both"
 
 
 def binding_refused(plan: TaskPlan, s: TaskSnapshot, task: LLMTask, message: str) -> TaskPlan:

@@ -66,6 +66,8 @@ class TaskSnapshot:
     """Queued by a priority that another ceiling has changed."""
     admitted: bool = True
     """The model serves the task's namespace; False was read afresh."""
+    may_share: bool = True
+    """The chart's sharing.modelNamespaces names the model's namespace."""
     parked: Parked | None = field(default=None, repr=False)
     """What the runner left for the operator to commit; read while it is RETURNED as Parked, and None where it does not
     read."""
@@ -188,3 +190,5 @@ class ModelSnapshot:
     """Looked for when an operator begins: its queue holds work that was handed out before this incarnation existed."""
     claim_missing: bool = False
     """The PersistentVolumeClaim was looked for and does not exist."""
+    may_share: bool = True
+    """The chart's sharing.modelNamespaces names the model's namespace."""

@@ -46,6 +46,31 @@ _NOT_PUBLIC_6: Final = tuple(
 _ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})
 """The upper half of an interface identifier whose lower half is an IPv4 address."""
 
+_NEVER_4: Final = tuple(
+    map(IPv4Network, ("169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32"))
+)
+_NEVER_6: Final = tuple(map(IPv6Network, ("fe80::/10", "fd00:ec2::254/128")))
+_HOLD_IPV4: Final = tuple(map(IPv6Network, ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96")))
+"""Compatible, mapped, translated and NAT64 addresses: the lower half of the lower half is an IPv4 address."""
+
+
+def is_never(text: str) -> bool:
+    """Whether it is a link-local address or one of a cloud's metadata service, which hands out credentials to whoever
+    asks: no allow-list opens these.
+    """
+    try:
+        if ":" not in text:
+            return any(IPv4Address(text) in network for network in _NEVER_4)
+        address = IPv6Address(text)  # with or without a zone
+    except AddressValueError:
+        return False
+    plain = IPv6Address(int(address))
+    if any(plain in network for network in _HOLD_IPV4):
+        return is_never(str(IPv4Address(int(plain) & 0xFFFFFFFF)))
+    if plain.sixtofour is not None:
+        return is_never(str(plain.sixtofour))
+    return any(plain in network for network in _NEVER_6)
+
 
 def is_public(text: str) -> bool:
     """Whether an address, as a resolver gives it, is one that anybody on the internet could reach under this number."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final, Literal, Self
 
-from headrace_operator.webhooks.address import is_public
+from headrace_operator.webhooks.address import is_never, is_public
 
 URL_LIMIT: Final = 2048
 PORTS: Final = frozenset({443, 8443})
@@ -24,6 +24,8 @@ _ENTRY: Final = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::(?P<port>[
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _NUMERIC: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 """A last label of this kind makes the host a number to some readers: 127.1, 2130706433, 0x7f000001."""
+
+NEVER: Final = "a link-local address or a cloud's metadata service, and not a public address: webhooks never go there"
 
 
 class Refused(ValueError):
@@ -76,7 +78,12 @@ class AllowedHost:
         found = _ENTRY.fullmatch(entry)
         if found is None:
             raise ValueError(f"{entry!r} is neither host nor host:port")
-        return cls(parse_host(found["host"]), int(found["port"]) if found["port"] else None)
+        host, port = parse_host(found["host"]), int(found["port"]) if found["port"] else None
+        if port is not None and not 1 <= port <= 65535:
+            raise ValueError(f"{entry!r}: the port is not between 1 and 65535")
+        if host.literal and is_never(host.name):
+            raise ValueError(f"{entry!r} is {NEVER}")
+        return cls(host, port)
 
     def names(self, host: Host, port: int) -> bool:
         if self.host != host:
@@ -94,7 +101,7 @@ class Target:
     path: str
     query: str
     trusted: bool
-    """The allow-list names it: any address will do."""
+    """The allow-list names it: any address will do but those of `is_never`."""
 
     @property
     def origin(self) -> str:
@@ -103,6 +110,8 @@ class Target:
 
     def judged(self, addresses: Sequence[str]) -> list[str]:
         """The addresses to connect to. Raises Refused when the name leads, by any of its answers, into a network."""
+        if any(is_never(each) for each in addresses):
+            raise Refused(f"{self.host} is {NEVER}")
         if not self.trusted and any(not is_public(each) for each in addresses):
             raise Refused(f"{self.host} is not a public address: name it in the chart's webhooks.allowedHosts")
         return list(addresses)
@@ -117,6 +126,8 @@ def parse(url: str, allowed: Iterable[AllowedHost] = ()) -> Target:
     port = int(found["port"]) if found["port"] else _DEFAULT_PORTS[scheme]
     if not 1 <= port <= 65535:
         raise Refused("the port is not between 1 and 65535")
+    if host.literal and is_never(host.name):
+        raise Refused(f"{host} is {NEVER}")
     trusted = any(entry.names(host, port) for entry in allowed)
     target = Target(scheme, host, port, found["path"] or "/", found["query"] or "", trusted)
     if not trusted and scheme != "https":

@@ -195,3 +195,34 @@ def test_since_when(found: TaskFacts, expected: str) -> None:
 def test_a_later_versions_spec_is_read_as_far_as_it_goes() -> None:
     body = {"metadata": {"name": "t", "namespace": "ns"}, "spec": {"modelRef": {"name": "m"}, "sound": {}}}
     assert TaskFacts.of(body).model == "ns/m"
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            "ConfigMap 'book' does not exist: create it with the label …",
+            "kubectl create configmap book -n ns --from-file=ch1=",
+        ),
+        ("ConfigMap 'book' lacks the label headrace.dev/input", "kubectl label --overwrite configmap book -n ns"),
+        (
+            "ConfigMap 'book' with the label … holds no text under the key 'ch1'",
+            "kubectl edit configmap book -n ns: put the text under data.ch1",
+        ),
+    ],
+)
+def test_a_missing_input_is_remedied_by_its_cause(message: str, told: str) -> None:
+    given = {"inputFrom": {"configMapKeyRef": {"name": "book", "key": "ch1"}}}
+    link = explain(task("Waiting", "InputNotFound", spec=given, message=message), SERVING, NO_QUOTA)[0]
+    assert link.remedy.startswith(told)
+    assert "within 5 minutes" in link.remedy
+    assert 'kubectl patch llmtask t -n ns --type merge -p \'{"spec": {"priority": 1}}\'' in link.remedy
+
+
+def test_a_missing_model_of_another_namespace_has_to_be_shared() -> None:
+    spec = {"modelRef": {"name": "m", "namespace": "models"}}
+    links = [link for link in explain(task("Waiting", "ModelNotFound", spec=spec), NO_MODEL, NO_QUOTA) if link.holds]
+    assert len(links) == 2
+    for link in links:
+        assert "spec.sharing that admits namespace ns;" in link.remedy
+        assert "name models" in link.remedy

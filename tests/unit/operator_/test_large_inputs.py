@@ -44,7 +44,7 @@ def test_what_is_missing_is_named(found: dict[str, Any] | None, words: list[str]
     why = decide_input.text_of(REF, found)
     assert isinstance(why, Waiting)
     assert why.reason is Reason.INPUT_NOT_FOUND
-    for word in words:
+    for word in [*words, "again within 5 minutes"]:
         assert word in why.message
 
 

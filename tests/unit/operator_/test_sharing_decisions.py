@@ -14,6 +14,7 @@ from operator_cases import (
     finished,
     held,
     merged,
+    model_snapshot,
     queued,
     snapshot,
     task,
@@ -23,8 +24,10 @@ from operator_cases import (
 from headrace_crds.model import LLMModel
 from headrace_crds.names import runner_name, shared_binding_name
 from headrace_operator.decide import sharing
+from headrace_operator.decide.model import decide as decide_model
 from headrace_operator.decide.task import decide
-from headrace_operator.refs import ModelRef
+from headrace_operator.decide.waiting import cause
+from headrace_operator.refs import ModelRef, TaskRef
 from headrace_operator.views import task_ref
 
 HERE = (MODEL.namespace,)
@@ -103,6 +106,61 @@ def test_without_the_model_nobody_is_refused() -> None:
     plan = decide(snapshot(task(None), model=NO_MODEL, admitted=False))
     assert plan.status is not None
     assert (plan.status["phase"], plan.status["reason"]) == ("Waiting", "ModelNotFound")
+
+
+def elsewhere(model: Any, *, may_share: bool) -> str:
+    """The message of a task of team-b that names team-a's model."""
+    of = TaskRef("team-b", TASK.name, TASK.uid, MODEL)
+    plan = decide(replace(snapshot(task(None), model=model, admitted=False), ref=of, may_share=may_share))
+    assert plan.status is not None
+    return str(plan.status["message"])
+
+
+CHART, SPEC = "sharing.modelNamespaces does not name 'team-a'", "spec.sharing does not admit namespace 'team-b'"
+
+
+@pytest.mark.parametrize(
+    ("rule", "may_share", "told", "untold"),
+    [
+        ({"from": "All"}, False, CHART, "admit"),
+        ({"from": "Same"}, True, SPEC, "modelNamespaces"),
+        (None, True, SPEC, "modelNamespaces"),
+        (None, False, f"{CHART}, and the model's {SPEC}", "owners"),
+    ],
+)
+def test_a_refusal_names_the_missing_half(rule: Any, may_share: bool, told: str, untold: str) -> None:
+    message = elsewhere(shared(rule), may_share=may_share)
+    assert told in message
+    assert untold not in message
+
+
+def test_a_model_that_is_missing_elsewhere_has_to_be_shared_too() -> None:
+    named, unnamed = (elsewhere(NO_MODEL, may_share=may_share) for may_share in (True, False))
+    assert "create it with a spec.sharing that admits namespace 'team-b'" in named
+    assert "modelNamespaces" not in named
+    assert CHART in unnamed
+    assert "spec.sharing that admits namespace 'team-b'" in unnamed
+    assert cause("ModelNotFound", named) == "ModelNotFound" != cause("ModelNotFound", unnamed)
+    here = decide(snapshot(task(None), model=NO_MODEL)).status or {}
+    assert here["message"].endswith("create it and the task goes on")
+
+
+@pytest.mark.parametrize(
+    ("rule", "may_share", "expected"),
+    [
+        ({"from": "All"}, True, [("True", "Shared")]),
+        ({"from": "All"}, False, [("False", "SharingNotAllowed")]),
+        ({"from": "Same"}, False, []),
+        (None, False, []),
+    ],
+)
+def test_a_model_says_whether_its_sharing_counts(rule: Any, may_share: bool, expected: list[tuple[str, str]]) -> None:
+    model = shared(rule)
+    status = decide_model(replace(model_snapshot(model), may_share=may_share)).status or {}
+    found = [c for c in status["conditions"] if c["type"] == "Shared"]
+    assert [(c["status"], c["reason"]) for c in found] == expected
+    seen = LLMModel.model_validate({**model.dump(), "status": status})
+    assert decide_model(replace(model_snapshot(seen), may_share=may_share)).status is None, "does not flap"
 
 
 def test_an_outcome_stands_whatever_becomes_of_sharing() -> None:

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from headrace_operator.webhooks import target
-from headrace_operator.webhooks.address import is_public
+from headrace_operator.webhooks.address import is_never, is_public
 from headrace_operator.webhooks.resolve import resolve
 from headrace_operator.webhooks.send import Sender
 from headrace_operator.webhooks.target import AllowedHost, Refused
@@ -203,7 +203,54 @@ def test_the_allow_list_names_exactly_one_host(entry: str, url: str, passes: boo
     assert found.judged(["10.0.0.1", "127.0.0.1"]) == ["10.0.0.1", "127.0.0.1"]
 
 
-@pytest.mark.parametrize("entry", ["", "http://a", "a/b", "*.example.com", "127.1", "a:b", "user@a", "a."])
+NEVER = [
+    "169.254.0.1",
+    "169.254.169.254",
+    "168.63.129.16",
+    "100.100.100.200",
+    "192.0.0.192",
+    "fe80::1",
+    "fe80::1%eth0",
+    "febf::1",
+    "fd00:ec2::254",
+    "fd00:0ec2:0:0:0:0:0:254",
+    "::ffff:169.254.169.254",
+    "::169.254.169.254",
+    "::ffff:0:169.254.169.254",
+    "64:ff9b::a9fe:a9fe",
+    "2002:a9fe:a9fe::1",
+]
+
+
+@pytest.mark.parametrize("address", NEVER)
+def test_metadata_services_are_out_of_reach_of_the_allow_list(address: str) -> None:
+    assert is_never(address)
+    named = target.parse("http://hooks.internal/x", [AllowedHost.parse("hooks.internal")])
+    with pytest.raises(Refused, match="never go there") as refused:
+        named.judged(["10.0.0.1", address])
+    assert "allowedHosts" not in str(refused.value)
+    if "%" in address:
+        return
+    literal = f"[{address}]" if ":" in address else address
+    for entry in (literal, f"{literal}:80"):
+        with pytest.raises(ValueError, match="never go there"):
+            AllowedHost.parse(entry)
+    for scheme in ("https", "http"):
+        with pytest.raises(Refused, match="never go there") as refused:
+            target.parse(f"{scheme}://{literal}/")
+        assert "allowedHosts" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["10.0.0.1", "127.0.0.1", "169.253.1.1", "::1", "fd00::1", "fec0::1", "8.8.8.8", ""]
+)
+def test_other_addresses_may_be_allowed(address: str) -> None:
+    assert not is_never(address)
+
+
+@pytest.mark.parametrize(
+    "entry", ["", "a:0", "a:65536", "http://a", "a/b", "*.example.com", "127.1", "a:b", "user@a", "a."]
+)
 def test_an_entry_that_is_no_host(entry: str) -> None:
     with pytest.raises(ValueError):
         AllowedHost.parse(entry)
