@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from headrace_cli import names
+
 if TYPE_CHECKING:
     from headrace_cli.cluster import Cluster
 
@@ -29,13 +31,20 @@ class Target(NamedTuple):
     context: str | None
 
 
-Task = Annotated[str, typer.Argument(metavar="TASK", help="Name, or NAMESPACE/NAME.")]
-Tasks = Annotated[list[str], typer.Argument(metavar="TASK…", help="Names, or NAMESPACE/NAME.")]
+Task = Annotated[str, typer.Argument(metavar="TASK", help="Name, or NAMESPACE/NAME.", callback=names.task)]
+Tasks = Annotated[list[str], typer.Argument(metavar="TASK…", help="Names, or NAMESPACE/NAME.", callback=names.tasks)]
 Namespace = Annotated[str | None, typer.Option("-n", "--namespace", help="Absent: the kubeconfig's.")]
 Kubeconfig = Annotated[str | None, typer.Option(help="File; absent: KUBECONFIG, then ~/.kube/config.")]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
 Output = Annotated[Format, typer.Option("-o", "--output", help="What to print.")]
-Reason = Annotated[str | None, typer.Option(help="Only those that failed with this reason, such as EngineLost.")]
+Reason = Annotated[
+    str | None,
+    typer.Option(
+        help="Only those whose own reason, such as BackoffLimitExceeded, or whose last attempt's, such as EngineLost, "
+        "is this.",
+        callback=names.reason,
+    ),
+]
 
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: tasks that Failed, to be looked at and replayed.")
 
@@ -146,37 +155,36 @@ def dlq_show(
 
 @dlq.command("replay")
 def dlq_replay(
-    tasks: Annotated[list[str] | None, typer.Argument(metavar="TASK…", help="Names, or NAMESPACE/NAME.")] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="TASK…", help="Names, or NAMESPACE/NAME.", callback=names.tasks)
+    ] = None,
     namespace: Namespace = None,
     every: Annotated[bool, typer.Option("--all", help="Every Failed task of the namespace.")] = False,
     reason: Reason = None,
     again: Annotated[bool, typer.Option(help="Also what has been replayed before.")] = False,
+    priority: Annotated[
+        int | None, typer.Option(min=-100, max=100, help="Absent: the failed task's; a lowered ceiling may refuse it.")
+    ] = None,
     output: Output = Format.TEXT,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
 ) -> None:
-    """Create <name>-replay-<n> with the same spec. Exit code: 1 when a task was replayed before."""
-    from headrace_cli.dlq_command import failed_tasks, replay, replay_named
+    """Create <name>-replay-<n> with the same spec.
+
+    Exit code: 1 when one was refused, or was named and replayed before.
+    """
+    from headrace_cli.dlq_command import Replaying, failed_tasks
 
     if bool(tasks) == (every or reason is not None):
         raise typer.BadParameter("name tasks, or choose them by --all or --reason")
 
     async def replayed(cluster: "Cluster") -> int:
-        if tasks:
-
-            async def one(where: str, name: str) -> dict[str, Any]:
-                return await replay_named(cluster, where, name, again=again)
-
-            told, code = await _each(cluster, tasks, namespace, one)
-        else:
-            told, code = [], 0
-            where = namespace or cluster.namespace
-            # Read to the end first: a replay that fails must not be replayed by the same command.
-            names = [body["metadata"]["name"] async for body in failed_tasks(cluster, where, reason)]
-            for name in names:
-                body = await cluster.get("llmtasks", where, name)
-                if body is not None:
-                    told.append(await replay(cluster, body, again=again))
+        where = namespace or cluster.namespace
+        # Read to the end first: a replay that fails must not be replayed by the same command.
+        chosen = tasks or [body["metadata"]["name"] async for body in failed_tasks(cluster, where, reason)]
+        told, code = await _each(cluster, chosen, namespace, Replaying(cluster, again=again, priority=priority).replay)
+        if not chosen and output is Format.TEXT:
+            print(f"nothing to replay in {where}" + (f" with reason {reason}" if reason else ""))
         _print_told(told, output)
         # Chosen by a filter, what has been replayed before is left out; named, it is refused.
         return 1 if tasks and not all(each["created"] for each in told) else code

@@ -17,14 +17,19 @@ def replay_name(name: str, number: int) -> str:
     return name[: NAME_LIMIT - len(tail)].rstrip("-.") + tail
 
 
-def replay_of(body: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """The manifest. Labels stay behind: by them a GitOps tool would take the replay for its own and delete it."""
+def replay_of(body: Mapping[str, Any], number: int, priority: int | None = None) -> dict[str, Any]:
+    """The manifest; a `priority` of None is the failed one's.
+
+    Labels stay behind: by them a GitOps tool would take the replay for its own and delete it.
+    """
     metadata = body["metadata"]
     words = {
         name: text for name, text in (metadata.get("annotations") or {}).items() if name.startswith(_METADATA_PREFIX)
     }
     # What the failed one was told meanwhile is not meant for this one.
     spec = {name: copy.deepcopy(value) for name, value in body["spec"].items() if name not in ("cancel", "suspend")}
+    if priority is not None:
+        spec["priority"] = priority
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": LLMTask.__name__,

@@ -14,6 +14,9 @@ def validate(names: Sequence[str], *, quiet: bool) -> int:
     except SourceError as error:
         print(error, file=sys.stderr)
         return 2
+    if not (checked.manifests or checked.problems or checked.notes):
+        print("no manifest", file=sys.stderr)
+        return 2
     if not quiet:
         for note in checked.notes:
             print(f"note: {note}", file=sys.stderr)

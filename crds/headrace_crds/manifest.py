@@ -81,6 +81,7 @@ def check(texts: Iterable[tuple[str, str]]) -> Checked:
         except UnreadableError as error:
             checked.problems.append(Problem(source, error.line, "", "", f"not a manifest: {error.message}"))
     _repetitions(checked)
+    _ceilings(checked)
     return checked
 
 
@@ -190,6 +191,25 @@ def _repetitions(checked: Checked) -> None:
         if (earlier := first.setdefault(manifest.key, manifest)) is not manifest:
             message = f"{namespace}/{name} is there twice, first at {earlier.source}:{earlier.line}: remove one"
             checked.problems.append(Problem(manifest.source, manifest.line, f"{kind}/{name}", "", message))
+
+
+def _ceilings(checked: Checked) -> None:
+    """Tasks above the LLMQuota that stands beside them; of namespaces whose quota is elsewhere nothing is known."""
+    ceilings = {
+        each.object.metadata.namespace: each.object.spec.priority_ceiling
+        for each in checked.manifests
+        if isinstance(each.object, LLMQuota)
+    }
+    for manifest in checked.manifests:
+        if not isinstance(manifest.object, LLMTask):
+            continue
+        namespace, name, priority = *manifest.key[1:], manifest.object.spec.priority
+        ceiling = ceilings.get(namespace)
+        if ceiling is not None and priority > ceiling:
+            message = f"{priority} is above the priorityCeiling of {namespace}'s LLMQuota: at most {ceiling}"
+            checked.problems.append(
+                Problem(manifest.source, manifest.line, f"{manifest.kind}/{name}", "spec.priority", message)
+            )
 
 
 def _dotted(path: Path) -> str:

@@ -6,6 +6,7 @@ Pure. The facade remembers nothing: the window is the object's lifetime.
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from headrace_crds import GROUP
@@ -30,6 +31,12 @@ def key_of(header: str | None, body: str | None) -> str | None:
         told = "needs 1 to 255 printable ASCII characters without a space at either end"
         raise Invalid.of([FieldProblem("idempotency_key" if header is None else HEADER, told)])
     return key
+
+
+def one_header(values: Sequence[str]) -> None:
+    """Raises Invalid when the header is there more than once: the caller may mean either."""
+    if len(values) > 1:
+        raise Invalid.of([FieldProblem(HEADER, f"is there {len(values)} times: send it once")])
 
 
 def task_name(namespace: str, key: str) -> str:

@@ -1,6 +1,8 @@
 """Tasks between HTTP and objects: what each request asks of the API server, with the caller's own token."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,9 +43,10 @@ class TaskService:
         namespace = request.namespace or self._default_namespace
         made = manifest(request, namespace=namespace, key=key, default_ttl_seconds=self._default_ttl_seconds)
         try:
-            if key is not None:
-                return await self._create_once(namespace, made, token)
-            return Submitted(to_task(await self._submit(namespace, made, token)))
+            with self._said_which(request.namespace):
+                if key is not None:
+                    return await self._create_once(namespace, made, token)
+                return Submitted(to_task(await self._submit(namespace, made, token)))
         except Invalid as error:
             raise in_request_words(error) from error
 
@@ -92,11 +95,23 @@ class TaskService:
     async def list(self, namespace: str | None, limit: int, continue_: str | None, token: Token) -> TaskList:
         cursor, summaries = Cursor(limit, continue_), []
         async with self._lists.slot():
-            async for page in pages(self._kube, namespace or self._default_namespace, cursor, token):
-                summaries += [to_summary(item) for item in page]
+            with self._said_which(namespace):
+                async for page in pages(self._kube, namespace or self._default_namespace, cursor, token):
+                    summaries += [to_summary(item) for item in page]
         return TaskList.model_validate(
             {"items": summaries, "continue": cursor.continue_, "remaining": cursor.remaining}
         )
+
+    @contextlib.contextmanager
+    def _said_which(self, named: str | None) -> Iterator[None]:
+        """A refusal for a namespace that the request did not name says where it comes from."""
+        try:
+            yield
+        except Forbidden as error:
+            if named is not None:
+                raise
+            told = f"the request names no namespace, so the facade's default {self._default_namespace!r} was taken"
+            raise Forbidden(f"{error.message}; {told}: name yours") from error
 
 
 def parts(task_id: str) -> tuple[str, str]:

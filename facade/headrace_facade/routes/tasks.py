@@ -7,7 +7,8 @@ from fastapi.security import HTTPBearer
 
 from headrace_facade.bearer import bearer_token
 from headrace_facade.context import Context
-from headrace_facade.idempotency import HEADER, HEADER_REPLAYED, key_of
+from headrace_facade.errors import FieldProblem, Invalid
+from headrace_facade.idempotency import HEADER, HEADER_REPLAYED, key_of, one_header
 from headrace_facade.schema import CreateTask, Namespace, Problem, Task, TaskList, TaskStatus, Why
 
 LIST_LIMIT: Final = 100
@@ -31,6 +32,18 @@ def _context(request: Request) -> Context:
     return context
 
 
+def _known_query(request: Request) -> None:
+    """Raises Invalid: a misspelt filter that is passed over answers another question than was asked."""
+    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        raise Invalid.of([FieldProblem(name[:64], "no such query parameter: see /openapi.json") for name in unknown])
+
+
+def _one_key(request: Request) -> None:
+    one_header(request.headers.getlist(HEADER))
+
+
 InContext = Annotated[Context, Depends(_context)]
 Bearer = Annotated[str, Depends(_token)]
 
@@ -52,13 +65,14 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "description": words[status]} for status in statuses}
 
 
-# The dependency is for /openapi.json: it refuses nothing.
-router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"], dependencies=[Depends(_bearer)])
+# The first dependency is for /openapi.json: it refuses nothing.
+router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"], dependencies=[Depends(_bearer), Depends(_known_query)])
 
 
 @router.post(
     "",
     status_code=202,
+    dependencies=[Depends(_one_key)],
     summary="Submit a task",
     response_description="Accepted: it will end in exactly one outcome. `Location` is where to look for it.",
     responses={

@@ -245,7 +245,7 @@ def test_dead_letters_are_listed_by_reason_and_namespace(
     assert "NAMESPACE" in text
     assert "EngineLost told" in text
     assert "secret" not in text
-    assert "no Failed task" in headrace("dlq", "list", "-n", "default", "--reason", "NoSuchReason").out
+    assert "no Failed task" in headrace("dlq", "list", "-n", "default", "--reason", "InvalidOutput").out
 
 
 def test_a_dead_letter_is_replayed_once_unless_asked_again(

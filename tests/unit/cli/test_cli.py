@@ -65,6 +65,25 @@ def test_validate_fails_on_a_mistake(headrace: Headrace) -> None:
     assert "1 mistake" in err
 
 
+@pytest.mark.parametrize("text", ["", "\n", "# a comment\n", "---\n---\n"])
+def test_an_empty_input_is_no_manifest(headrace: Headrace, text: str) -> None:
+    assert headrace("validate", "-q", "-f", "-", stdin=text) == (2, "", "no manifest\n")
+
+
+def test_a_task_above_the_quota_beside_it(headrace: Headrace) -> None:
+    def judged(priority: int, **metadata: str) -> tuple[int, str, str]:
+        above = task("", priority=priority).manifest()
+        above["metadata"] |= metadata
+        quota = {**above, "kind": "LLMQuota", "metadata": {"name": "default"}, "spec": {"priorityCeiling": 5}}
+        return headrace("validate", "-q", "-f", "-", stdin=f"{json.dumps(above)}\n---\n{json.dumps(quota)}")
+
+    code, _, err = judged(6)
+    assert code == 2
+    assert "spec.priority: 6 is above the priorityCeiling of default's LLMQuota: at most 5" in err
+    assert judged(5) == (0, "", "")
+    assert judged(6, namespace="elsewhere") == (0, "", "")
+
+
 def test_quiet_prints_mistakes_only(headrace: Headrace) -> None:
     assert headrace("validate", "-q", "-f", "-", stdin=VALID + "\n---\n{apiVersion: v1, kind: Pod}\n") == (0, "", "")
 

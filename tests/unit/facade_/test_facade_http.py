@@ -219,6 +219,37 @@ async def test_paths_and_methods_that_do_not_exist(http: httpx.AsyncClient) -> N
     problem(await http.get("/api/v1/tasks", params={"limit": 101}), 422, "VALIDATION_FAILED")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/v1/tasks"),
+        ("POST", "/api/v1/tasks"),
+        ("GET", "/api/v1/tasks/ns.t"),
+        ("DELETE", "/api/v1/tasks/ns.t"),
+    ],
+)
+async def test_a_query_parameter_that_is_not_there_is_refused_by_name(
+    http: httpx.AsyncClient, method: str, path: str
+) -> None:
+    body = {"model": "m", "prompt": "p"} if method == "POST" else None
+    answer = await http.request(method, path, params={"namspace": "team-a"}, json=body)
+    assert "no such query parameter" in fields(problem(answer, 422, "VALIDATION_FAILED"))["namspace"]
+
+
+async def test_query_parameters_that_are_there_are_taken(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/api/v1/tasks", params={"namespace": "team-a", "limit": 1, "continue": "x"})
+    problem(answer, 503, "UNAVAILABLE")
+
+
+async def test_two_idempotency_keys_are_none(http: httpx.AsyncClient) -> None:
+    body = {"model": "m", "prompt": "p"}
+    for keys in (("a", "b"), ("a", "a")):
+        headers = [("Idempotency-Key", key) for key in keys]
+        answer = await http.post("/api/v1/tasks", json=body, headers=headers)
+        assert "send it once" in fields(problem(answer, 422, "VALIDATION_FAILED"))["Idempotency-Key"]
+    problem(await http.post("/api/v1/tasks", json=body, headers={"Idempotency-Key": "a"}), 503, "UNAVAILABLE")
+
+
 async def test_every_answer_has_a_trace_id_and_security_headers(http: httpx.AsyncClient) -> None:
     for answer in (
         await http.get("/healthz"),
@@ -242,9 +273,11 @@ def test_a_callers_trace_goes_on_and_a_wrong_one_does_not() -> None:
 
 async def test_neither_tokens_nor_prompts_are_logged(http: httpx.AsyncClient) -> None:
     with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
-        answer = await http.post("/api/v1/tasks?continue=secret", json={"model": "m", "prompt": "secret"})
+        answer = await http.post("/api/v1/tasks", json={"model": "m", "prompt": "secret"})
         await http.post("/api/v1/tasks", json={"model": "m", "secret": 1})
-    assert [entry["event"] for entry in logs] == ["request", "request"]
+        await http.get("/api/v1/tasks?continue=secret")
+        await http.get("/api/v1/tasks?secret=secret")
+    assert [entry["event"] for entry in logs] == ["request"] * 4
     assert logs[0]["trace_id"] == answer.headers["X-Trace-Id"]
     assert logs[0]["status"] == 503
     assert "secret" not in repr(logs)

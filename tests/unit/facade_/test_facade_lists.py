@@ -12,11 +12,11 @@ from aiohttp import web
 from headrace_facade.bounds import Bounds
 from headrace_facade.budget import ByteBudget
 from headrace_facade.chunks import CHUNK_BYTES, LISTS_AT_ONCE, PAGE, Lists
-from headrace_facade.errors import Unavailable
+from headrace_facade.errors import Forbidden, Unavailable
 from headrace_facade.kube import ANSWER_LIMIT_BYTES, AnswerTooLarge, KubeClient
 from headrace_facade.queues import Queues
 from headrace_facade.room import Room
-from headrace_facade.schema import TaskList
+from headrace_facade.schema import CreateTask, TaskList
 from headrace_facade.service import TaskService
 
 MIB = 1024 * 1024
@@ -30,8 +30,11 @@ class ApiServer:
     prompt_bytes: int = 1
     asked: list[tuple[int, int]] = field(default_factory=list)
     url: str = ""
+    forbidden: bool = False
 
     async def list(self, request: web.Request) -> web.Response:
+        if self.forbidden:
+            return web.json_response({"message": "alice cannot"}, status=403)
         limit, start = int(request.query["limit"]), int(request.query.get("continue", "0"))
         self.asked.append((start, limit))
         end = min(start + limit, self.count)
@@ -50,6 +53,7 @@ class ApiServer:
 async def server() -> AsyncIterator[ApiServer]:
     server = ApiServer()
     application = web.Application()
+    application.router.add_post("/apis/headrace.dev/v1alpha1/namespaces/ns/llmtasks", server.list)
     application.router.add_get("/apis/headrace.dev/v1alpha1/namespaces/ns/llmtasks", server.list)
     runner = web.AppRunner(application)
     await runner.setup()
@@ -68,6 +72,20 @@ async def listed(server: ApiServer, limit: int, continue_: str | None = None, bu
         )
     assert answers.held_bytes == 0
     return found
+
+
+@pytest.mark.parametrize("named", [None, "ns"])
+async def test_a_refusal_for_the_default_namespace_says_where_it_comes_from(
+    server: ApiServer, named: str | None
+) -> None:
+    server.forbidden = True
+    request = CreateTask(model="m", prompt="p", namespace=named, suspend=True)
+    async with KubeClient.connect(server.url, None, 10.0, ByteBudget(64 * MIB, "too many answers")) as kube:
+        tasks = TaskService(kube, Room(kube, Queues(None), Bounds()), "ns", None)
+        for asked in (tasks.list(named, 1, None, "token"), tasks.create(request, None, "token")):
+            with pytest.raises(Forbidden, match="alice cannot") as refusal:
+                await asked
+            assert ("default 'ns' was taken" in refusal.value.message) is (named is None)
 
 
 async def test_a_chunk_is_read_in_pages(server: ApiServer) -> None:
