@@ -183,10 +183,46 @@ def test_a_long_release_name_is_cut_to_fit(helm: Helm, kubectl: Kubectl, namespa
         ("webhooks.allowedHosts={*.example.com}", "allowedHosts"),
         ("webhooks.secretNamespaces={*}", "secretNamespaces"),
         ("admission.extraStatusWriters={a' || true || 'b}", "extraStatusWriters"),
+        ("webhooks.allowedHosts={169.254.169.254}", "allowedHosts"),
+        ("webhooks.allowedHosts={a:65536}", "allowedHosts"),
+        ("facade.defaultTtlSeconds=null", "missing property 'defaultTtlSeconds'"),
+        ("quota=null", "missing property 'quota'"),
+        ("quota.default=null", "missing property 'default'"),
+        ("sharing=null", "missing property 'sharing'"),
+        ("webhooks=null", "missing property 'webhooks'"),
+        ("retention=null", "missing property 'retention'"),
+        ("queue=null", "missing property 'queue'"),
+        (
+            "operator.watchNamespaces={a},sharing.modelNamespaces={a,b}",
+            'sharing.modelNamespaces names "b", which operator',
+        ),
+        (
+            "operator.watchNamespaces={a},webhooks.secretNamespaces={b}",
+            'webhooks.secretNamespaces names "b", which operat',
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(helm: Helm, setting: str, told: str) -> None:
     assert told in helm.refusal("--set", setting)
+
+
+LISTS = [
+    "operator.watchNamespaces",
+    "sharing.modelNamespaces",
+    "webhooks.allowedHosts",
+    "webhooks.secretNamespaces",
+    "admission.extraStatusWriters",
+    "runner.pullSecrets",
+    "extraManifests",
+]
+
+
+def test_null_is_an_empty_list(helm: Helm) -> None:
+    def texts(*settings: str) -> str:
+        return helm.template("--set", "redis.existingSecret=s", *settings)
+
+    nulls = [part for value in LISTS for part in ("--set", f"{value}=null")]
+    assert texts(*nulls) == texts()
 
 
 def test_the_operator_gets_exactly_the_rights_it_says_it_needs(helm: Helm) -> None:

@@ -1,6 +1,7 @@
 """values.yaml and values.schema.json say the same: every value is described, and every description is of a value."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,55 @@ def test_images_are_pinned() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     assert chart["version"]
     assert chart["appVersion"]
+
+
+def required(schema: dict[str, Any], path: str = "") -> set[str]:
+    here = {f"{path}.{name}".removeprefix(".") for name in schema.get("required", ())}
+    inner = [required(part, f"{path}.{name}") for name, part in schema.get("properties", {}).items()]
+    return here.union(*inner)
+
+
+def test_null_is_refused_where_templates_need_a_value() -> None:
+    """Helm drops what is null before it looks at the schema."""
+    groups = {path for path, part in DESCRIBED.items() if part.get("properties") and path != "global"}
+    scalars = {
+        path for path, value in DEFAULTS.items() if value not in (None, "") and not isinstance(value, dict | list)
+    }
+    assert required(SCHEMA) == groups | scalars
+    assert {"quota", "quota.default", "facade.defaultTtlSeconds", "retention.perCluster"} <= required(SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("entry", "passes"),
+    [
+        ("hooks.internal", True),
+        ("hooks.internal:1", True),
+        ("hooks.internal:65535", True),
+        ("hooks.internal:9999", True),
+        ("hooks.internal:59999", True),
+        ("hooks.internal:0", False),
+        ("hooks.internal:080", False),
+        ("hooks.internal:65536", False),
+        ("hooks.internal:70000", False),
+        ("hooks.internal:99999", False),
+        ("10.0.0.1:80", True),
+        ("169.254.example", True),
+        ("1169.254.169.254.example", True),
+        ("169.254.169.254", False),
+        ("169.254.0.1:80", False),
+        ("168.63.129.16", False),
+        ("100.100.100.200:8080", False),
+        ("192.0.0.192", False),
+        ("[fd00::1]", True),
+        ("[fd00:ec2::253]", True),
+        ("[fd00:ec2::254]", False),
+        ("[fd00:0ec2:0:0:0:0:0:254]:80", False),
+        ("[fe80::1]", False),
+        ("[febf::1]:80", False),
+        ("[fec0::1]", True),
+    ],
+)
+def test_which_receivers_may_be_allowed(entry: str, passes: bool) -> None:
+    schema = DESCRIBED["webhooks.allowedHosts"]["items"]
+    found = bool(re.search(schema["pattern"], entry)) and not re.search(schema["not"]["pattern"], entry)
+    assert found is passes
