@@ -94,6 +94,9 @@ def test_a_young_result_goes_only_where_no_older_one_is_above_the_fair_share() -
     young = [task(f"a{n}", n, namespace="a") for n in range(6)]
     older = [task(f"b{n}", HOUR_MS + n, namespace="b") for n in range(5)]
     assert list(gone(*young, *older, caps=Caps(0, 8))) == ["b4", "a5", "a4"]
+    assert list(gone(*young, *older, caps=Caps(0, 7))) == ["b4", "b3", "a5", "a4"]
+    owing = task("owing", HOUR_MS, namespace="a", owes="hooks.example")
+    assert list(gone(*young, owing, caps=Caps(0, 6))) == ["owing"]
     assert list(gone(*young, older[0], caps=Caps(0, 4))) == ["a5", "a4", "a3"]
 
 
