@@ -32,15 +32,12 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
     ResultUnwritable: nothing was done.
     """
     key, task = bus_key(s.ref.model), s.task
+    explained = not plan.explains_only or plan.status is None or ctx.explanations.take(s.ref.model)
     if plan.create is not None:
         await large_results.create(plan.create, s, ctx)
     if plan.take_back is not None and not await _taken_back(plan.take_back, s, ctx):
         return 0.0
-    if plan.status is not None and task is not None:
-        if plan.explains_only and not ctx.explanations.take(s.ref.model):
-            if plan.remove:
-                await ctx.bus.remove(key, s.ref.uid)
-            return EXPLAIN_LATER_SECONDS
+    if plan.status is not None and task is not None and explained:
         try:
             body = await ctx.kube.patch_status(
                 TASKS, s.ref.namespace, s.ref.name, plan.status, resource_version=task.metadata.resource_version
@@ -66,7 +63,11 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
         ctx.memory.forget_task(s.ref)
     if plan.announcement is not None and task is not None:
         await announce.publish("LLMTask", task.metadata, plan.announcement, ctx)
-    due = [clocks.next_look_seconds(task, s.now_ms) if task is not None else None, plan.requeue_after_seconds]
+    due = [
+        clocks.next_look_seconds(task, s.now_ms) if task is not None else None,
+        plan.requeue_after_seconds,
+        None if explained else EXPLAIN_LATER_SECONDS,
+    ]
     return min((seconds for seconds in due if seconds is not None), default=None)
 
 

@@ -43,6 +43,14 @@ class Applied:
     """Kind to resourceVersion: another one means that somebody else wrote, or deleted."""
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedDeletion:
+    """How often the API server refused to delete a finished task, and the monotonic time of the next try."""
+
+    times: int
+    again_at: float
+
+
 @dataclass(slots=True)
 class Memory:
     """Of the leader, lost with it: everything here saves work and decides nothing that the objects do not say."""
@@ -67,6 +75,7 @@ class Memory:
     missed_inputs: dict[TaskRef, MissedInput] = field(default_factory=dict)
     refused_results: dict[TaskRef, int] = field(default_factory=dict)
     """How often the API server refused the ConfigMap of a large result."""
+    refused_deletions: dict[TaskRef, RefusedDeletion] = field(default_factory=dict)
     complaints: dict[ModelRef, set[tuple[str, str]]] = field(default_factory=dict)
     """What was told already of a model's unreadable keys: look and kind of error."""
     elsewhere: frozenset[ModelRef] = frozenset()

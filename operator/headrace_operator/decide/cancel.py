@@ -3,9 +3,8 @@
 from typing import Final
 
 from headrace_crds.reasons import Reason
-from headrace_crds.task import LLMTask
-from headrace_operator.decide import task_status
-from headrace_operator.decide.holder import may_commit, records_at_end, start_at_end, taken_back
+from headrace_crds.task import LLMTask, Outcome
+from headrace_operator.decide.holder import may_commit, status_at_end, taken_back
 from headrace_operator.decide.plans import Announcement, TaskPlan
 from headrace_operator.decide.snapshots import TaskSnapshot
 
@@ -26,12 +25,9 @@ def cancelled(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
 
 
 def _end(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) -> TaskPlan:
-    status = task_status.cancelled(
-        task, reason, message, now_ms=s.now_ms, attempts=records_at_end(s, task, reason, message)
-    )
     return TaskPlan(
         "cancelled",
         take_back=taken_back(s, task),
-        status={**status, **start_at_end(s, task)},
+        status=status_at_end(s, task, reason, message, outcome=Outcome.CANCELLED),
         announcement=Announcement("Normal", reason, message),
     )

@@ -9,7 +9,7 @@ from typing import Final
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask
 from headrace_operator.decide import clocks, task_status
-from headrace_operator.decide.holder import may_commit, records_at_end, start_at_end, taken_back
+from headrace_operator.decide.holder import may_commit, status_at_end, taken_back
 from headrace_operator.decide.plans import Announcement, TaskPlan
 from headrace_operator.decide.snapshots import Place, TaskSnapshot
 
@@ -45,12 +45,9 @@ def _came_to_an_end(s: TaskSnapshot, task: LLMTask) -> bool:
 
 
 def _end(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) -> TaskPlan:
-    status = task_status.failed(
-        task, reason, message, now_ms=s.now_ms, attempts=records_at_end(s, task, reason, message)
-    )
     return TaskPlan(
         "deadline passed",
         take_back=taken_back(s, task),
-        status={**status, **start_at_end(s, task)},
+        status=status_at_end(s, task, reason, message),
         announcement=Announcement("Warning", reason, message),
     )

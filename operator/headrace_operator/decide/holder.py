@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from headrace_crds.reasons import Reason
-from headrace_crds.task import AttemptRecord, LLMTask, TaskPhase
+from headrace_crds.task import AttemptRecord, LLMTask, Outcome, TaskPhase
 from headrace_operator.decide import retry, task_status
 from headrace_operator.decide.next_attempt import first_start
 from headrace_operator.decide.plans import TakeBack
@@ -30,7 +30,16 @@ def taken_back(s: TaskSnapshot, task: LLMTask) -> TakeBack:
     )
 
 
-def records_at_end(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) -> Sequence[AttemptRecord]:
+def status_at_end(
+    s: TaskSnapshot, task: LLMTask, reason: Reason, message: str, *, outcome: Outcome = Outcome.FAILED
+) -> dict[str, Any]:
+    """The outcome as the operator writes it, with all that the bus knows of the attempt that the task ends in."""
+    write = task_status.cancelled if outcome is Outcome.CANCELLED else task_status.failed
+    records = _records_at_end(s, task, reason, message)
+    return {**write(task, reason, message, now_ms=s.now_ms, attempts=records), **_start_at_end(s, task)}
+
+
+def _records_at_end(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) -> Sequence[AttemptRecord]:
     """The records with that of the attempt that the task ends in: as it came back, or taken from its holder."""
     records, attempt = task_status.records_of(task), task_status.attempt_of(task)
     if s.held is None or attempt == 0 or s.held.attempt != attempt:
@@ -52,7 +61,7 @@ def records_at_end(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str)
     return [*records, lost]
 
 
-def start_at_end(s: TaskSnapshot, task: LLMTask) -> dict[str, Any]:
+def _start_at_end(s: TaskSnapshot, task: LLMTask) -> dict[str, Any]:
     """status.startTime, where only the bus knows of the first claim."""
     if s.held is None or s.held.attempt != task_status.attempt_of(task):
         return {}

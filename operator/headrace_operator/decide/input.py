@@ -9,9 +9,8 @@ from headrace_crds.inputs import LARGE_INPUT_LIMIT_BYTES, KeyRef
 from headrace_crds.names import LABEL_INPUT
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask
-from headrace_operator.decide import task_status
 from headrace_operator.decide.acceptance import ESCAPED_INPUT_LIMIT_BYTES, MESSAGE_OVERHEAD_BYTES
-from headrace_operator.decide.holder import records_at_end, start_at_end
+from headrace_operator.decide.holder import status_at_end
 from headrace_operator.decide.plans import Announcement, TaskPlan
 from headrace_operator.decide.snapshots import Place, TaskSnapshot
 from headrace_operator.decide.waiting import Waiting
@@ -85,11 +84,9 @@ def waits(plan: TaskPlan, s: TaskSnapshot, task: LLMTask, why: Waiting, again_se
 def refused(s: TaskSnapshot, task: LLMTask, message: str) -> TaskPlan:
     """The end: no further attempt would fare better."""
     reason = Reason.INPUT_TOO_LARGE
-    records = records_at_end(s, task, reason, message)
-    status = task_status.failed(task, reason, message, now_ms=s.now_ms, attempts=records)
     return TaskPlan(
         "input is too large",
-        status={**status, **start_at_end(s, task)},
+        status=status_at_end(s, task, reason, message),
         remove=s.held is not None,
         announcement=Announcement("Warning", reason, message),
     )

@@ -11,7 +11,7 @@ from enum import StrEnum
 from heapq import heapify, heappop, heappush
 from typing import Final, Generic, Protocol, TypeVar
 
-from headrace_operator.decide.webhook import GIVE_UP_AFTER_SECONDS
+from headrace_operator.decide.webhook import BACKOFF_LIMIT_SECONDS, GIVE_UP_AFTER_SECONDS
 from headrace_operator.refs import TaskRef
 
 
@@ -38,7 +38,8 @@ class FinishedTask(Protocol):
 
 
 T = TypeVar("T", bound=FinishedTask)
-KEPT_FOR_WEBHOOK_MS: Final = int(GIVE_UP_AFTER_SECONDS * 1000)
+KEPT_FOR_WEBHOOK_MS: Final = int((GIVE_UP_AFTER_SECONDS + 2 * BACKOFF_LIMIT_SECONDS) * 1000)
+"""Longer than is tried: giving up is written first, also after an hour without the API server."""
 
 
 YOUNG_MS: Final = 60_000

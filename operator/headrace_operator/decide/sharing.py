@@ -18,7 +18,8 @@ from headrace_crds.names import (
 )
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask
-from headrace_operator.decide import task_status, waiting, window
+from headrace_operator.decide import waiting, window
+from headrace_operator.decide.holder import status_at_end
 from headrace_operator.decide.plans import Announcement, TaskPlan
 from headrace_operator.decide.snapshots import TaskSnapshot
 from headrace_operator.refs import ModelRef
@@ -67,12 +68,9 @@ def not_shared(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
         f"LLMModel {model.name!r} of namespace {model.namespace!r} does not serve namespace {namespace!r}: "
         f"{_missing(s.model, namespace, may_share=s.may_share)}"
     )
-    status = task_status.failed(
-        task, Reason.MODEL_NOT_SHARED, message, now_ms=s.now_ms, attempts=task_status.records_of(task)
-    )
     return TaskPlan(
         "model is not shared",
-        status=status,
+        status=status_at_end(s, task, Reason.MODEL_NOT_SHARED, message),
         remove=s.held is not None,
         announcement=Announcement("Warning", Reason.MODEL_NOT_SHARED, message),
     )

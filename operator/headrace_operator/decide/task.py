@@ -39,11 +39,15 @@ from headrace_operator.decide.handing_out import (
     not_handed_out,
     priority_edited,
 )
+from headrace_operator.decide.holder import may_commit, status_at_end
 from headrace_operator.decide.large_result import parked_result
 from headrace_operator.decide.plans import SETTLED, Announcement, TaskPlan
 from headrace_operator.decide.sharing import not_shared
 from headrace_operator.decide.snapshots import TaskSnapshot
 from headrace_operator.decide.suspend import suspended
+
+HELD_LOOK_SECONDS: Final = 1.0
+"""Until the next look at a task whose hand-out was refused while somebody works on it."""
 
 
 def decide(s: TaskSnapshot) -> TaskPlan:
@@ -72,10 +76,12 @@ def unacceptable(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) -
     """The queue refused the envelope for good: no further attempt would fare better."""
     if task.status is not None and task.status.outcome is not None:
         return decide(s)
-    status = task_status.failed(task, reason, message, now_ms=s.now_ms, attempts=task_status.records_of(task))
+    if may_commit(s, task):
+        # What was claimed meanwhile was acceptable when it was handed out, and may be about to succeed.
+        return TaskPlan("refused by the queue; its runner goes on", requeue_after_seconds=HELD_LOOK_SECONDS)
     return TaskPlan(
         "refused by the queue",
-        status=status,
+        status=status_at_end(s, task, reason, message),
         remove=s.held is not None,
         announcement=Announcement("Warning", reason, message),
     )

@@ -90,6 +90,8 @@ def verdict(came: Try, *, failures: int, since_end_seconds: float, jitter: float
     if since_end_seconds >= GIVE_UP_AFTER_SECONDS:
         return Verdict(True, Reason.GIVEN_UP, f"not delivered within 24 h; last: {problem}", None)
     again = max(backoff_seconds(failures + 1, jitter), min(came.retry_after_seconds, BACKOFF_LIMIT_SECONDS))
+    # The last pause ends with the time, so that giving up is written while the object is kept.
+    again = min(again, GIVE_UP_AFTER_SECONDS - since_end_seconds)
     return Verdict(False, came.reason, f"{problem}; tried again for 24 h after the task's end", again)
 
 

@@ -60,10 +60,11 @@ def test_an_end_that_cannot_be_read_counts_as_the_oldest() -> None:
     assert list(gone(task("old", HOUR_MS), unreadable, caps=Caps(1, 0))) == ["x"]
 
 
-def test_a_webhook_that_is_owed_keeps_its_task_for_a_day() -> None:
+def test_a_webhook_that_is_owed_keeps_its_task_until_it_was_given_up() -> None:
     owing = task("owing", KEPT_FOR_WEBHOOK_MS - 1, ttl_seconds=0, owes="hooks.example")
     assert gone(owing, task("told", 1_000), caps=Caps(1, 2)) == {}
     assert gone(owing, task("told", HOUR_MS), caps=Caps(1, 1)) == {"told": Because.PER_CLUSTER}
+    assert KEPT_FOR_WEBHOOK_MS == 26 * HOUR_MS, "longer than it is tried"
     late = task("late", KEPT_FOR_WEBHOOK_MS, ttl_seconds=0, owes="hooks.example")
     assert gone(late) == {"late": Because.TTL}
 

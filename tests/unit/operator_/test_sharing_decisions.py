@@ -25,6 +25,7 @@ from headrace_crds.model import LLMModel
 from headrace_crds.names import runner_name, shared_binding_name
 from headrace_operator.decide import sharing
 from headrace_operator.decide.model import decide as decide_model
+from headrace_operator.decide.snapshots import Place
 from headrace_operator.decide.task import decide
 from headrace_operator.decide.waiting import cause
 from headrace_operator.refs import ModelRef, TaskRef
@@ -100,6 +101,9 @@ def test_a_task_that_the_model_does_not_serve_fails_for_that(status: Any, place:
     assert (plan.status["outcome"], plan.status["reason"]) == ("Failed", "ModelNotShared")
     assert plan.remove is (place is not None)
     assert plan.enqueue is None
+    worked_on = place is not None and place.place in (Place.LEASED, Place.RETURNED) and status is not None
+    assert [each["number"] for each in plan.status.get("attempts") or []] == ([1] if worked_on else [])
+    assert ("startTime" in plan.status) is worked_on
 
 
 def test_without_the_model_nobody_is_refused() -> None:

@@ -556,6 +556,25 @@ def test_what_the_queue_never_takes_ends_the_task() -> None:
     assert unacceptable(snapshot(done), done, Reason.INPUT_TOO_LARGE, "m") == SETTLED
 
 
+@pytest.mark.parametrize("place", [held("Leased", 3), came_back("Failed", 3)])
+def test_what_the_queue_never_takes_ends_with_the_record_of_its_last_attempt(place: Held) -> None:
+    of = task(queued(3))
+    if place.place is Place.LEASED:  # leased while the object says that it waits: its commit would be refused
+        of = task(queued(3, phase="Waiting"))
+    plan = unacceptable(snapshot(of, held=place), of, Reason.INPUT_TOO_LARGE, "m")
+    assert plan.status is not None
+    assert plan.status["attempts"][-1]["number"] == 3
+    assert plan.status["startTime"]
+
+
+@pytest.mark.parametrize("phase", ["Queued", "Running"])
+def test_what_the_queue_does_not_take_leaves_alone_whoever_works_on_it(phase: str) -> None:
+    of = task(queued(3, phase=phase))
+    plan = unacceptable(snapshot(of, held=held("Leased", 3)), of, Reason.INPUT_TOO_LARGE, "m")
+    assert (plan.status, plan.remove, plan.announcement) == (None, False, None)
+    assert plan.requeue_after_seconds
+
+
 @pytest.mark.parametrize(
     ("available", "reason", "words"),
     [

@@ -74,6 +74,14 @@ def test_what_an_answer_means(came: Try, hours: int, notified: bool, reason: Rea
     assert (found.notified, found.reason, found.again_after_seconds) == (notified, reason, again)
 
 
+@pytest.mark.parametrize("left_seconds", [1, 600, 3599])
+def test_the_last_pause_ends_when_it_is_given_up(left_seconds: int) -> None:
+    came, end = Try(503, retry_after_seconds=3600), webhook.GIVE_UP_AFTER_SECONDS
+    found = webhook.verdict(came, failures=20, since_end_seconds=end - left_seconds, jitter=1.0)
+    assert found.again_after_seconds == left_seconds
+    assert webhook.verdict(came, failures=21, since_end_seconds=end, jitter=1.0).reason is Reason.GIVEN_UP
+
+
 def test_backoff_grows_from_a_second_to_an_hour_and_chance_moves_it_up() -> None:
     plain = [webhook.backoff_seconds(n, 0.0) for n in range(1, 20)]
     assert plain[:4] == [1.0, 2.0, 4.0, 8.0]

@@ -1,0 +1,62 @@
+"""What a plan becomes: which writes, in which order, and when the task is looked at again."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from operator_cases import LOADING, MODEL, NOW_MS, TASK, held, merged, queued, snapshot, task_body
+
+from headrace_crds.outcome import timestamp
+from headrace_crds.task import LLMTask
+from headrace_operator import apply_task
+from headrace_operator.allowance import Allowance
+from headrace_operator.context import Memory
+from headrace_operator.decide.plans import TaskPlan
+from headrace_operator.decide.task import decide
+from headrace_operator.store import Store
+
+
+@dataclass
+class Bench:
+    """One task, an API server and a bus that note what they are told."""
+
+    body: dict[str, Any]
+    explanations: int = 1_000
+    calls: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ctx: Any = SimpleNamespace(
+            bus=self,
+            kube=self,
+            memory=Memory(),
+            store=Store(),
+            explanations=Allowance(self.explanations, lambda: 0.0),
+        )
+
+    async def patch_status(self, _: Any, __: str, ___: str, patch: Any, **____: Any) -> dict[str, Any]:
+        self.calls.append("status")
+        self.body = {**self.body, "status": merged(self.body.get("status"), patch)}
+        return self.body
+
+    async def remove(self, *_: Any) -> bool:
+        self.calls.append("remove")
+        return True
+
+    async def apply(self, plan: TaskPlan, **seen: Any) -> float | None:
+        return await apply_task.apply(plan, snapshot(LLMTask.model_validate(self.body), **seen), self.ctx)
+
+
+@pytest.mark.parametrize(("ends_in", "again"), [(20, 20.0), (500, 30.0)])
+async def test_an_explanation_that_has_to_wait_keeps_the_deadline(ends_in: int, again: float) -> None:
+    accepted = timestamp(NOW_MS - 60_000 - 1_000)
+    bench = Bench(task_body({**queued(), "acceptTime": accepted}, activeDeadlineSeconds=60 + ends_in), explanations=1)
+    assert bench.ctx.explanations.take(MODEL)
+    plan = decide(snapshot(LLMTask.model_validate(bench.body), model=LOADING, held=held("Queued")))
+    assert plan.explains_only
+    assert await bench.apply(plan, model=LOADING, held=held("Queued")) == again
+    assert bench.calls == []
+    plan = TaskPlan("as above", status=plan.status, explains_only=True, remove=True)
+    assert await bench.apply(plan, held=held("Queued")) == again
+    assert bench.calls == ["remove"]
+    assert TASK not in bench.ctx.memory.refused_attempts
