@@ -11,13 +11,14 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
+from headrace_bus import ENVELOPE_MAX_BYTES
 from headrace_crds.base import GROUP, ApiModel
-from headrace_crds.inputs import LARGE_INPUT_LIMIT_BYTES
 from headrace_crds.model import EngineInfo, LLMModel
 from headrace_crds.names import LABEL_MODEL
 from headrace_crds.quota import LLMQuota
 from headrace_crds.task import LLMTask
 from headrace_operator.decide import untrusted, webhook
+from headrace_operator.decide.acceptance import escaped_bytes
 from headrace_operator.decide.children import ANNOTATION_SPEC_GENERATION, ANNOTATION_SPEC_HASH
 from headrace_operator.decide.snapshots import ContainerView, DeploymentView, PodView, Report
 from headrace_operator.errors import ObjectInvalid
@@ -26,6 +27,10 @@ from headrace_operator.refs import ModelRef, TaskRef, version_of
 T = TypeVar("T", bound=ApiModel)
 _MODEL_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 """As the LLMModel's rules have it."""
+INTEGER_DIGITS: Final = 18
+"""Of a number in an annotation: it fits 64 bits, and Python converts no number of more than 4,300 digits."""
+ENTRY_OVERHEAD_BYTES: Final = 1024
+"""What Redis keeps of a task besides its input: ids, parameters, its places in the queue's indexes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class TaskView:
     created_ms: int = 0
     priority: int = 0
     input_bytes: int = 0
-    """Of its input, as far as the object tells: what comes from elsewhere counts as large as it may be."""
+    """What it takes in Redis, as far as the object tells: what comes from elsewhere counts as large as it may be."""
 
     @property
     def version(self) -> int:
@@ -90,10 +95,10 @@ def task_view(body: Mapping[str, Any]) -> TaskView:
 
 def _input_bytes(spec: Mapping[str, Any]) -> int:
     if spec.get("inputFrom") is not None:
-        return LARGE_INPUT_LIMIT_BYTES
+        return ENVELOPE_MAX_BYTES + ENTRY_OVERHEAD_BYTES
     texts = [spec.get("prompt"), (spec.get("output") or {}).get("jsonSchema")]
     texts += [message.get("content") for message in spec.get("messages") or []]
-    return sum(len(str(text).encode()) for text in texts if text)
+    return ENTRY_OVERHEAD_BYTES + escaped_bytes([str(text) for text in texts if text])
 
 
 def parse_task(body: Mapping[str, Any]) -> LLMTask:
@@ -233,4 +238,4 @@ def milliseconds(text: str | None) -> int | None:
 
 
 def _integer(text: str | None) -> int:
-    return int(text) if text and text.isascii() and text.isdigit() else 0
+    return int(text) if text and len(text) <= INTEGER_DIGITS and text.isascii() and text.isdigit() else 0

@@ -114,7 +114,8 @@ class Window:
         if not self.is_open and not opening:
             return
         uid, seat = view.ref.uid, self._seats.get(view.ref.uid)
-        if view.phase in HANDED_OUT and not view.finished:
+        # A finalizer keeps a deleted object for as long as its author likes; its entry is removed at once.
+        if view.phase in HANDED_OUT and not view.finished and not view.deleting:
             if seat is None:
                 self._seat(view, reserved=False)
             else:

@@ -4,7 +4,7 @@ CEL counts characters and knows no JSON; these gates count bytes and read the sc
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -44,10 +44,13 @@ def input_too_large(task: LLMTask) -> Refusal | None:
     )
 
 
+def escaped_bytes(texts: Sequence[str]) -> int:
+    """What the texts, one a message, take in an envelope."""
+    return sum(len(json.dumps(text, ensure_ascii=False).encode()) + MESSAGE_OVERHEAD_BYTES for text in texts)
+
+
 def input_too_large_as_json(task: LLMTask) -> Refusal | None:
-    texts = _texts(task)
-    size_bytes = sum(len(json.dumps(text, ensure_ascii=False).encode()) for text in texts)
-    size_bytes += MESSAGE_OVERHEAD_BYTES * len(texts)
+    size_bytes = escaped_bytes(_texts(task))
     if size_bytes <= ESCAPED_INPUT_LIMIT_BYTES:
         return None
     return Refusal(

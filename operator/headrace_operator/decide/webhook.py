@@ -9,7 +9,6 @@ no key, no right to read it   False  SigningKeyUnavailable   tried again
 anything else                 False  NotDelivered            tried again
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -19,6 +18,7 @@ from headrace_crds.base import ConditionStatus, find_condition
 from headrace_crds.outcome import notified_outcomes, timestamp, with_condition
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask, Outcome
+from headrace_operator.webhooks.target import host_of
 
 CONDITION: Final = "Notified"
 FIRST_BACKOFF_SECONDS: Final = 1.0
@@ -26,8 +26,6 @@ BACKOFF_LIMIT_SECONDS: Final = 3600.0
 GIVE_UP_AFTER_SECONDS: Final = 86_400.0
 TOLD_AFTER_FAILURES: Final = 4
 """A receiver that was away for some seconds costs no write."""
-
-_HOST: Final = re.compile(r"https?://([^/?#]{1,300})", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +51,10 @@ class Verdict:
 
 
 def owes(body: Mapping[str, Any]) -> str:
-    """Host (and port) that is to be told about a finished task, by the object as the API server gives it; else empty.
+    """Host that is to be told about a finished task, by the object as the API server gives it; else empty.
 
-    A missing condition counts as owed: whoever committed may not have known of webhooks.
+    Its ports and spellings are one host, as bounds hold per host. A missing condition counts as owed: whoever committed
+    may not have known of webhooks.
     """
     spec, status = body.get("spec") or {}, body.get("status") or {}
     webhook, outcome = spec.get("webhook"), status.get("outcome")
@@ -65,8 +64,7 @@ def owes(body: Mapping[str, Any]) -> str:
         return ""
     if any(c.get("type") == CONDITION and c.get("status") == "True" for c in status.get("conditions") or []):
         return ""
-    host = _HOST.match(str(webhook.get("url", "")))
-    return host[1].lower() if host is not None else "?"
+    return host_of(str(webhook.get("url", "")))
 
 
 def owed_outcome(task: LLMTask) -> Outcome | None:

@@ -117,12 +117,26 @@ class Target:
         return list(addresses)
 
 
-def parse(url: str, allowed: Iterable[AllowedHost] = ()) -> Target:
+def _parts(url: str) -> tuple[re.Match[str], Host]:
     """Raises Refused."""
     found = _URL.fullmatch(url) if len(url) <= URL_LIMIT and url.isascii() and url.isprintable() else None
     if found is None:
         raise Refused("not an http or https URL of plain characters without user, password and fragment")
-    scheme, host = found["scheme"].lower(), parse_host(found["host"])
+    return found, parse_host(found["host"])
+
+
+def host_of(url: str) -> str:
+    """The host in its one notation, without the port; "?" for all that is refused however the policy is."""
+    try:
+        return _parts(url)[1].name
+    except Refused:
+        return "?"
+
+
+def parse(url: str, allowed: Iterable[AllowedHost] = ()) -> Target:
+    """Raises Refused."""
+    found, host = _parts(url)
+    scheme = found["scheme"].lower()
     port = int(found["port"]) if found["port"] else _DEFAULT_PORTS[scheme]
     if not 1 <= port <= 65535:
         raise Refused("the port is not between 1 and 65535")

@@ -1,5 +1,6 @@
 """What is kept of bodies and reports, and what is not."""
 
+import json
 from typing import Any
 
 import pytest
@@ -180,3 +181,35 @@ def test_waiting_tasks_are_counted_by_reason() -> None:
         f'headrace_tasks_waiting{{reason="{reason}"}} 1.0'
         for reason in ("ModelLoading", "ModelNotFound", "New", "Queued", "Suspended")
     ]
+
+
+@pytest.mark.parametrize("digits", [19, 4_301, 100_000])
+def test_a_number_that_is_too_long_is_none(digits: int) -> None:
+    pod = {**POD, "metadata": {**POD["metadata"], "annotations": {"headrace.dev/spec-generation": "9" * digits}}}
+    assert pod_view(pod).spec_generation == 0
+    pod["metadata"]["annotations"]["headrace.dev/spec-generation"] = "9" * 18
+    assert pod_view(pod).spec_generation == 10**18 - 1
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"prompt": "\x01" * 10_000},
+        {"prompt": 'a"\n\\' * 2_500},
+        {"prompt": "🌊" * 10_000},
+        {"prompt": "x", "output": {"jsonSchema": '{"type": "object"}' + "\t" * 5_000}},
+        {"prompt": None, "messages": [{"role": "User", "content": "x"}] * 900},
+        {"prompt": None, "inputFrom": {"configMapKeyRef": {"name": "n", "key": "k"}}},
+    ],
+)
+def test_a_task_counts_with_what_redis_stores_of_it(spec: dict[str, Any]) -> None:
+    body = task_body(**spec)
+    work = {
+        "messages": spec.get("messages") or [{"role": "User", "content": spec["prompt"] or "\x01" * 170_000}],
+        "jsonSchema": (spec.get("output") or {}).get("jsonSchema"),
+    }
+    stored_bytes = len(json.dumps(work, ensure_ascii=False).encode())
+    assert stored_bytes <= task_view(body).input_bytes
+    if "inputFrom" not in spec:
+        assert task_view(body).input_bytes <= stored_bytes * 2 + 2_048
+    assert task_view({**body, "status": finished()}).input_bytes == 0

@@ -73,6 +73,19 @@ def test_who_comes_first_is_served_until_the_bound() -> None:
     assert desk.window.ask(a_view(3)) is None
 
 
+def test_a_deleted_task_whose_finalizer_stays_holds_no_seat() -> None:
+    desk = Desk()
+    out = [desk.hand_out(a_view(number)) for number in range(3)]
+    assert desk.window.ask(a_view(3)) is not None
+    gone = later(out[0], "Running", deleting=True)
+    desk.window.note(gone)
+    assert desk.woken == ["uid-3"]
+    desk.window.note(later(gone, "Running", deleting=True))
+    assert desk.window.handed_out(MODEL) == 3
+    desk.window.open([gone, *out[1:]])
+    assert desk.window.handed_out(MODEL) == 2
+
+
 def test_a_full_namespace_does_not_block_another() -> None:
     desk = Desk()
     for number in range(3):
