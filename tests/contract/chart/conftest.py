@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from headrace_crds.names import RUNNER_CLUSTER_ROLE, runner_name
+from tests.contract.callers import service_account, token_of
+from tests.contract.chart.task_world import World, wait_until_judged
 from tests.contract.conftest import ROOT, Kubectl, required
 
 CHART = ROOT / "charts/headrace"
@@ -107,3 +110,21 @@ def release(kubectl: Kubectl, helm: Helm) -> Iterator[Release]:
 @pytest.fixture
 def values_file(tmp_path: Path) -> Path:
     return tmp_path / "values.yaml"
+
+
+@pytest.fixture(scope="module")
+def world(kubectl: Kubectl, release: Release) -> Iterator[World]:
+    namespace = f"{release.name}-team"
+    kubectl.ok("create", "namespace", namespace)
+    world = World(
+        namespace,
+        token_of(kubectl, release.namespace, f"{release.name}-headrace-operator"),
+        service_account(kubectl, namespace, runner_name("a"), RUNNER_CLUSTER_ROLE),
+        service_account(kubectl, namespace, runner_name("b"), RUNNER_CLUSTER_ROLE),
+        service_account(kubectl, namespace, "editor", f"{release.name}-headrace-edit"),
+        kubectl,
+    )
+    wait_until_judged(world)
+    yield world
+    kubectl.run("delete", "llmtasks,llmmodels", "--all", "-n", namespace, "--wait=false")
+    kubectl.run("delete", "namespace", namespace, "--wait=false")
