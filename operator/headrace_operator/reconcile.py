@@ -32,8 +32,10 @@ async def reconcile_task(ref: TaskRef, ctx: Context) -> float | None:
 
 
 async def _apply_task(snapshot: TaskSnapshot, ctx: Context) -> float | None:
-    plan = await inputs.provide(decide_task.decide(snapshot), snapshot, ctx)
-    return await apply_task.apply(await admission.admit(plan, snapshot, ctx), snapshot, ctx)
+    # An input may be large: it is read for those who have a seat.
+    plan = inputs.not_due(decide_task.decide(snapshot), snapshot, ctx)
+    plan = await inputs.provide(await admission.admit(plan, snapshot, ctx), snapshot, ctx)
+    return await apply_task.apply(plan, snapshot, ctx)
 
 
 async def reconcile_model(ref: ModelRef, ctx: Context) -> float | None:

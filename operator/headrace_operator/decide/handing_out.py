@@ -3,7 +3,7 @@
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask, TaskPhase
 from headrace_operator.decide import clocks, task_status, waiting
-from headrace_operator.decide.next_attempt import explain, next_attempt, undelivered
+from headrace_operator.decide.next_attempt import backoff_left_ms, delayed, explain, next_attempt, undelivered
 from headrace_operator.decide.plans import Enqueue, TaskPlan
 from headrace_operator.decide.snapshots import Place, TaskSnapshot
 
@@ -38,6 +38,9 @@ def not_handed_out(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
         return TaskPlan("waits", status=status, remove=s.held is not None)
     if s.held is not None and s.held.attempt >= number:
         number = s.held.attempt + 1
+    if phase is TaskPhase.WAITING and (delay_ms := backoff_left_ms(s, task)) > 0:
+        record = task_status.records_of(task)[-1]
+        return delayed(s, task, number, record, "handed out after its backoff", delay_ms=delay_ms)
     status = task_status.queued(task, waiting.explain(s.model), attempt=number, now_ms=s.now_ms)
     return TaskPlan("handed out", status=status, enqueue=Enqueue(number))
 

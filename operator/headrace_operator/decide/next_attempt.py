@@ -5,7 +5,7 @@ from typing import Any
 from headrace_crds.outcome import timestamp
 from headrace_crds.reasons import Reason
 from headrace_crds.task import AttemptRecord, LLMTask
-from headrace_operator.decide import retry, task_status, waiting
+from headrace_operator.decide import clocks, retry, task_status, waiting
 from headrace_operator.decide.plans import SETTLED, Enqueue, TaskPlan
 from headrace_operator.decide.snapshots import TaskSnapshot
 
@@ -28,10 +28,17 @@ def next_attempt(
     if delay_ms == 0:
         status = task_status.queued(task, waiting.explain(s.model), attempt=number, now_ms=s.now_ms, **members)
         return TaskPlan(details, status=status, enqueue=Enqueue(number))
+    return delayed(s, task, number, record, details, delay_ms=delay_ms, **members)
+
+
+def delayed(
+    s: TaskSnapshot, task: LLMTask, number: int, record: AttemptRecord, details: str, *, delay_ms: int, **members: Any
+) -> TaskPlan:
+    """Handed out at `number`, not before the delay is over. `record` tells of the attempt that it follows."""
     not_before_ms = s.now_ms + delay_ms
     why = waiting.Waiting(
         Reason.RETRY_BACKOFF,
-        f"attempt {number - 1} ended with {record.reason}; attempt {number} may start at {timestamp(not_before_ms)}",
+        f"attempt {record.number} ended with {record.reason}; attempt {number} may start at {timestamp(not_before_ms)}",
     )
     status = task_status.queued(task, why, attempt=number, now_ms=s.now_ms, **members)
     return TaskPlan(
@@ -49,6 +56,15 @@ def present_attempt(s: TaskSnapshot, task: LLMTask, attempt: int) -> Enqueue:
     if status is None or status.reason != Reason.RETRY_BACKOFF:
         return Enqueue(attempt)
     return Enqueue(attempt, s.now_ms + retry.backoff_ms(max(1, status.retries or 0), s.jitter))
+
+
+def backoff_left_ms(s: TaskSnapshot, task: LLMTask) -> int:
+    """Of a retry that was held back: the backoff drawn again, less what passed since the attempt before it ended."""
+    records, retries = task_status.records_of(task), task_status.counters_of(task)[0]
+    ended_ms = clocks.milliseconds(records[-1].completion_time) if records else None
+    if ended_ms is None or retries < 1:
+        return 0
+    return max(0, ended_ms + retry.backoff_ms(retries, s.jitter) - s.now_ms)
 
 
 def explain(s: TaskSnapshot, task: LLMTask, why: waiting.Waiting, *, remove: bool = False) -> TaskPlan:

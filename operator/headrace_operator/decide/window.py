@@ -65,13 +65,11 @@ def holds_room(task: LLMTask) -> bool:
 def held_back(plan: TaskPlan, s: TaskSnapshot, task: LLMTask, why: waiting.Waiting) -> TaskPlan:
     """`plan` hands the task out; instead it waits at the attempt that the plan gave, never handed out at it.
 
-    A plan without a status is about a task that the object says is handed out already: it stays out of the queue.
+    A plan without a status is about an attempt that the object says is handed out, and that the queue never had.
     """
     status, remove = task.status, s.held is not None
     if plan.enqueue is None:
         return plan
-    if plan.status is None:
-        return replace(plan, details="not offered", enqueue=None)
     waits = status is not None and status.phase is TaskPhase.WAITING and plan.enqueue.attempt == status.attempt
     told = status is not None and waiting.cause(status.reason, status.message) == why.cause
     if waits and told and not _edited(task):
@@ -79,7 +77,7 @@ def held_back(plan: TaskPlan, s: TaskSnapshot, task: LLMTask, why: waiting.Waiti
     patch = task_status.explanation(task, why, now_ms=s.now_ms)
     if not waits:
         out = {"phase": TaskPhase.WAITING.value, "assignedModel": None, "runner": None}
-        patch = {**plan.status, **patch, **out}
+        patch = {**(plan.status or {}), **patch, **out}
     return replace(
         plan, details="held back", status=patch, enqueue=None, explains_only=waits, announcement=None, remove=remove
     )

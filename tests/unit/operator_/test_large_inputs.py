@@ -3,11 +3,25 @@
 from typing import Any
 
 import pytest
-from operator_cases import LOADING, NOW_MS, SERVING, came_back, held, model, queued, snapshot, task, waiting
+from operator_cases import (
+    LOADING,
+    NOW_MS,
+    SERVING,
+    came_back,
+    held,
+    merged,
+    model,
+    queued,
+    snapshot,
+    suspended,
+    task,
+    waiting,
+)
 
 from headrace_bus import Envelope, WorkClass
 from headrace_bus.envelope import encode
 from headrace_crds.inputs import LARGE_INPUT_LIMIT_BYTES, KeyRef
+from headrace_crds.outcome import timestamp
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask
 from headrace_crds.work import Work, resolve
@@ -139,3 +153,33 @@ def test_too_large_is_the_end() -> None:
 
 def test_a_plan_shows_no_input() -> None:
     assert "SECRET" not in repr(Enqueue(1, input_text="SECRET"))
+
+
+def retried(status: dict[str, Any], ended_before_ms: int) -> dict[str, Any]:
+    record = {"number": 1, "outcome": "Failed", "reason": "EngineError", "message": "decode failed"}
+    return {
+        **status,
+        "retries": 3,
+        "attempts": [{**record, "completionTime": timestamp(NOW_MS - ended_before_ms)}],
+    }
+
+
+def test_a_retry_that_waited_for_its_input_keeps_its_backoff() -> None:
+    failed_once = task({**queued(1), "retries": 2}, **FROM)
+    _, missing = handed_out(failed_once, held=came_back("Failed"))
+    waits = task(merged(failed_once.dump()["status"], missing.status), **FROM)
+    plan = decide(snapshot(waits, jitter=1.0))
+    assert plan.status is not None
+    assert plan.enqueue is not None
+    assert (plan.enqueue.attempt, plan.status["phase"], plan.status["reason"]) == (2, "Queued", "RetryBackoff")
+    assert plan.enqueue.not_before_ms is not None
+    assert NOW_MS + 3_000 <= plan.enqueue.not_before_ms <= NOW_MS + 4_000
+    assert plan.status["retries"] == 3, "nobody is charged again"
+
+
+def test_a_backoff_that_passed_while_the_input_was_missing_is_not_waited_for_again() -> None:
+    waits = task(retried(waiting(2, "InputNotFound"), 4_000), **FROM)
+    plan = decide(snapshot(waits, jitter=1.0))
+    assert plan.enqueue == Enqueue(2)
+    resumed = task(retried(suspended(2), 0), **FROM)
+    assert decide(snapshot(resumed, jitter=1.0)).enqueue == Enqueue(2)

@@ -132,3 +132,20 @@ def test_another_ceiling_moves_what_is_queued() -> None:
     assert plan.enqueue is not None
     assert plan.enqueue.attempt == 1
     assert decide(snapshot(task(queued()), held=held("Queued"))).enqueue is None
+
+
+def test_an_offer_that_is_held_back_leaves_no_object_that_says_queued() -> None:
+    for place, refused in ((None, 2), (held("Queued", 1), None)):
+        plan, instead = plan_for(queued(2), held=place, refused_attempt=refused)
+        assert plan.enqueue is not None
+        assert plan.status is None
+        assert instead.enqueue is None
+        assert instead.status is not None
+        after = task(merged(queued(2), instead.status)).status
+        assert after is not None
+        assert (after.phase, after.reason, after.attempt) == ("Waiting", "QueueFull", 2)
+        assert (after.assigned_model, after.runner) == (None, None)
+        assert instead.remove is (place is not None)
+        again = decide(snapshot(task(merged(queued(2), instead.status))))
+        assert again.enqueue is not None
+        assert again.enqueue.attempt == 2
