@@ -6,6 +6,7 @@ Namespaces and the open tasks alone; what is there is listed by label. The diffe
 
 import asyncio
 import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import structlog
@@ -37,8 +38,8 @@ async def ensure(model: ModelRef, namespace: str, ctx: Context) -> None:
         return
     manifest = sharing.binding(model, namespace)
     try:
-        found = await ctx.kube.probe(BINDINGS, namespace, manifest["metadata"]["name"])
-        ours = found is not None and sharing.bound_model(found["metadata"]) == model
+        found = await ctx.kube.get(BINDINGS, namespace, manifest["metadata"]["name"])
+        ours = found is not None and sharing.bound_model(found) == model
         await ctx.kube.apply(manifest, uid=found["metadata"]["uid"] if found is not None and ours else "")
     except (KubeRefused, KubeConflict) as error:
         raise BindingRefused(str(error)) from None
@@ -74,24 +75,48 @@ async def run(ctx: Context) -> None:
 
 
 async def sweep(ctx: Context) -> None:
-    """Deletes what nobody is admitted by, and makes what tasks that are handed out need. Raises KubeError."""
+    """Deletes what nobody is admitted by, and makes what tasks that are handed out need. What is refused in one
+    namespace ends nothing elsewhere. Raises KubeError when nothing could be listed.
+    """
     found = await _listed(ctx)
     for bound, body in found.items():
-        model, namespace = bound
-        if admitted(model, namespace, ctx) or await bound_afresh(model, namespace, ctx):
-            continue
-        metadata = body["metadata"]
-        with contextlib.suppress(KubeNotFound, KubeConflict):
-            await ctx.kube.delete(BINDINGS, namespace, metadata["name"], uid=metadata["uid"])
-        ctx.memory.bound.discard(bound)
-        _log.info("runner unbound", model=str(model), namespace=namespace)
+        with _contained(bound, "unbound"):
+            await _unbind_unless_admitted(bound, body, ctx)
     ctx.memory.bound &= set(found)
-    for view in ctx.store.tasks():
-        ref = view.ref
-        needs = ref.namespace != ref.model.namespace and view.phase in _HANDED_OUT and not view.finished
-        if needs and (ref.model, ref.namespace) not in found and admitted(ref.model, ref.namespace, ctx):
-            with contextlib.suppress(BindingRefused, KubeNotFound):
-                await ensure(ref.model, ref.namespace, ctx)
+    refs = (view.ref for view in ctx.store.tasks() if view.phase in _HANDED_OUT and not view.finished)
+    needed = {(ref.model, ref.namespace) for ref in refs if ref.namespace != ref.model.namespace}
+    for bound in sorted(needed - set(found)):
+        if admitted(*bound, ctx):
+            with _contained(bound, "bound"), contextlib.suppress(BindingRefused, KubeNotFound):
+                await ensure(*bound, ctx)
+
+
+async def _unbind_unless_admitted(bound: tuple[ModelRef, str], body: Mapping[str, Any], ctx: Context) -> None:
+    model, namespace = bound
+    if admitted(model, namespace, ctx) or await bound_afresh(model, namespace, ctx):
+        return
+    metadata = body["metadata"]
+    with contextlib.suppress(KubeNotFound, KubeConflict):
+        await ctx.kube.delete(BINDINGS, namespace, metadata["name"], uid=metadata["uid"])
+    ctx.memory.bound.discard(bound)
+    _log.info("runner unbound", model=str(model), namespace=namespace)
+
+
+@contextlib.contextmanager
+def _contained(bound: tuple[ModelRef, str], what: str) -> Iterator[None]:
+    """The next sweep tries again."""
+    try:
+        yield
+    except (KubeError, ObjectInvalid) as error:
+        model, namespace = bound
+        _log.warning(
+            "binding not swept",
+            model=str(model),
+            namespace=namespace,
+            to_be=what,
+            reason=error.reason,
+            error=str(error),
+        )
 
 
 async def _listed(ctx: Context) -> dict[tuple[ModelRef, str], dict[str, Any]]:
@@ -99,11 +124,11 @@ async def _listed(ctx: Context) -> dict[tuple[ModelRef, str], dict[str, Any]]:
     for namespace in ctx.settings.watch_namespaces or (None,):
         cursor = ""
         while True:
-            page = await ctx.kube.list_metadata(
+            page = await ctx.kube.list_objects(
                 BINDINGS, namespace, limit=LIST_CHUNK, cursor=cursor, labels=LABEL_MODEL_NAMESPACE
             )
             for item in page.get("items") or []:
-                model = sharing.bound_model(item["metadata"])
+                model = sharing.bound_model(item)
                 if model is not None:
                     found[model, item["metadata"]["namespace"]] = item
             cursor = (page.get("metadata") or {}).get("continue") or ""

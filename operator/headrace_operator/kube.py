@@ -158,6 +158,14 @@ class Kube:
         query |= {"labelSelector": labels} if labels else {}
         return await self._request("GET", resource.path(namespace), query=query, accept=_METADATA_LIST_ONLY)
 
+    async def list_objects(
+        self, resource: Resource, namespace: str | None, *, limit: int, cursor: str = "", labels: str = ""
+    ) -> Body:
+        """The same with the whole objects: of kinds that are small."""
+        query = {"limit": str(limit), **({"continue": cursor} if cursor else {})}
+        query |= {"labelSelector": labels} if labels else {}
+        return await self._request("GET", resource.path(namespace), query=query)
+
     async def patch_status(
         self, resource: Resource, namespace: str, name: str, status: Mapping[str, Any], *, resource_version: str
     ) -> Body:

@@ -118,10 +118,19 @@ def binding(model: ModelRef, namespace: str) -> dict[str, Any]:
     }
 
 
-def bound_model(metadata: Mapping[str, Any]) -> ModelRef | None:
-    """The model that a swept RoleBinding says it is for; None for what is not named as `binding` names it."""
+def bound_model(body: Mapping[str, Any]) -> ModelRef | None:
+    """The model that a RoleBinding is for; None for what is not ours: the chart's policy on the operator's writes
+    judges by the same names, role and subjects, and lets nothing else be changed or deleted.
+    """
+    metadata, role = body["metadata"], body.get("roleRef") or {}
     labels = metadata.get("labels") or {}
     model = ModelRef(str(labels.get(LABEL_MODEL_NAMESPACE, "")), str(labels.get(LABEL_MODEL, "")))
     if not all(model) or metadata.get("namespace") == model.namespace:
         return None
-    return model if metadata.get("name") == shared_binding_name(*model) else None
+    account = ("ServiceAccount", runner_name(model.name), model.namespace)
+    ours = (
+        metadata.get("name") == shared_binding_name(*model)
+        and (role.get("kind"), role.get("name")) == ("ClusterRole", RUNNER_CLUSTER_ROLE)
+        and all((s.get("kind"), s.get("name"), s.get("namespace")) == account for s in body.get("subjects") or [])
+    )
+    return model if ours else None

@@ -185,17 +185,31 @@ def test_models_of_one_name_have_bindings_of_their_own() -> None:
     names = {shared_binding_name("a", "b-c"), shared_binding_name("a-b", "c"), runner_name("a-b-c"), runner_name("c")}
     assert len(names) == 4
     manifest = sharing.binding(MODEL, "team-b")
-    assert sharing.bound_model(manifest["metadata"]) == MODEL
+    assert sharing.bound_model(manifest) == MODEL
     assert "ownerReferences" not in manifest["metadata"]
+
+
+RUNNER_SUBJECT = sharing.binding(MODEL, "team-b")["subjects"][0]
 
 
 @pytest.mark.parametrize(
     "strange",
-    [{"name": "headrace-team-a.other"}, {"labels": {}}, {"namespace": MODEL.namespace}],
-    ids=["another name", "no labels", "the model's own namespace"],
+    [
+        {"metadata": {"name": "headrace-team-a.other"}},
+        {"metadata": {"labels": {}}},
+        {"metadata": {"namespace": MODEL.namespace}},
+        {"roleRef": {"kind": "ClusterRole", "name": "view"}},
+        {"roleRef": {"kind": "Role", "name": "headrace-runner"}},
+        {"subjects": [RUNNER_SUBJECT, {"kind": "User", "name": "mallory"}]},
+        {"subjects": [{**RUNNER_SUBJECT, "namespace": "team-b"}]},
+        {"subjects": [{**RUNNER_SUBJECT, "name": "headrace-other"}]},
+    ],
+    ids=str,
 )
-def test_what_is_not_named_as_a_binding_is_not_swept(strange: dict[str, Any]) -> None:
-    assert sharing.bound_model({**sharing.binding(MODEL, "team-b")["metadata"], **strange}) is None
+def test_a_look_alike_is_not_swept(strange: dict[str, Any]) -> None:
+    manifest = sharing.binding(MODEL, "team-b")
+    strange = {key: {**manifest[key], **part} if isinstance(part, dict) else part for key, part in strange.items()}
+    assert sharing.bound_model({**manifest, **strange}) is None
 
 
 @pytest.mark.parametrize("status", [None, waiting()])
