@@ -57,7 +57,7 @@ async def _retire(ref: ModelRef, now_ms: int, ctx: Context) -> None:
     ctx.memory.complaints.pop(ref, None)
     ctx.explanations.forget(ref)
     ctx.model_statuses.forget(ref)
-    ctx.memory.replaced_ms[ref] = now_ms
+    ctx.memory.note_replaced(ref, now_ms)
     for view in ctx.store.open_tasks_of(ref):
         ctx.tasks.add(view.ref)
 

@@ -18,6 +18,7 @@ from headrace_operator.fresh import Fresh
 from headrace_operator.grants import Grants
 from headrace_operator.kube import Kube
 from headrace_operator.metrics import Metrics
+from headrace_operator.overlooked import Overlooked
 from headrace_operator.refs import ModelRef, TaskRef
 from headrace_operator.settings import Settings
 from headrace_operator.store import Store
@@ -29,6 +30,8 @@ EXPLANATIONS_PER_MINUTE: Final = 120
 MODEL_STATUSES_PER_MINUTE: Final = 30
 """Writes of one model's status: a runner that reports another state every second is heard more slowly."""
 MODEL_WORKERS: Final = 4
+REPLACED_FOR_MS: Final = 60_000
+"""So long an empty queue is put down to the model's replacement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Memory:
     inherited: set[ModelRef] = field(default_factory=set)
     """Registered when this leadership began, and not looked at yet: the keys may be a deleted model's."""
     replaced_ms: dict[ModelRef, int] = field(default_factory=dict)
+    """When queues were purged, as long as that explains that they are empty."""
+    overlooked: Overlooked = field(default_factory=Overlooked)
     refused_attempts: dict[TaskRef, int] = field(default_factory=dict)
     """The attempt whose enqueue Redis refused whole."""
     cancels_asked_ms: dict[TaskRef, int] = field(default_factory=dict)
@@ -82,6 +87,14 @@ class Memory:
     """Registered models of namespaces that are not watched, as told last."""
     fresh: Fresh = field(default_factory=Fresh)
     redis_run_id: str = ""
+
+    def replaced(self, ref: ModelRef, now_ms: int) -> bool:
+        """Whether its queue was purged a moment ago."""
+        return now_ms - self.replaced_ms.get(ref, -REPLACED_FOR_MS) < REPLACED_FOR_MS
+
+    def note_replaced(self, ref: ModelRef, now_ms: int) -> None:
+        self.replaced_ms = {each: at for each, at in self.replaced_ms.items() if self.replaced(each, now_ms)}
+        self.replaced_ms[ref] = now_ms
 
     def forget_task(self, ref: TaskRef) -> None:
         """It is gone or finished."""
@@ -136,7 +149,9 @@ class Context:
     def build(cls, settings: Settings, kube: Kube, bus: Bus) -> "Context":
         """Wires what needs no I/O."""
         metrics, store, grants = Metrics(), Store(), Grants(settings.default_quota)
-        tasks: WorkQueue[TaskRef] = WorkQueue("tasks", workers=settings.workers, observer=metrics)
+        tasks: WorkQueue[TaskRef] = WorkQueue(
+            "tasks", workers=settings.workers, observer=metrics, given_up=lambda ref: window.let_go(ref.uid)
+        )
         window = Window(settings.window, grants.of, tasks.add)
         store.listeners.append(window)
         context = cls(

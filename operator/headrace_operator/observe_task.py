@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from headrace_bus import BusDenied, BusError, Entry
 from headrace_crds.model import LLMModel
@@ -14,9 +14,6 @@ from headrace_operator.decide.snapshots import Held, Place, ReturnedDelivery, Ta
 from headrace_operator.kube import MODELS, TASKS
 from headrace_operator.refs import ModelRef, TaskRef
 from headrace_operator.views import parse_model, parse_task, task_ref, task_view
-
-REPLACED_FOR_MS: Final = 60_000
-"""So long an empty queue is put down to the model's replacement."""
 
 
 async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
@@ -60,7 +57,7 @@ async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
         jitter=ctx.jitter(),
         cancel_asked_ms=ctx.memory.cancels_asked_ms.get(ref),
         refused_attempt=ctx.memory.refused_attempts.get(ref),
-        model_replaced=now_ms - ctx.memory.replaced_ms.get(ref.model, -REPLACED_FOR_MS) < REPLACED_FOR_MS,
+        model_replaced=ctx.memory.replaced(ref.model, now_ms),
     )
 
 

@@ -15,7 +15,8 @@ from headrace_operator.errors import KubeError
 from headrace_operator.kube import MODELS, TASKS, Resource
 from headrace_operator.loops import contained, every
 from headrace_operator.observe_task import named_by_entry
-from headrace_operator.refs import ModelRef
+from headrace_operator.refs import ModelRef, TaskRef
+from headrace_operator.views import TaskView
 
 UID_CHUNK: Final = 500
 LIST_CHUNK: Final = 50
@@ -62,17 +63,28 @@ async def sweep(ctx: Context) -> None:
     for ref in sorted(registered | known):
         async with contained(ref, "sweep", ctx):
             held[ref] = await _surplus(ref, ctx)
+    overlooked: list[TaskRef] = []
     for view in ctx.store.tasks():
         # What a model's keys hold speaks for that model's tasks alone; what could not be read, for none.
         entry = held.get(view.ref.model, {}).get(view.ref.uid)
         held_as_told = entry is not None and entry.attempt == view.attempt and entry.state is not EntryState.RETURNED
         differs = view.phase in ("Queued", "Running") and not held_as_told
         differs |= view.phase == "Suspended" and entry is not None
-        # Who stands in line is woken: to ask all of them again and again would be most of the work.
-        waits = view.phase == "Waiting" and view.ref.model in known and not ctx.window.waits(view.ref.uid)
-        overlooked = view.phase == "" or waits
-        if view.behind or (not view.finished and not view.deleting and (differs or overlooked)):
+        if view.behind or (not view.finished and not view.deleting and (differs or view.phase == "")):
             ctx.tasks.add(view.ref)
+        elif view.phase == "Waiting" and not view.finished and not view.deleting and _expects_nothing(view, known, ctx):
+            overlooked.append(view.ref)
+    for chosen in ctx.memory.overlooked.choose(overlooked):
+        ctx.tasks.add(chosen)
+
+
+def _expects_nothing(view: TaskView, known: set[ModelRef], ctx: Context) -> bool:
+    """Who stands in line is woken, a missing input is looked for in its own time, and a model by its event: to ask all
+    of them again and again would be most of the work.
+    """
+    missed = ctx.memory.missed_inputs.get(view.ref)
+    looked_for = missed is not None and ctx.monotonic() < missed.again_at
+    return view.ref.model in known and not ctx.window.waits(view.ref.uid) and not looked_for
 
 
 async def registered_models(ctx: Context) -> set[ModelRef]:

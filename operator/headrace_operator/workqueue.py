@@ -36,10 +36,19 @@ class Observer(Protocol):
 class WorkQueue(Generic[K]):
     """Closed until `run`: what is added before is dropped, because whoever runs it begins with everything there is."""
 
-    def __init__(self, name: str, *, workers: int, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        workers: int,
+        observer: Observer | None = None,
+        given_up: Callable[[K], None] = lambda _: None,
+    ) -> None:
+        """`given_up` is told of each key that is not tried again: what is kept for it may go to others."""
         self.name = name
         self._workers = workers
         self._observer = observer
+        self._given_up = given_up
         self._agenda: Agenda[K] = Agenda()
         self._changed = asyncio.Event()
         self._open = False
@@ -98,6 +107,7 @@ class WorkQueue(Generic[K]):
             if failed:
                 if self._agenda.fail(key, _now(), give_up_after=give_up_after) is None:
                     self._complain(key, "GivenUp", f"{outcome}: not tried again before something changes")
+                    self._given_up(key)
             else:
                 self._agenda.finish(key, _now(), again_after=again_after)
             self._changed.set()

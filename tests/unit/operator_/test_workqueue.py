@@ -133,3 +133,20 @@ async def test_closed_until_it_runs_and_empty_afterwards() -> None:
     queue.add("after")
     assert seen == ["during"]
     assert len(queue) == 0
+
+
+async def test_who_kept_something_for_a_key_hears_that_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace_operator.workqueue.GIVE_UP_AFTER", 2)
+    monkeypatch.setattr("headrace_operator.agenda.FIRST_BACKOFF_SECONDS", 0.001)
+    let_go: list[str] = []
+    tally = Tally()
+    queue: WorkQueue[str] = WorkQueue("tasks", workers=1, observer=tally, given_up=let_go.append)
+
+    async def reconcile(_: str) -> None:
+        assert let_go == []
+        raise ObjectInvalid("it does not read")
+
+    async with running(queue, reconcile):
+        queue.add("a")
+        await tally.until(lambda outcomes: outcomes["ObjectInvalid"] == 2)
+    assert let_go == ["a"]
