@@ -1,16 +1,17 @@
 """What the promise forbids, looked for in what was seen from outside. Pure: no clock, no I/O, nothing of the product.
 
-| kind           | what happened                                                                                      |
+| kind           | what happened                                                                                       |
 |----------------|----------------------------------------------------------------------------------------------------|
 | lost           | an accepted task that nobody withdrew has no outcome at the end, or is gone                         |
-| double         | an outcome or what was recorded with it changed, or went away again                                 |
+| double         | an outcome or what was recorded with it changed, or went away; a second object of one submission    |
 | stale          | an outcome of another attempt than the object says, or an attempt that went back                    |
-| foreign        | a result that belongs to another task                                                               |
+| foreign        | a result that belongs to another task, or comes from another's prompt                               |
 | unbacked       | a result that no engine has brought to an end                                                       |
 | twice          | two executions of one attempt, where no fault can have made Redis forget a claim                    |
-| overlap        | an execution that went on for longer than a lease although another of the same attempt had begun    |
-| overcharged    | more failed executions than backoffLimit allows, a flush of Redis costing one at most               |
+| overlap        | an execution that went on for longer than a lease although another of the task had begun            |
+| overcharged    | more failures than backoffLimit allows (a flush costs one), or retries that no lost worker explains |
 | unjust         | Failed, although too few executions failed or broke; Cancelled, although nobody asked               |
+| uncancelled    | an execution that went on long after the object said `cancel`                                       |
 | ghost          | an execution that went on long after its task was deleted                                           |
 """
 
@@ -27,6 +28,8 @@ LOST: Final = frozenset({"lost"})
 DOUBLE: Final = frozenset({"double"})
 STALE: Final = frozenset({"stale", "foreign", "unbacked"})
 LOSSES_LIMIT: Final = 3
+CANCEL_SECONDS: Final = 4.0
+"""A word takes milliseconds; the rest is for a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Expected:
 class Rules:
     """`recovery_seconds`: what a lost worker may cost. `forgets`: a fault of the phase takes a claim back, so that an
     attempt may run twice. `flushes`: how often the bus lost everything. `settled`: the phase is over, and every task
-    should be.
+    should be. `deaths`: how many runners were killed, where nothing else can cost a retry; `parallelism`: what each of
+    them ran at most.
     """
 
     lease_seconds: float
@@ -52,6 +56,8 @@ class Rules:
     forgets: bool = False
     flushes: int = 0
     settled: bool = True
+    deaths: int | None = None
+    parallelism: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +90,13 @@ def check(
     executions: Iterable[Execution],
     rules: Rules,
 ) -> Finding:
-    """Judge the tasks of one phase."""
+    """Judge the tasks of one phase. An execution with an end and no ending still ran then."""
     finding = Finding()
+    objects: dict[str, set[str]] = defaultdict(set)
+    for uid, each in versions.items():
+        for version in each:
+            if not version.gone:
+                objects[version.submission or version.name].add(uid)
     by_uid: dict[str, list[Execution]] = defaultdict(list)
     for execution in executions:
         by_uid[execution.uid].append(execution)
@@ -96,13 +107,17 @@ def check(
         problems = [
             *(_lost(task, seen) if rules.settled else ()),
             *_double(seen),
+            *_another(task, objects[task.name]),
             *_stale(seen),
             *_result(task, seen, ran),
             *_twice(ran, rules),
+            *_overlap(ran, rules),
+            *_uncancelled(seen, ran),
             *_charges(task, seen, ran, rules),
             *_ghosts(seen, ran, rules),
         ]
         finding.violations += [Violation(kind, task.name, detail) for kind, detail in problems]
+    finding.violations += _unexplained(tasks, versions, rules)
     return finding
 
 
@@ -126,14 +141,27 @@ def _double(seen: Sequence[Version]) -> Iterable[Problem]:
         if version.gone:
             return
         if final is not None and _recorded(version) != _recorded(final):
-            yield "double", f"revision {final.revision} says {final.outcome}, {version.revision} {version.outcome}"
+            changed = ", ".join(sorted({name for name, _ in set(final.final) ^ set(version.final)}))
+            yield (
+                "double",
+                f"revision {final.revision} says {final.outcome}, {version.revision} {version.outcome}: {changed}",
+            )
             return
         if final is None and version.outcome is not None:
             final = version
 
 
 def _recorded(version: Version) -> tuple[object, ...]:
-    return version.outcome, version.text, version.completion_time, version.reason, version.attempt, version.retries
+    return (
+        *(version.outcome, version.text, version.completion_time, version.reason, version.attempt, version.retries),
+        *(version.phase, version.losses, version.final),
+    )
+
+
+def _another(task: Expected, uids: set[str]) -> Iterable[Problem]:
+    """Of what was submitted once there is one object, whoever asked again."""
+    if task.uid and (others := uids - {task.uid}):
+        yield "double", f"submitted once, and beside {task.uid} there is {', '.join(sorted(others))}"
 
 
 def _stale(seen: Sequence[Version]) -> Iterable[Problem]:
@@ -162,6 +190,8 @@ def _result(task: Expected, seen: Sequence[Version], ran: Sequence[Execution]) -
     told = json.loads((final.text or "{}").partition("}")[0] + "}")
     if told.get("uid") != task.uid:
         yield "foreign", f"the result is {told.get('uid')}'s"
+    if told.get("name") != task.name:
+        yield "foreign", f"the result is of {told.get('name')}'s prompt"
     if told.get("attempt") != final.attempt:
         yield "stale", f"the result of attempt {told.get('attempt')} at attempt {final.attempt}"
     endings = ("end",) if final.outcome == "Complete" else ("end", "abort")
@@ -185,6 +215,49 @@ def _twice(ran: Sequence[Execution], rules: Rules) -> Iterable[Problem]:
                 yield "overlap", f"attempt {attempt} went on for {beyond:.1f} s beside its successor"
 
 
+def _overlap(ran: Sequence[Execution], rules: Rules) -> Iterable[Problem]:
+    """Whatever its ending: who lost the task may take as long as a lost worker costs to stop."""
+    for execution in ran:
+        later = [each for each in ran if each.began > execution.began and each.attempt >= execution.attempt]
+        if not later or execution.ended is None:
+            continue
+        successor = min(later, key=lambda each: each.began)
+        beyond = execution.ended - successor.began
+        if beyond > rules.recovery_seconds:
+            yield (
+                "overlap",
+                f"attempt {execution.attempt} went on for {beyond:.1f} s beside attempt {successor.attempt}",
+            )
+
+
+def _uncancelled(seen: Sequence[Version], ran: Sequence[Execution]) -> Iterable[Problem]:
+    asked = next((version for version in seen if version.cancel), None)
+    if asked is None or asked.outcome is not None:
+        return
+    beyond = max((each.ended for each in ran if each.ended is not None), default=0.0) - asked.at
+    if beyond > CANCEL_SECONDS:
+        yield "uncancelled", f"ran for {beyond:.1f} s after the object said so"
+
+
+def _unexplained(
+    tasks: Sequence[Expected], versions: Mapping[str, Sequence[Version]], rules: Rules
+) -> Iterable[Violation]:
+    """Retries of scripts that do not fail: each is a loss, and each loss is that of a worker who died."""
+    charged = 0
+    for task in tasks:
+        latest = next((each for each in reversed(versions.get(task.uid, ())) if not each.gone), None)
+        if latest is None or task.ending != "text":
+            continue
+        retries, losses = latest.retries or 0, latest.losses or 0
+        charged += retries
+        if retries > losses:
+            yield Violation("overcharged", task.name, f"retries {retries}, and {losses} of its workers died")
+        elif rules.deaths is not None and retries > rules.deaths:
+            yield Violation("overcharged", task.name, f"retries {retries}, and {rules.deaths} workers died altogether")
+    if rules.deaths is not None and charged > rules.deaths * rules.parallelism:
+        yield Violation("overcharged", "all", f"retries {charged}, and {rules.deaths} × {rules.parallelism} ran there")
+
+
 def _charges(task: Expected, seen: Sequence[Version], ran: Sequence[Execution], rules: Rules) -> Iterable[Problem]:
     if not seen:
         return
@@ -195,7 +268,13 @@ def _charges(task: Expected, seen: Sequence[Version], ran: Sequence[Execution], 
     if failed > limit + 1 + rules.flushes:
         yield "overcharged", f"failed {failed} times at backoffLimit {limit} and {rules.flushes} flushes"
     final = next((version for version in seen if version.outcome == "Failed"), None)
-    if final is None or task.ending != "text":
+    if final is None:
+        return
+    # One may have been lost with an engine that died before it read what it was asked.
+    due = {"fail": limit + 1, "crash": min(limit + 1, LOSSES_LIMIT)}.get(task.ending, 0)
+    if len(ran) + 1 < due:
+        yield "unjust", f"Failed/{final.reason} after {len(ran)} executions of {due}"
+    if task.ending != "text":
         return
     broken = sum(execution.ending in (None, "abort") for execution in ran)
     # One may have been lost with an engine that died before it read what it was asked.
@@ -207,6 +286,6 @@ def _ghosts(seen: Sequence[Version], ran: Sequence[Execution], rules: Rules) -> 
     gone = next((version for version in seen if version.gone), None)
     if gone is None:
         return
-    latest = max((each.ended or each.began for each in ran if each.ending == "end"), default=0.0)
+    latest = max((each.began if each.ended is None else each.ended for each in ran), default=0.0)
     if latest - gone.at > rules.recovery_seconds:
-        yield "ghost", f"ran to its end {latest - gone.at:.1f} s after its task was deleted"
+        yield "ghost", f"ran {latest - gone.at:.1f} s after its task was deleted"

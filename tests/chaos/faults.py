@@ -6,12 +6,14 @@ import signal
 import time
 from typing import Final
 
-from tests.chaos.phase import Fault, Load, Phase, leader_lost
+from tests.chaos.phase import Fault, Load, Phase, Strike, leader_lost
 from tests.chaos.pods import FAKETIME, Pod
+from tests.chaos.processes import Kept
 from tests.chaos.tenant import Submission
 from tests.chaos.world import until
 
 TAKE_OVER_SECONDS: Final = 30.0
+HALF_AN_HOUR: Final = 1800.0
 
 
 async def moment(phase: Phase, pods: set[str] | None = None) -> None:
@@ -58,7 +60,16 @@ async def kill_leader(phase: Phase) -> None:
     leader = await phase.world.leader()
     assert leader is not None, "nobody leads"
     strike = phase.strike(bystanders=True)
+    leader.hold_back()
     leader.kill()
+    try:
+        await _taken_over(phase, strike, leader)
+    finally:
+        leader.let_go()
+
+
+async def _taken_over(phase: Phase, strike: Strike, dead: Kept) -> None:
+    """While nobody starts the dead one again."""
     before = set(phase.tenant.submissions)
     phase.submit(1, by_facade=0.0)
     await phase.accepted()
@@ -68,7 +79,11 @@ async def kill_leader(phase: Phase) -> None:
     async def taken() -> bool:
         return any(version.attempt for version in phase.world.recorder.versions.get(uid, []))
 
-    await until(taken, "another leader", TAKE_OVER_SECONDS)
+    async def another_leads() -> bool:
+        return await phase.world.leader() not in (None, dead)
+
+    await until(another_leads, "another leader", TAKE_OVER_SECONDS)
+    await until(taken, "a task that the other leader accepts", TAKE_OVER_SECONDS)
     first = next(version for version in phase.world.recorder.versions[uid] if version.attempt)
     strike.recoveries.append(first.at - strike.since)
 
@@ -77,16 +92,24 @@ async def kill_facade(phase: Phase) -> None:
     """While requests are under way: whoever got no answer asks again."""
     await phase.accepted()
     phase.submit(40, Load(0.05, 0.2), by_facade=1.0)
-    await asyncio.sleep(phase.rng.uniform(0.01, 0.08))
+    await asyncio.sleep(0)  # the submissions begin
+    asked = {each.name: each for each in phase.submissions() if not each.accepted.is_set()}
+
+    async def one_is_written() -> bool:
+        seen = phase.world.recorder.versions.values()
+        return any(version.submission in asked for versions in seen for version in versions[:1])
+
+    await until(one_is_written, "an object of a request under way", TAKE_OVER_SECONDS, poll_seconds=0.002)
     strike = phase.strike(bystanders=True)
-    unanswered = [each for each in phase.submissions() if not each.accepted.is_set()]
     phase.world.facade.kill()
+    unanswered = [each for each in asked.values() if not each.accepted.is_set()]
 
     async def answered(submission: Submission) -> None:
         await submission.accepted.wait()
         strike.recoveries.append(time.monotonic() - strike.since)
 
     await asyncio.gather(phase.accepted(), *map(answered, unanswered))
+    phase.struck("every request was answered", any(each.unanswered for each in unanswered))
 
 
 async def freeze_runner(phase: Phase) -> None:
@@ -119,6 +142,8 @@ def skew(offset: str) -> Fault:
             return pod.runner.starts > starts and pod.serves
 
         await until(skewed, "a runner with a wrong clock", TAKE_OVER_SECONDS)
+        told = pod.runner.clock_offset_seconds()
+        phase.struck(f"the runner's clock is {told} s ahead", told is not None and abs(told) > HALF_AN_HOUR)
         await phase.accepted()
         # Long ones: its leases are renewed before it goes.
         phase.submit(world.settings.replicas * world.settings.parallelism, Load(7.0, 8.0))

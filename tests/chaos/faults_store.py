@@ -85,11 +85,12 @@ async def fill_redis(phase: Phase) -> None:
     """Nothing can be handed out; what runs goes on to its outcome."""
     await moment(phase)
     redis = phase.world.redis
-    strike = phase.strike()
+    strike, refused_before = phase.strike(), await phase.world.redis.refused_for_memory()
     await redis.limit_bytes(await redis.used_bytes() + 4096)
     phase.submit(12)
     await phase.accepted()
     await asyncio.sleep(3.0)
+    phase.struck("no command was refused for memory", await redis.refused_for_memory() > refused_before)
     await redis.limit_bytes(0)
     strike.since = time.monotonic()
 

@@ -94,9 +94,16 @@ async def all_told(phase: Phase) -> None:
 
 
 USER_FAULTS: Final = (
-    Fault("suspend-storm", "suspended work goes on and is not charged", storm(suspend), Load(0.5, 3.0), bound=None),
-    Fault("cancel-storm", "cancelled once, or complete", storm(cancel), Load(0.5, 3.0), bound=None),
-    Fault("delete-storm", "what is deleted ends, the rest does not", storm(delete), Load(0.5, 3.0), bound=None),
+    Fault(
+        "suspend-storm",
+        "suspended work goes on and is not charged",
+        storm(suspend),
+        Load(0.5, 3.0),
+        bound=None,
+        deaths=1,
+    ),
+    Fault("cancel-storm", "cancelled once, or complete", storm(cancel), Load(0.5, 8.0), bound=None),
+    Fault("delete-storm", "what is deleted ends, the rest does not", storm(delete), Load(0.5, 9.0), bound=None),
     Fault("poison", "ends after three lost engines", poison, needs_victims=False),
     Fault("webhooks", "told at least once, never elsewhere", call_back, needs_victims=False, after=all_told),
 )

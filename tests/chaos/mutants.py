@@ -27,7 +27,7 @@ TASKS_PER_FAULT: Final = 24
 
 @dataclass(frozen=True)
 class Verdict:
-    """`kinds`: violations found, by kind."""
+    """`kinds`: violations found, by kind. `stopped`: a run that stopped is no verdict, whatever it saw."""
 
     name: str
     what: str
@@ -35,6 +35,7 @@ class Verdict:
     caught: bool
     kinds: dict[str, int]
     seconds: float
+    stopped: str = ""
 
 
 def copy_tree(to: Path) -> None:
@@ -87,13 +88,20 @@ def judge(mutant: Mutant, arguments: argparse.Namespace) -> Verdict:
         copy_tree(tree)
         mutate(tree, mutant)
         report = run(tree, mutant.faults, arguments)
+    return verdict(mutant, report, round(time.monotonic() - began, 1))
+
+
+def verdict(mutant: Mutant, report: dict[str, Any], seconds: float) -> Verdict:
+    """What the report says of the mutant, or of the unchanged tree, that has no edits."""
     kinds: dict[str, int] = {}
+    stopped = "; ".join(row["stopped"] for row in report["faults"] if row["stopped"])
     for row in report["faults"]:
         for kind, count in row["kinds"].items():
-            kinds[kind] = kinds.get(kind, 0) + count
+            if not row["stopped"] or not mutant.edits:
+                kinds[kind] = kinds.get(kind, 0) + count
     # Of the unchanged tree any violation counts; a bound may be missed on a busy machine.
-    caught = bool(set(kinds) & mutant.expected) if mutant.edits else bool(kinds)
-    return Verdict(mutant.name, mutant.what, mutant.faults, caught, kinds, round(time.monotonic() - began, 1))
+    caught = bool(set(kinds) & mutant.expected) if mutant.edits else bool(kinds or stopped)
+    return Verdict(mutant.name, mutant.what, mutant.faults, caught, kinds, seconds, stopped)
 
 
 def main() -> int:
@@ -115,7 +123,8 @@ def main() -> int:
     for mutant in chosen:
         verdicts.append(judge(mutant, arguments))
         told = verdicts[-1]
-        print(f"{told.name:24} {'caught' if told.caught else 'SURVIVED'}  {told.kinds}  {told.seconds} s", flush=True)
+        word = "caught" if told.caught else "NO VERDICT" if told.stopped else "SURVIVED"
+        print(f"{told.name:24} {word}  {told.kinds}  {told.seconds} s  {told.stopped}", flush=True)
     passed = not control.caught and all(each.caught for each in verdicts)
     if arguments.report:
         arguments.report.parent.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,9 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tests.chaos.checker import Expected, Finding, Rules, Violation, check
@@ -48,6 +49,19 @@ def leader_lost(periods: Periods) -> float:
     return periods.take_over
 
 
+def impossible(victims: Sequence[Execution], parallelism: int) -> str:
+    """Why these cannot all have run at one moment, or nothing: a pod has one engine with so many sequences."""
+    on_pod: dict[str, list[Execution]] = defaultdict(list)
+    for victim in victims:
+        on_pod[victim.pod].append(victim)
+    for pod, those in sorted(on_pod.items()):
+        if len(those) > parallelism:
+            return f"{len(those)} executions on the {parallelism} sequences of {pod}"
+        if len({each.pid for each in those}) > 1:
+            return f"executions of a dead engine on {pod}"
+    return ""
+
+
 async def nothing_more(_: "Phase") -> None:
     """Most faults are over with their tasks."""
 
@@ -55,7 +69,8 @@ async def nothing_more(_: "Phase") -> None:
 @dataclass(frozen=True)
 class Fault:
     """`strike` injects once and returns when the fault is over; `after` looks at what follows the outcomes. `bound`:
-    what its recovery has to keep, in seconds; None promises nothing."""
+    what its recovery has to keep, in seconds; None promises nothing. `deaths`: how many runners a strike kills, where
+    nothing else can cost a retry."""
 
     name: str
     promise: str
@@ -66,6 +81,7 @@ class Fault:
     flushes: int = 0
     needs_victims: bool = True
     needs_partition: bool = False
+    deaths: int | None = None
     after: Callable[["Phase"], Awaitable[None]] = nothing_more
 
 
@@ -79,6 +95,7 @@ class Phase:
         self.rng = rng
         self.strikes: list[Strike] = []
         self.problems: list[Violation] = []
+        self.stopped = ""
         self._tasks = tasks
         self._names: set[str] = set()
         self._pending: list[asyncio.Task[Submission]] = []
@@ -87,8 +104,15 @@ class Phase:
     def strike(self, pods: set[str] | None = None, *, bystanders: bool = False) -> Strike:
         """The fault strikes at this moment those who run on `pods`; None: on all. `bystanders`: it strikes nobody."""
         victims = [] if bystanders else self.world.journal.running(pods)
+        if problem := impossible(victims, self.world.settings.parallelism):
+            self.problems.append(Violation("witness", self.fault.name, problem))
         self.strikes.append(Strike(time.monotonic(), victims))
         return self.strikes[-1]
+
+    def struck(self, what: str, happened: object) -> None:
+        """The fault has to have done this; one that has not proves nothing."""
+        if not happened:
+            self.problems.append(Violation("idle", self.fault.name, f"the fault did not strike: {what}"))
 
     def submit(self, number: int, load: Load | None = None, *, by_facade: float = BY_FACADE) -> None:
         """Submit so many more; they are accepted by and by."""
@@ -96,7 +120,7 @@ class Phase:
         for _ in range(number):
             name = f"{self.fault.name}-{len(self._names):05d}"
             self._names.add(name)
-            script = Script(ms=1000 * self.rng.uniform(load.shortest, load.longest), ending=load.ending)
+            script = Script(ms=1000 * self.rng.uniform(load.shortest, load.longest), ending=load.ending, name=name)
             facade = not load.spec and self.rng.random() < by_facade
             submission = Submission(name, script, by_facade=facade, spec=load.spec)
             self._pending.append(asyncio.create_task(self.tenant.submit(submission)))
@@ -119,7 +143,13 @@ class Phase:
         await self.tenant.all_finished(self._names, self.world.settings.settle_seconds)
 
     async def run(self, rounds: int) -> None:
-        """Strike so often. Raises what a fault cannot do."""
+        """Strike so often. `stopped` says what was waited for in vain; such a run is no verdict."""
+        try:
+            await self._run(rounds)
+        except NotReached as error:
+            self.stopped = str(error)
+
+    async def _run(self, rounds: int) -> None:
         per_round = math.ceil(self._tasks / rounds)
         for _ in range(rounds):
             await self.world.serving()
@@ -133,7 +163,8 @@ class Phase:
         try:
             await until(self.world.holds_nothing, "an empty queue", EMPTY_SECONDS)
         except NotReached:
-            self.problems.append(Violation("residue", self.fault.name, "Redis still holds entries of finished tasks"))
+            kinds = ", ".join(sorted(await self.world.residue()))
+            self.problems.append(Violation("residue", self.fault.name, f"Redis holds of finished tasks: {kinds}"))
 
     def submissions(self) -> list[Submission]:
         return [self.tenant.submissions[name] for name in sorted(self._names)]
@@ -147,8 +178,19 @@ class Phase:
         ]
         flushes = self.fault.flushes * len(self.strikes)
         periods = self.world.settings.periods
-        rules = Rules(periods.lease, periods.recovery, self.fault.forgets, flushes)
-        executions = self.world.journal.executions.values()
+        rules = Rules(
+            periods.lease,
+            periods.recovery,
+            self.fault.forgets,
+            flushes,
+            settled=not self.stopped,
+            deaths=None if self.fault.deaths is None else self.fault.deaths * len(self.strikes),
+            parallelism=self.world.settings.parallelism,
+        )
+        alive, at = {each.name for each in self.world.journal.running()}, time.monotonic()
+        executions = [
+            replace(each, ended=at) if each.name in alive else each for each in self.world.journal.executions.values()
+        ]
         finding = check(expected, self.world.recorder.versions, executions, rules)
         finding.violations += self.problems
         return finding

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -28,12 +30,14 @@ class Kept:
     started_at: float = 0.0
     _process: asyncio.subprocess.Process | None = None
     _keeper: asyncio.Task[None] | None = None
-    _running: asyncio.Event = field(default_factory=asyncio.Event)
+    _free: asyncio.Event = field(default_factory=asyncio.Event)
     _log_offset: int = 0
+    _started_wall: float = 0.0
 
     async def start(self) -> None:
         """Start it and keep it. Raises what a first start raises."""
         self.kept = True
+        self._free.set()
         await self._spawn()
         self._keeper = asyncio.create_task(self._keep(), name=f"keep-{self.name}")
 
@@ -48,11 +52,27 @@ class Kept:
             file.seek(self._log_offset)
             return words.encode() in file.read()
 
+    def clock_offset_seconds(self) -> float | None:
+        """How far the wall clock of the present process is ahead, by what it logged; None: it has logged nothing."""
+        with self.log.open("rb") as file:
+            file.seek(self._log_offset)
+            for line in file:
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    return datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp() - self._started_wall
+        return None
+
     def signal(self, number: int) -> None:
         """To the present process, if it lives."""
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
+
+    def hold_back(self) -> None:
+        """When it dies it is not started again until `let_go`."""
+        self._free.clear()
+
+    def let_go(self) -> None:
+        self._free.set()
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
@@ -97,13 +117,14 @@ class Kept:
                 start_new_session=True,
             )
         self.starts += 1
-        self.started_at = time.monotonic()
+        self.started_at, self._started_wall = time.monotonic(), time.time()
 
     async def _keep(self) -> None:
         while True:
             assert self._process is not None
             await self._process.wait()
             await asyncio.sleep(self.restart_seconds)
+            await self._free.wait()
             if not self.kept:
                 return
             await self._spawn()

@@ -16,13 +16,31 @@ from typing import Any, Final, Self
 
 import aiohttp
 
+from tests.stub_engine.script import Script
+
 AGAIN_SECONDS: Final = 0.2
+FINAL: Final = (
+    "outcome",
+    "result",
+    "phase",
+    "completionTime",
+    "reason",
+    "message",
+    "attempt",
+    "retries",
+    "losses",
+    "attempts",
+    "usage",
+    "timings",
+)
+"""Members of a status that may not change once it has an outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
     """One version of a task. `at` is CLOCK_MONOTONIC in seconds when it was seen; members of the status are None where
-    it has none. `text` is the result's, `record` the number of the last attempt that is recorded."""
+    it has none. `text` is the result's, `record` the number of the last attempt that is recorded. `submission`: whose
+    prompt it is, `cancel`: that was asked for. `final`: of one with an outcome, each of FINAL as JSON."""
 
     uid: str
     name: str
@@ -31,6 +49,7 @@ class Version:
     gone: bool = False
     attempt: int | None = None
     retries: int | None = None
+    losses: int | None = None
     phase: str | None = None
     outcome: str | None = None
     reason: str | None = None
@@ -39,6 +58,9 @@ class Version:
     record: int | None = None
     notified: bool = False
     backoff_limit: int = 3
+    submission: str = ""
+    cancel: bool = False
+    final: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, task: dict[str, Any], revision: int, at: float) -> Self:
@@ -51,6 +73,7 @@ class Version:
             at=at,
             attempt=status.get("attempt"),
             retries=status.get("retries"),
+            losses=status.get("losses"),
             phase=status.get("phase"),
             outcome=status.get("outcome"),
             reason=status.get("reason"),
@@ -59,7 +82,23 @@ class Version:
             record=records[-1].get("number"),
             notified=any(c["type"] == "Notified" and c["status"] == "True" for c in status.get("conditions") or []),
             backoff_limit=task["spec"].get("backoffLimit", 3),
+            submission=_submission(task["spec"].get("prompt") or ""),
+            cancel=bool(task["spec"].get("cancel")),
+            final=_final(status),
         )
+
+
+def _submission(prompt: str) -> str:
+    """Whose prompt it is; empty where it does not say."""
+    with contextlib.suppress(ValueError):
+        return Script.of(prompt, Script()).name
+    return ""
+
+
+def _final(status: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    if not status.get("outcome"):
+        return ()
+    return tuple((name, json.dumps(status[name], sort_keys=True)) for name in FINAL if name in status)
 
 
 class Compacted(Exception):

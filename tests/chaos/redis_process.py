@@ -117,6 +117,12 @@ class ChaosRedis:
             info: dict[str, Any] = await client.info("memory")
         return int(info["used_memory"])
 
+    async def refused_for_memory(self) -> int:
+        """How many commands this process has answered with OOM."""
+        async with self.admin() as client:
+            info: dict[str, Any] = await client.info("errorstats")
+        return int(info.get("errorstat_OOM", {}).get("count", 0))
+
     async def limit_bytes(self, size: int) -> None:
         """0: no limit."""
         async with self.admin() as client:

@@ -34,14 +34,16 @@ def chaos_table(report: dict[str, Any]) -> str:
         f"**{total['lost']} lost, {total['double']} double, {total['stale']} stale**, {total['others']} other.",
         "",
         "| promise | fault | tasks | strikes | hit | lost | double | stale | other | again per strike "
-        "| recovery p50 s | p99 s | bound s | |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
+        "| recoveries | p50 s | max s, p99 from 100 on | bound s | |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for row in faults:
         cells = [
             *(row[name] for name in ("promise", "fault", "tasks", "strikes", "victims", "lost", "double", "stale")),
             row["others"],
-            *(number(row[name]) for name in ("duplicates_per_strike", "recovery_p50", "recovery_p99", "bound")),
+            number(row["duplicates_per_strike"]),
+            row["recovery_count"],
+            *(number(row[name]) for name in ("recovery_p50", "recovery_p99", "bound")),
             "; ".join(row["problems"]),
         ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
@@ -54,7 +56,8 @@ def mutants_table(reports: list[dict[str, Any]]) -> str:
     rows = {row["name"]: (row, report["seed"]) for report in reports for row in report["mutants"]}
     for row, seed in rows.values():
         found = ", ".join(f"{kind} {count}" for kind, count in sorted(row["kinds"].items())) or "nothing"
-        verdict = "caught" if row["caught"] else "**survived**"
+        # Reports from before a run that stopped was told apart have no such member.
+        verdict = "caught" if row["caught"] else "no verdict" if row.get("stopped") else "**survived**"
         lines.append(f"| {row['name']} | {row['what']} | {row['faults']} | {seed} | {found} | {verdict} |")
     return "\n".join(lines)
 

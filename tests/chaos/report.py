@@ -15,6 +15,11 @@ def quantile(values: list[float], share: float) -> float | None:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
 
 
+def tail_name(count: int) -> str:
+    """What the 99th percentile of so many values is."""
+    return "p99" if count >= 100 else "max"
+
+
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
 
@@ -39,12 +44,15 @@ class FaultFigures:
     duplicates_per_strike: float
     recovery_p50: float | None
     recovery_p99: float | None
+    recovery_count: int
     bound: float | None
     seconds: float
     kinds: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     late: bool = False
     """Recovery was slower than its bound."""
+    stopped: str = ""
+    """What was waited for in vain: the run is no verdict."""
 
     @property
     def passed(self) -> bool:
@@ -57,7 +65,8 @@ class FaultFigures:
             f"{self.fault:20} {self.tasks:5} tasks {self.strikes:2} strikes {self.victims:3} hit  "
             f"lost {self.lost} double {self.double} stale {self.stale} other {self.others}  "
             f"again {self.duplicates_per_strike:4.1f}/strike  "
-            f"recovery p50 {self.recovery_p50} p99 {self.recovery_p99}{bound} s  {self.seconds:5.1f} s  {verdict}"
+            f"recovery p50 {self.recovery_p50} {tail_name(self.recovery_count)} {self.recovery_p99}{bound} s "
+            f"of {self.recovery_count}  {self.seconds:5.1f} s  {verdict}"
         )
 
 
@@ -71,7 +80,9 @@ def figures(phase: Phase, finding: Finding, seconds: float, *, late_fails: bool 
     problems = [_sentence(violation) for violation in finding.violations[:SHOWN]]
     late = bound is not None and p99 is not None and p99 > bound
     if late and late_fails:
-        problems.append(f"recovery p99 {_rounded(p99)} s is above {bound} s")
+        problems.append(f"recovery {tail_name(len(recoveries))} {_rounded(p99)} s is above {bound} s")
+    if phase.stopped:
+        problems.append(f"the run stopped: {phase.stopped}")
     if fault.needs_victims and not victims:
         problems.append("no task was hit: the run proves nothing")
     return FaultFigures(
@@ -90,11 +101,13 @@ def figures(phase: Phase, finding: Finding, seconds: float, *, late_fails: bool 
         duplicates_per_strike=round(finding.duplicates / max(1, len(phase.strikes)), 2),
         recovery_p50=_rounded(quantile(recoveries, 0.5)),
         recovery_p99=_rounded(p99),
+        recovery_count=len(recoveries),
         bound=bound,
         seconds=round(seconds, 1),
         kinds=dict(Counter(violation.kind for violation in finding.violations)),
         problems=problems,
         late=late,
+        stopped=phase.stopped,
     )
 
 

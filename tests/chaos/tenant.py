@@ -21,7 +21,8 @@ AGAIN_SECONDS: Final = 0.3
 @dataclass
 class Submission:
     """`accepted_uid` is empty until somebody said that it is accepted. `object_name`: where the facade chose it.
-    `deleted`: it was withdrawn; `cancelled`: its cancellation was asked for."""
+    `deleted`: it was withdrawn; `cancelled`: its cancellation was asked for; `unanswered`: requests to the facade that
+    were sent and never answered."""
 
     name: str
     script: Script
@@ -31,6 +32,7 @@ class Submission:
     object_name: str = ""
     cancelled: bool = False
     deleted: bool = False
+    unanswered: int = 0
     accepted: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -81,11 +83,17 @@ class Tenant:
         }
         headers = {"Authorization": f"Bearer {world.token}", "Idempotency-Key": submission.name}
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            async with world.http.post(f"{world.facade_url}/api/v1/tasks", json=body, headers=headers) as answer:
-                # An API server that has just started knows no roles for a moment.
-                if answer.status not in (200, 202, 403, 429) and answer.status < 500:
-                    raise RuntimeError(f"the facade answered {answer.status}: {await answer.text()}")
-                told = await answer.json() if answer.status < 300 else {}
+            told: dict[str, Any] = {}
+            try:
+                async with world.http.post(f"{world.facade_url}/api/v1/tasks", json=body, headers=headers) as answer:
+                    # An API server that has just started knows no roles for a moment.
+                    if answer.status not in (200, 202, 403, 429) and answer.status < 500:
+                        raise RuntimeError(f"the facade answered {answer.status}: {await answer.text()}")
+                    told = await answer.json() if answer.status < 300 else {}
+            except aiohttp.ClientConnectorError:
+                return False
+            except aiohttp.ClientConnectionError:
+                submission.unanswered += 1
             if told:
                 submission.object_name = told["name"]
                 made = await world.api.request("GET", f"{self._path}/{submission.object_name}")

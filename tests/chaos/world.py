@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,17 +25,33 @@ DEPLOYMENT: Final = f"headrace-{MODEL}"
 START_SECONDS: Final = 90.0
 
 
+MAY_STAY: Final = frozenset(
+    # What is known of models, workers and namespaces, and of tasks that are over, for a while.
+    (
+        *("clock", "done", "ended", "finish", "inbox", "pulse", "report", "requests", "result", "results"),
+        *("seq", "service", "wake", "weights", "workers"),
+    )
+)
+
+
+def unexpected(keys: Iterable[str]) -> set[str]:
+    """Kinds of keys, as `headrace:{namespace/model}:KIND[:…]`, that may not be there when every task is over."""
+    return {key.rpartition("}:")[2].partition(":")[0] for key in keys} - MAY_STAY
+
+
 class NotReached(Exception):
     """What was waited for did not come."""
 
 
-async def until(condition: Callable[[], Awaitable[object]], what: str, within_seconds: float) -> None:
+async def until(
+    condition: Callable[[], Awaitable[object]], what: str, within_seconds: float, poll_seconds: float = 0.05
+) -> None:
     """Poll until the condition is true. Raises NotReached that names `what`."""
     deadline = time.monotonic() + within_seconds
     while not await condition():
         if time.monotonic() > deadline:
             raise NotReached(f"{what}: not within {within_seconds:.0f} s")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(poll_seconds)
 
 
 @dataclass
@@ -87,9 +103,13 @@ class World:
             return int(await client.zcard(f"headrace:{{{self.tenant}/{MODEL}}}:queued")) >= number
 
     async def holds_nothing(self) -> bool:
-        """No entry is left in Redis."""
+        """Nothing of a task is left in Redis."""
+        return not await self.residue()
+
+    async def residue(self) -> set[str]:
+        """Kinds of the tenant's keys that speak of tasks that are not over."""
         async with self.redis.admin() as client:
-            return not await client.hlen(f"headrace:{{{self.tenant}/{MODEL}}}:index")
+            return unexpected([key async for key in client.scan_iter(match=f"headrace:{{{self.tenant}/*", count=1000)])
 
     async def facade_answers(self) -> bool:
         try:

@@ -25,7 +25,8 @@ _PROCESS: Final = f"{os.getpid()}.{time.monotonic_ns() // 1_000_000}"
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One generation. `ms` until it ends, `tokens` reported over that time, `pad_bytes` of filler in the text.
+    """One generation. `ms` until it ends, `tokens` reported over that time, `pad_bytes` of filler in the text. `name`:
+    whose prompt it is, told again in the text, so that an input under another task's id is seen.
 
     `ending`: `text`, `fail` (a retryable failure), `refuse` (one that is not), `crash` (the engine dies then).
     """
@@ -34,6 +35,7 @@ class Script:
     tokens: int = 16
     pad_bytes: int = 0
     ending: str = "text"
+    name: str = ""
 
     @classmethod
     def of(cls, content: str, default: Self) -> Self:
@@ -78,7 +80,10 @@ class Execution:
 
     def text(self, script: Script) -> str:
         """The result: it says whose it is."""
-        return json.dumps({"uid": self.uid, "attempt": self.attempt, "execution": self.name}) + "x" * script.pad_bytes
+        told = {"uid": self.uid, "attempt": self.attempt, "execution": self.name}
+        if script.name:
+            told["name"] = script.name
+        return json.dumps(told) + "x" * script.pad_bytes
 
 
 class Journal:

@@ -66,10 +66,10 @@ def a_request(**script: Any) -> Generate:
 
 async def test_a_result_says_whose_it_is_and_the_journal_knows_it(stub: Stub) -> None:
     async with await stub.client() as client:
-        result = await client.generate(a_request(ms=20, pad_bytes=5))
+        result = await client.generate(a_request(ms=20, pad_bytes=5, name="t"))
     told = json.loads(result.text.removesuffix("xxxxx"))
     begun, ended = stub.journal()
-    assert (told["uid"], told["attempt"], told["execution"]) == ("u-1", 3, begun["execution"])
+    assert told == {"uid": "u-1", "attempt": 3, "execution": begun["execution"], "name": "t"}
     assert (begun["event"], ended["event"], begun["pod"]) == ("start", "end", "pod-0")
     assert ended["at"] - begun["at"] >= 0.02
 
