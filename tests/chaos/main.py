@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos.faults import PROCESS_FAULTS
+from tests.chaos.faults_large import LARGE_FAULTS
 from tests.chaos.faults_store import STORE_FAULTS
 from tests.chaos.faults_users import USER_FAULTS
 from tests.chaos.phase import Fault, Phase
@@ -27,7 +28,7 @@ from tests.chaos.tenant import Tenant
 from tests.chaos.world import World, world
 
 CHECKOUT: Final = Path(__file__).parents[2]
-FAULTS: Final = (*PROCESS_FAULTS, *STORE_FAULTS, *USER_FAULTS)
+FAULTS: Final = (*PROCESS_FAULTS, *STORE_FAULTS, *LARGE_FAULTS, *USER_FAULTS)
 TASKS_PER_ROUND: Final = 24
 ROUNDS: Final = 6
 

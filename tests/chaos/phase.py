@@ -32,12 +32,14 @@ class Strike:
 
 @dataclass(frozen=True)
 class Load:
-    """Tasks: how long each runs in seconds, at least and at most; more of their specs; how their scripts end."""
+    """Tasks: how long each runs in seconds, at least and at most; more of their specs; how their scripts end and how
+    much filler their texts have."""
 
     shortest: float = 0.2
     longest: float = 1.6
     spec: dict[str, Any] = field(default_factory=dict)
     ending: str = "text"
+    pad_bytes: int = 0
 
 
 def worker_lost(periods: Periods) -> float:
@@ -96,6 +98,8 @@ class Phase:
         self.strikes: list[Strike] = []
         self.problems: list[Violation] = []
         self.stopped = ""
+        self.texts: dict[str, str] = {}
+        """By uid, of results that are not in their objects."""
         self._tasks = tasks
         self._names: set[str] = set()
         self._pending: list[asyncio.Task[Submission]] = []
@@ -120,7 +124,8 @@ class Phase:
         for _ in range(number):
             name = f"{self.fault.name}-{len(self._names):05d}"
             self._names.add(name)
-            script = Script(ms=1000 * self.rng.uniform(load.shortest, load.longest), ending=load.ending, name=name)
+            seconds = self.rng.uniform(load.shortest, load.longest)
+            script = Script(ms=1000 * seconds, ending=load.ending, name=name, pad_bytes=load.pad_bytes)
             facade = not load.spec and self.rng.random() < by_facade
             submission = Submission(name, script, by_facade=facade, spec=load.spec)
             self._pending.append(asyncio.create_task(self.tenant.submit(submission)))
@@ -191,7 +196,10 @@ class Phase:
         executions = [
             replace(each, ended=at) if each.name in alive else each for each in self.world.journal.executions.values()
         ]
-        finding = check(expected, self.world.recorder.versions, executions, rules)
+        versions = dict(self.world.recorder.versions)
+        for uid, text in self.texts.items():
+            versions[uid] = [replace(each, text=text) if each.config_map else each for each in versions[uid]]
+        finding = check(expected, versions, executions, rules)
         finding.violations += self.problems
         return finding
 

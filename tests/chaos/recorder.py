@@ -40,7 +40,8 @@ FINAL: Final = (
 class Version:
     """One version of a task. `at` is CLOCK_MONOTONIC in seconds when it was seen; members of the status are None where
     it has none. `text` is the result's, `record` the number of the last attempt that is recorded. `submission`: whose
-    prompt it is, `cancel`: that was asked for. `final`: of one with an outcome, each of FINAL as JSON."""
+    prompt it is, `cancel`: that was asked for. `final`: of one with an outcome, each of FINAL as JSON.
+    `config_map`: name and key of a result that is not in the object."""
 
     uid: str
     name: str
@@ -58,6 +59,7 @@ class Version:
     record: int | None = None
     notified: bool = False
     backoff_limit: int = 3
+    config_map: tuple[str, str] | None = None
     submission: str = ""
     cancel: bool = False
     final: tuple[tuple[str, str], ...] = ()
@@ -83,6 +85,7 @@ class Version:
             notified=any(c["type"] == "Notified" and c["status"] == "True" for c in status.get("conditions") or []),
             backoff_limit=task["spec"].get("backoffLimit", 3),
             submission=_submission(task["spec"].get("prompt") or ""),
+            config_map=_place(status),
             cancel=bool(task["spec"].get("cancel")),
             final=_final(status),
         )
@@ -93,6 +96,12 @@ def _submission(prompt: str) -> str:
     with contextlib.suppress(ValueError):
         return Script.of(prompt, Script()).name
     return ""
+
+
+def _place(status: dict[str, Any]) -> tuple[str, str] | None:
+    """ConfigMap and key of a result that is too large for the object."""
+    place = (status.get("result") or {}).get("configMapRef")
+    return (place["name"], place["key"]) if place else None
 
 
 def _final(status: dict[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -34,7 +34,7 @@ def chaos_table(report: dict[str, Any]) -> str:
         f"**{total['lost']} lost, {total['double']} double, {total['stale']} stale**, {total['others']} other.",
         "",
         "| promise | fault | tasks | strikes | hit | lost | double | stale | other | again per strike "
-        "| recoveries | p50 s | max s, p99 from 100 on | bound s | |",
+        "| recoveries | p50 s | max s (p99 from 100 on) | bound s | |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for row in faults:

@@ -102,6 +102,10 @@ class World:
         async with self.redis.admin() as client:
             return int(await client.zcard(f"headrace:{{{self.tenant}/{MODEL}}}:queued")) >= number
 
+    async def parked_at_least(self, number: int) -> bool:
+        async with self.redis.admin() as client:
+            return int(await client.zcard(f"headrace:{{{self.tenant}/{MODEL}}}:parked")) >= number
+
     async def holds_nothing(self) -> bool:
         """Nothing of a task is left in Redis."""
         return not await self.residue()
