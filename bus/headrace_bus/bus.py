@@ -27,6 +27,7 @@ from headrace_bus.reader import PARKED_MAX_BYTES, REPORT_MAX_BYTES, BusReader
 from headrace_bus.records import (
     Delivery,
     EnqueueOutcome,
+    EntryState,
     Failure,
     Interrupt,
     Interruption,
@@ -194,15 +195,20 @@ class Bus(BusReader):
         """
         return bool(await self._request("remove", model, key_part(uid), INBOX_WORDS) == b"1")
 
-    async def withdraw(self, model: ModelKey, uid: str, attempt: int) -> bool:
-        """Forgets the entry unless somebody works on it: False when this attempt or a later one is LEASED, and nothing
-        was done. True: no entry is left, or there was none.
+    async def withdraw(self, model: ModelKey, uid: str, attempt: int, *, seen: EntryState | None = None) -> bool:
+        """Forgets the entry unless somebody works on it or has left a result: False when this attempt or a later one is
+        LEASED or came back as PARKED, and nothing was done. True: no entry is left, or there was none.
+
+        `seen` LEASED takes this attempt from its holder, who is told to drop it, and nothing but that: False for what
+        became of it meanwhile, and for a later attempt. `seen` RETURNED takes this attempt also when it is PARKED.
 
         An earlier attempt goes in every state, its holder is told to drop it: its commit would be refused anyway. A
         later one goes while nobody holds it: whoever withdraws has seen less than the object says, and the object is
         what a queue is rebuilt from. A kept result and the memory of a completed attempt stay.
         """
-        reply = await self._connection.run("withdraw", key_prefix(model), key_part(uid), positive(attempt), INBOX_WORDS)
+        reply = await self._connection.run(
+            "withdraw", key_prefix(model), key_part(uid), positive(attempt), INBOX_WORDS, seen.value if seen else ""
+        )
         return bool(reply == 1)
 
     # Interruptions

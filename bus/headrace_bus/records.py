@@ -8,7 +8,8 @@
                                      └─ lease ran out ► RETURNED(LEASE_EXPIRED)
 
 A RETURNED entry waits for the operator, who reads the object and enqueues a later attempt or removes it.
-`remove` leads from every state to gone, `withdraw` from every one but LEASED.
+`remove` leads from every state to gone, `withdraw` from every one but LEASED and RETURNED(PARKED),
+and from one of these where the caller has seen it there.
 """
 
 from dataclasses import dataclass, field

@@ -5,7 +5,7 @@ from typing import Final
 import structlog
 from pydantic import ValidationError
 
-from headrace_bus import BusOutOfMemory, EnqueueOutcome, Envelope, Interruption, PayloadTooLarge, WorkClass
+from headrace_bus import BusOutOfMemory, EnqueueOutcome, EntryState, Envelope, Interruption, PayloadTooLarge, WorkClass
 from headrace_crds.model import LLMModel
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask
@@ -37,6 +37,8 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
         await large_results.create(plan.create, s, ctx)
     if plan.take_back is not None and not await _taken_back(plan.take_back, s, ctx):
         return 0.0
+    if plan.enqueue is not None and plan.enqueue_first and task is not None and s.model is not None:
+        await _moved(plan.enqueue, task, s.model, s.ref, ctx)
     if plan.status is not None and task is not None and explained:
         try:
             body = await ctx.kube.patch_status(
@@ -54,7 +56,7 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
         )
     if plan.interrupt is not None and not await _interrupted(Interruption(plan.interrupt), s, ctx):
         return 0.0
-    if plan.enqueue is not None and task is not None and s.model is not None:
+    if plan.enqueue is not None and not plan.enqueue_first and task is not None and s.model is not None:
         await _enqueue(plan.enqueue, task, s.model, s.ref, ctx)
     if plan.remove:
         ctx.memory.refused_attempts.pop(s.ref, None)
@@ -72,12 +74,10 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
 
 
 async def _taken_back(wanted: TakeBack, s: TaskSnapshot, ctx: Context) -> bool:
-    """False: somebody began to work on it since it was looked at."""
+    """False: somebody began to work on it, or left a result, since it was looked at."""
     key = bus_key(s.ref.model)
-    if wanted.from_holder:
-        await ctx.bus.remove(key, s.ref.uid)
-        return True
-    return await ctx.bus.withdraw(key, s.ref.uid, wanted.attempt)
+    seen = EntryState.LEASED if wanted.from_holder else EntryState.RETURNED if wanted.came_back else None
+    return await ctx.bus.withdraw(key, s.ref.uid, wanted.attempt, seen=seen)
 
 
 async def _interrupted(word: Interruption, s: TaskSnapshot, ctx: Context) -> bool:
@@ -85,6 +85,15 @@ async def _interrupted(word: Interruption, s: TaskSnapshot, ctx: Context) -> boo
     if word is Interruption.CANCEL:
         ctx.memory.cancels_asked_ms.setdefault(s.ref, s.now_ms)
     return await ctx.bus.interrupt(bus_key(s.ref.model), s.ref.uid, word) is not None
+
+
+async def _moved(wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskRef, ctx: Context) -> None:
+    """What is queued was acceptable when it was handed out: it keeps its place if it would not be today."""
+    try:
+        await _enqueue(wanted, task, model, about, ctx)
+    except WorkUnacceptable as error:
+        ctx.memory.misplaced.discard(about)
+        _log.warning("task keeps its place in the queue", task=str(about), reason=error.reason)
 
 
 async def _enqueue(wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskRef, ctx: Context) -> None:

@@ -7,12 +7,14 @@ between, to keep it, is looked at again.
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
 from headrace_operator.context import Context, RefusedDeletion
 from headrace_operator.decide import retention
+from headrace_operator.decide.ended import ended_ms
 from headrace_operator.decide.retention import Due
 from headrace_operator.errors import KubeConflict, KubeError, KubeNotFound
 from headrace_operator.kube import TASKS
@@ -41,7 +43,7 @@ async def run(ctx: Context) -> None:
 async def delete_due(ctx: Context) -> None:
     """One round. Raises BusError: without Redis there is no time to go by."""
     now_ms = await ctx.clock.now_ms()
-    finished = (view for view in ctx.store.tasks() if view.finished and not view.deleting)
+    finished = (_believed(view, now_ms) for view in ctx.store.tasks() if view.finished and not view.deleting)
     due = _deletable(retention.due(finished, ctx.settings.retention, now_ms=now_ms), ctx)[:PER_ROUND]
     for start in range(0, len(due), AT_ONCE):
         pause = asyncio.create_task(asyncio.sleep(AT_ONCE / DELETIONS_PER_SECOND))
@@ -52,6 +54,11 @@ async def delete_due(ctx: Context) -> None:
             await pause
         finally:
             pause.cancel()
+
+
+def _believed(view: TaskView, now_ms: int) -> TaskView:
+    end_ms = ended_ms(view.completed_ms, view.accepted_ms, now_ms)
+    return view if end_ms == view.completed_ms else replace(view, completed_ms=end_ms)
 
 
 def _deletable(due: Sequence[Due[TaskView]], ctx: Context) -> list[Due[TaskView]]:

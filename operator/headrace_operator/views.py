@@ -50,6 +50,8 @@ class TaskView:
     deleting: bool
     completed_ms: int = 0
     """When it ended; 0 while it is open."""
+    accepted_ms: int = 0
+    """Of a finished task; 0 where that is not to be read."""
     ttl_seconds: int | None = None
     """Of a finished task: how long it is kept."""
     owes: str = ""
@@ -85,6 +87,7 @@ def task_view(body: Mapping[str, Any]) -> TaskView:
         behind=finished and (status.get("observedGeneration") or 0) < (metadata.get("generation") or 0),
         deleting=metadata.get("deletionTimestamp") is not None,
         completed_ms=milliseconds(status.get("completionTime")) or 0 if finished else 0,
+        accepted_ms=milliseconds(status.get("acceptTime")) or 0 if finished else 0,
         ttl_seconds=(body.get("spec") or {}).get("ttlSecondsAfterFinished") if finished else None,
         owes=webhook.owes(body),
         created_ms=milliseconds(metadata.get("creationTimestamp")) or 0,

@@ -3,7 +3,7 @@
 from typing import Final
 
 from headrace_crds.task import LLMTask, LLMTaskStatus
-from headrace_operator.decide import task_status
+from headrace_operator.decide import ended, task_status
 from headrace_operator.decide.plans import SETTLED, TaskPlan
 from headrace_operator.decide.snapshots import Place, TaskSnapshot
 
@@ -31,5 +31,6 @@ def _completing_ms(s: TaskSnapshot, status: LLMTaskStatus) -> int:
     """What is left of the time that the committing runner has; its lease may be much older than the commit."""
     if s.held is None or s.held.place is not Place.LEASED or s.held.attempt != (status.attempt or 0):
         return 0
-    ended_ms = max(s.held.since_ms, task_status.completed_ms(status))
+    completed_ms = task_status.completed_ms(status)
+    ended_ms = max(s.held.since_ms, ended.ended_ms(completed_ms, task_status.accepted_ms(status), s.now_ms))
     return min(ended_ms + int(COMPLETION_GRACE_SECONDS * 1000) - s.now_ms, int(COMPLETION_GRACE_SECONDS * 1000))

@@ -55,7 +55,8 @@ def priority_edited(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     # The bus gives a waiting copy its new place when the same attempt is offered again.
     why = waiting.explain(s.model)
     status = task_status.explanation(task, why, now_ms=s.now_ms)
-    return TaskPlan("moved in the queue", status=status, enqueue=Enqueue(task_status.attempt_of(task)))
+    enqueue = Enqueue(task_status.attempt_of(task))
+    return TaskPlan("moved in the queue", status=status, enqueue=enqueue, enqueue_first=True)
 
 
 def explanation_outdated(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:

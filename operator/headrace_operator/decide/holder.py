@@ -25,9 +25,11 @@ def may_commit(s: TaskSnapshot, task: LLMTask) -> bool:
 
 def taken_back(s: TaskSnapshot, task: LLMTask) -> TakeBack:
     """The entry out of the bus, from its holder too where it was seen that there is one to be passed over."""
-    return TakeBack(
-        max(1, task_status.attempt_of(task)), from_holder=s.held is not None and s.held.place is Place.LEASED
-    )
+    if s.held is not None and s.held.place is Place.LEASED:
+        return TakeBack(s.held.attempt, from_holder=True)
+    if s.held is not None and s.held.place is Place.RETURNED:
+        return TakeBack(s.held.attempt, came_back=True)
+    return TakeBack(max(1, task_status.attempt_of(task)))
 
 
 def status_at_end(

@@ -18,11 +18,14 @@ class Enqueue:
 @dataclass(frozen=True, slots=True)
 class TakeBack:
     """Take the entry out of the bus, so that nobody begins with it: nothing else is done while this attempt or a later
-    one is leased, unless it is taken from its holder.
+    one is leased or has left a parked result.
     """
 
     attempt: int
     from_holder: bool = False
+    """It was seen leased at this attempt, and is taken if it still is."""
+    came_back: bool = False
+    """It was seen returned at this attempt, and what it may have parked is passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class TaskPlan:
     interrupt: Literal["Cancel", "Suspend"] | None = None
     """Tell whoever holds the lease."""
     enqueue: Enqueue | None = None
+    enqueue_first: bool = False
+    """Before the status, which is all that tells that there is something to be done."""
     remove: bool = False
     """Forget the bus entry."""
     announcement: Announcement | None = None

@@ -40,6 +40,11 @@ def completed_ms(status: LLMTaskStatus) -> int:
     return clocks.milliseconds(status.completion_time) or 0
 
 
+def accepted_ms(status: LLMTaskStatus) -> int:
+    """0 where that is not to be read."""
+    return clocks.milliseconds(status.accept_time) or 0
+
+
 def explanation(task: LLMTask, why: Waiting, *, now_ms: int) -> dict[str, Any]:
     """The members that say why an open task does not run."""
     return {

@@ -16,8 +16,9 @@ from headrace_crds.task import LLMTask
 from headrace_operator import announce
 from headrace_operator.context import Context
 from headrace_operator.decide import webhook
+from headrace_operator.decide.ended import ended_ms
 from headrace_operator.decide.plans import Announcement
-from headrace_operator.decide.task_status import completed_ms
+from headrace_operator.decide.task_status import accepted_ms, completed_ms
 from headrace_operator.errors import KubeConflict, KubeError, KubeNotFound, ObjectInvalid
 from headrace_operator.kube import TASKS
 from headrace_operator.refs import TaskRef
@@ -157,8 +158,10 @@ class Delivery:
         return webhook.Try(answer.status, answer.problem, retry_after_seconds=wait)
 
     async def _since_end_seconds(self, task: LLMTask) -> float:
-        ended_ms = completed_ms(task.status) if task.status is not None else 0
-        return (await self.ctx.clock.now_ms() - ended_ms) / 1000
+        now_ms = await self.ctx.clock.now_ms()
+        if task.status is None:
+            return now_ms / 1000
+        return (now_ms - ended_ms(completed_ms(task.status), accepted_ms(task.status), now_ms)) / 1000
 
     async def _write(self, ref: TaskRef, task: LLMTask, verdict: webhook.Verdict, failures: int) -> None:
         """Raises KubeError; a conflict is resolved on what the object says then."""

@@ -195,10 +195,16 @@ class Reference:
         self._forget_when_empty()
         return entry is not None or had_result
 
-    def withdraw(self, uid: str, attempt: int) -> bool:
+    def withdraw(self, uid: str, attempt: int, seen: EntryState | None) -> bool:
         entry = self.held.get(uid)
         if entry is not None:
-            if entry.state is EntryState.LEASED and entry.envelope.attempt >= attempt:
+            present = entry.envelope.attempt
+            kept = entry.state is EntryState.LEASED or entry.reason is ReturnReason.PARKED
+            if seen is EntryState.LEASED:
+                kept = present != attempt or entry.state is not seen
+            elif seen is EntryState.RETURNED and present == attempt and entry.state is seen:
+                kept = False
+            if kept and present >= attempt:
                 return False
             self.interrupt(uid, Interruption.DROP)
             self._detach(entry)

@@ -204,7 +204,7 @@ async def test_what_nobody_holds_is_withdrawn(
 ) -> None:
     envelope = envelopes(uid="u", attempt=2)
     if state is EntryState.RETURNED:
-        await bus.park(model, (await claimed(bus, model, lambda: envelope)).token, {"text": "long"})
+        await bus.release(model, (await claimed(bus, model, lambda: envelope)).token, "Drain")
     elif state is not None:
         later = await bus.server_time_ms() + 3_600_000
         await bus.enqueue(model, envelope, not_before_ms=later if state is EntryState.DELAYED else None)
@@ -226,6 +226,39 @@ async def test_what_somebody_holds_is_not_withdrawn(bus: Bus, model: ModelKey, e
     assert await bus.withdraw(model, "u", attempt) is True
     assert await bus.result(model, "u") == {"text": "ok"}
     assert await bus.enqueue(model, delivery.envelope) is EnqueueOutcome.STALE
+
+
+async def test_what_is_taken_from_its_holder_is_what_was_seen_there(bus: Bus, model: ModelKey, envelopes) -> None:
+    delivery = await claimed(bus, model, envelopes, uid="u", attempt=2)
+    before = await bus.inspect(model, "u")
+    assert await bus.withdraw(model, "u", 1, seen=EntryState.LEASED) is False
+    assert await bus.inspect(model, "u") == before
+    assert await told(bus, model) == []
+    assert await bus.withdraw(model, "u", 2, seen=EntryState.LEASED) is True
+    assert await told(bus, model) == [Interrupt("u", 2, Interruption.DROP)]
+    assert await bus.complete(model, delivery.token) is False
+    assert await bus.withdraw(model, "u", 2, seen=EntryState.LEASED) is True, "nothing is left"
+
+
+async def test_what_was_parked_meanwhile_is_not_withdrawn(bus: Bus, model: ModelKey, envelopes) -> None:
+    delivery = await claimed(bus, model, envelopes, uid="u", attempt=2)
+    await bus.park(model, delivery.token, {"text": "long"})
+    for attempt, seen in ((2, None), (1, None), (2, EntryState.LEASED), (1, EntryState.RETURNED)):
+        assert await bus.withdraw(model, "u", attempt, seen=seen) is False
+        assert await bus.parked(model, "u", 2) == {"text": "long"}
+    assert await bus.withdraw(model, "u", 2, seen=EntryState.RETURNED) is True
+    assert await bus.inspect(model, "u") is None
+
+
+async def test_what_came_back_or_was_queued_again_is_not_taken_from_a_holder(bus, model: ModelKey, envelopes) -> None:
+    delivery = await claimed(bus, model, envelopes, uid="u")
+    await bus.release(model, delivery.token, "Drain")
+    assert await bus.withdraw(model, "u", 1, seen=EntryState.LEASED) is False
+    await bus.enqueue(model, replace(delivery.envelope, attempt=2))
+    assert await bus.withdraw(model, "u", 1, seen=EntryState.LEASED) is False
+    entry = await bus.inspect(model, "u")
+    assert entry is not None
+    assert (entry.state, entry.attempt) == (EntryState.QUEUED, 2)
 
 
 async def test_an_earlier_attempt_is_withdrawn_from_its_holder(bus: Bus, model: ModelKey, envelopes) -> None:

@@ -129,9 +129,11 @@ class Machine(RuleBasedStateMachine):
     def remove(self, uid: str) -> None:
         assert self.run(self.bus.remove(MODEL, uid)) == self.reference.remove(uid)
 
-    @rule(uid=st.sampled_from(UIDS), attempt=st.integers(1, 3))
-    def withdraw(self, uid: str, attempt: int) -> None:
-        assert self.run(self.bus.withdraw(MODEL, uid, attempt)) == self.reference.withdraw(uid, attempt)
+    @rule(uid=st.sampled_from(UIDS), attempt=st.integers(1, 3), seen=st.sampled_from([None, *EntryState]))
+    def withdraw(self, uid: str, attempt: int, seen: EntryState | None) -> None:
+        seen = seen if seen in (EntryState.LEASED, EntryState.RETURNED) else None
+        gone = self.run(self.bus.withdraw(MODEL, uid, attempt, seen=seen))
+        assert gone == self.reference.withdraw(uid, attempt, seen)
 
     @rule(uid=st.sampled_from(UIDS), word=st.sampled_from(Interruption))
     def interrupt(self, uid: str, word: Interruption) -> None:

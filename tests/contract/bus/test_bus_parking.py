@@ -74,7 +74,7 @@ async def test_a_payload_goes_with_its_entry(bus: Bus, model: ModelKey, redis: R
         case "remove":
             assert await bus.remove(model, "u")
         case "withdraw":
-            assert await bus.withdraw(model, "u", 1)
+            assert await bus.withdraw(model, "u", 1, seen=EntryState.RETURNED)
         case "enqueue":
             await bus.enqueue(model, replace(delivery.envelope, attempt=2))
         case "purge":

@@ -1,6 +1,7 @@
 """Builders for the operator's decision tests, with defaults for what a test is not about; and an applier in memory."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +9,7 @@ from headrace_crds.model import LLMModel
 from headrace_crds.outcome import timestamp
 from headrace_crds.parked import Parked
 from headrace_crds.task import LLMTask, Timings, Usage
-from headrace_operator.decide.plans import TaskPlan
+from headrace_operator.decide.plans import TakeBack, TaskPlan
 from headrace_operator.decide.snapshots import (
     DeploymentView,
     Held,
@@ -193,6 +194,8 @@ class World:
     enqueued: list[int] = field(default_factory=list)
     interrupted: list[str] = field(default_factory=list)
     created: list[str] = field(default_factory=list)
+    placed_generation: int = 1
+    """Of the object, by which the entry has its place in the queue."""
     answers: bool = False
     """Whether the holder of a lease gives it back when it is told to."""
 
@@ -201,32 +204,79 @@ class World:
             more.setdefault("parked", parked())
         return snapshot(LLMTask.model_validate(self.body) if self.body is not None else None, held=self.held, **more)
 
-    def apply(self, plan: TaskPlan) -> None:
-        """As `apply_task` does, without resourceVersion: what a plan does twice it does here twice."""
+    def apply(self, plan: TaskPlan, *, dies: bool = False) -> None:
+        """As `apply_task` does, without resourceVersion: what a plan does twice it does here twice. `dies`: after the
+        first of its writes.
+        """
+        for write in self._writes(plan):
+            before = self.copy()
+            write(plan)
+            if dies and before != self:
+                return
+
+    def _writes(self, plan: TaskPlan) -> list[Callable[[TaskPlan], None]]:
+        back = plan.take_back
+        if back is not None and self._kept(back):
+            return [self._create]
+        status_first = [self._write_status, self._interrupt, self._enqueue]
+        queue_first = [self._enqueue, self._write_status, self._interrupt]
+        return [
+            self._create,
+            self._take_back,
+            *(queue_first if plan.enqueue_first else status_first),
+            self._remove,
+        ]
+
+    def _kept(self, back: TakeBack) -> bool:
+        """As `withdraw` of the bus."""
+        held = self.held
+        if held is None or held.attempt < back.attempt:
+            return False
+        if back.from_holder:
+            return (held.place, held.attempt) != (Place.LEASED, back.attempt)
+        parked = held.returned is not None and held.returned.how == "Parked"
+        return held.place is Place.LEASED or (parked and not (back.came_back and held.attempt == back.attempt))
+
+    def _create(self, plan: TaskPlan) -> None:
         if plan.create is not None:
             self.created.append(plan.create["metadata"]["name"])
-        back = plan.take_back
-        if back is not None:
-            leased = self.held is not None and self.held.place is Place.LEASED and self.held.attempt >= back.attempt
-            if leased and not back.from_holder:
-                return
+
+    def _take_back(self, plan: TaskPlan) -> None:
+        if plan.take_back is not None:
             self.held = None
+
+    def _write_status(self, plan: TaskPlan) -> None:
         if plan.status is not None and self.body is not None:
             self.body = {**self.body, "status": merged(self.body.get("status") or {}, plan.status)}
             self.status_writes += 1
+
+    def _interrupt(self, plan: TaskPlan) -> None:
         if plan.interrupt is not None and self.held is not None and self.held.place is Place.LEASED:
             self.interrupted.append(plan.interrupt)
             if self.answers:
                 self.held = came_back("Released", self.held.attempt, reason="Suspended")
-        wanted = plan.enqueue
-        if wanted is not None and (self.held is None or self.held.attempt < wanted.attempt):
+
+    def _enqueue(self, plan: TaskPlan) -> None:
+        wanted, waits = plan.enqueue, (Place.QUEUED, Place.DELAYED)
+        if wanted is None:
+            return
+        if self.held is not None and self.held.attempt == wanted.attempt and self.held.place in waits:
+            self.placed_generation = self.generation
+        if self.held is None or self.held.attempt < wanted.attempt:
             place = (
                 Place.DELAYED if wanted.not_before_ms is not None and wanted.not_before_ms > NOW_MS else Place.QUEUED
             )
             self.held = Held(wanted.attempt, place, NOW_MS)
             self.enqueued.append(wanted.attempt)
+            self.placed_generation = self.generation
+
+    def _remove(self, plan: TaskPlan) -> None:
         if plan.remove:
             self.held = None
+
+    @property
+    def generation(self) -> int:
+        return int(self.body["metadata"]["generation"]) if self.body is not None else 0
 
     @property
     def attempt(self) -> int:

@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 from operator_cases import LOADING, MODEL, NOW_MS, TASK, held, merged, queued, snapshot, task_body
 
+from headrace_bus import BusUnavailable, EnqueueOutcome, EntryState
 from headrace_crds.outcome import timestamp
+from headrace_crds.quota import LLMQuotaSpec
 from headrace_crds.task import LLMTask
 from headrace_operator import apply_task
 from headrace_operator.allowance import Allowance
 from headrace_operator.context import Memory
 from headrace_operator.decide.plans import TaskPlan
 from headrace_operator.decide.task import decide
+from headrace_operator.grants import Grants
 from headrace_operator.store import Store
 
 
@@ -23,13 +26,16 @@ class Bench:
 
     body: dict[str, Any]
     explanations: int = 1_000
+    queue_is_away: bool = False
+    parked_meanwhile: bool = False
     calls: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.ctx: Any = SimpleNamespace(
             bus=self,
             kube=self,
-            memory=Memory(),
+            memory=Memory(registered={MODEL}),
+            grants=Grants(LLMQuotaSpec()),
             store=Store(),
             explanations=Allowance(self.explanations, lambda: 0.0),
         )
@@ -38,6 +44,16 @@ class Bench:
         self.calls.append("status")
         self.body = {**self.body, "status": merged(self.body.get("status"), patch)}
         return self.body
+
+    async def enqueue(self, *_: Any, **__: Any) -> EnqueueOutcome:
+        self.calls.append("enqueue")
+        if self.queue_is_away:
+            raise BusUnavailable("away")
+        return EnqueueOutcome.DUPLICATE
+
+    async def withdraw(self, _: Any, uid: str, attempt: int, *, seen: EntryState | None) -> bool:
+        self.calls.append(f"withdraw {attempt} {seen}")
+        return not self.parked_meanwhile
 
     async def remove(self, *_: Any) -> bool:
         self.calls.append("remove")
@@ -60,3 +76,43 @@ async def test_an_explanation_that_has_to_wait_keeps_the_deadline(ends_in: int, 
     assert await bench.apply(plan, held=held("Queued")) == again
     assert bench.calls == ["remove"]
     assert TASK not in bench.ctx.memory.refused_attempts
+
+
+def edited() -> tuple[dict[str, Any], TaskPlan]:
+    body = task_body(queued(), generation=2, priority=9)
+    plan = decide(snapshot(LLMTask.model_validate(body), held=held("Queued")))
+    assert plan.details == "moved in the queue"
+    return body, plan
+
+
+async def test_an_edited_priority_is_offered_before_it_is_said_to_be_seen() -> None:
+    body, plan = edited()
+    bench = Bench(body, queue_is_away=True)
+    with pytest.raises(BusUnavailable):
+        await bench.apply(plan, held=held("Queued"))
+    assert bench.calls == ["enqueue"]
+    bench.queue_is_away = False
+    await bench.apply(plan, held=held("Queued"))
+    assert bench.calls == ["enqueue", "enqueue", "status"]
+
+
+async def test_a_copy_that_would_not_be_taken_today_stays_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: Any, **__: Any) -> None:
+        raise ValueError("the model has other defaults since")
+
+    monkeypatch.setattr(apply_task, "resolve", refuses)
+    body, plan = edited()
+    bench = Bench(body)
+    await bench.apply(plan, held=held("Queued"))
+    assert bench.calls == ["status"]
+    assert bench.body["status"]["observedGeneration"] == 2
+    assert "outcome" not in bench.body["status"]
+
+
+async def test_a_holder_that_parks_meanwhile_keeps_its_result() -> None:
+    bench = Bench(task_body(queued(2), cancel=True), parked_meanwhile=True)
+    leased = held("Leased", 2)
+    plan = decide(snapshot(LLMTask.model_validate(bench.body), held=leased, cancel_asked_ms=NOW_MS - 10_000))
+    assert plan.take_back is not None
+    assert await bench.apply(plan, held=leased) == 0.0
+    assert bench.calls == ["withdraw 2 Leased"]

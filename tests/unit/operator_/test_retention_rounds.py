@@ -85,6 +85,13 @@ async def test_what_is_refused_is_tried_ever_more_rarely_and_then_goes() -> None
     assert ctx.memory.refused_deletions == {}
 
 
+async def test_an_end_that_lies_ahead_does_not_keep_a_task_for_ever() -> None:
+    body = task_body({**finished(), "completionTime": "2100-01-01T00:00:00Z"}, ttlSecondsAfterFinished=60)
+    server = Server({})
+    await retention.delete_due(context(server, [task_view(body)]))
+    assert len(server.asked) == 1
+
+
 async def test_what_is_due_no_more_is_forgotten() -> None:
     views = [view(0)]
     ctx = context(Server({"t00": KubeRefused("forbidden")}), views)

@@ -27,7 +27,7 @@ from operator_cases import (
 
 from headrace_crds.task import LLMTask, TaskPhase
 from headrace_operator.decide.plans import SETTLED
-from headrace_operator.decide.snapshots import Held
+from headrace_operator.decide.snapshots import Held, Place
 from headrace_operator.decide.task import GATES, decide
 
 SENSELESS = 10_000
@@ -114,6 +114,25 @@ def comes_to_rest(status: dict[str, Any] | None, model_: Any, held_: Held | None
         pytest.fail(f"it does not come to rest with {spec}")
     assert world.status_writes <= 2
     assert_at_rest(world, model_, spec)
+
+
+@pytest.mark.parametrize(("status", "model_", "held_"), EVERYTHING)
+def test_an_operator_that_dies_between_two_writes_leaves_something_to_see(
+    status: dict[str, Any] | None, model_: Any, held_: Held | None
+) -> None:
+    for spec, generation in product(SPECS.values(), (1, 2)):
+        world = World(task_body(status, generation=generation, **spec), held_, answers=True)
+        world.apply(decide(world.snapshot(model=model_)), dies=True)
+        for _ in range(STEPS + 1):
+            before = world.copy()
+            world.apply(decide(world.snapshot(model=model_, cancel_asked_ms=NOW_MS - 10_000)))
+            if world == before:
+                break
+        else:
+            pytest.fail(f"it does not come to rest with {spec}")
+        assert_at_rest(world, model_, spec)
+        waits = world.held is not None and world.held.place in (Place.QUEUED, Place.DELAYED)
+        assert not waits or world.placed_generation == world.generation, "an edited priority is not lost"
 
 
 def assert_at_rest(world: World, model_: Any, spec: dict[str, Any]) -> None:
