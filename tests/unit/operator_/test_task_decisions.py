@@ -500,7 +500,7 @@ def test_a_finished_task_whose_runner_completes_is_looked_at_again() -> None:
     just = task({**finished(), "completionTime": COMMITTED})
     left = decide(snapshot(just, held=held("Leased"))).requeue_after_seconds
     assert left == COMPLETION_GRACE_SECONDS - 3
-    future = task({**finished(), "completionTime": timestamp(NOW_MS + 10**9)})
+    future = task({**finished(), "completionTime": timestamp(NOW_MS + 60_000)})
     assert decide(snapshot(future, held=held("Leased"))).requeue_after_seconds == COMPLETION_GRACE_SECONDS
 
 
