@@ -277,6 +277,8 @@ def _charges(task: Expected, seen: Sequence[Version], ran: Sequence[Execution], 
     if task.ending != "text":
         return
     broken = sum(execution.ending in (None, "abort") for execution in ran)
+    if rules.deaths is not None:
+        broken = min(broken, rules.deaths)  # an abort was somebody's wish
     # One may have been lost with an engine that died before it read what it was asked.
     if final.reason not in ("BackoffLimitExceeded", "Poison") or broken + 1 < min(limit + 1, LOSSES_LIMIT):
         yield "unjust", f"Failed/{final.reason} after {broken} broken executions"

@@ -152,6 +152,9 @@ def test_a_suspension_is_not_charged() -> None:
     executions = [ran(1, "abort"), ran(2, "abort", "1.2"), ran(3, name="1.3")]
     assert judged([a_version(1), final], executions, killed)[0] == set()
     assert judged([a_version(1), replace(final, retries=1, losses=1)], executions, killed)[0] == set()
+    failed = a_version(3, 3, outcome="Failed", reason="Poison")
+    assert judged([a_version(1), failed], executions[:2], killed)[0] == {"unjust"}
+    assert judged([a_version(1), failed], executions[:2])[0] == set()
     assert judged([a_version(1), replace(final, retries=1)], executions)[0] == {"overcharged"}
     assert judged([a_version(1), replace(final, retries=2, losses=2)], executions, killed)[0] == {"overcharged"}
     assert judged([a_version(1), replace(final, retries=2, losses=2)], executions)[0] == set()
