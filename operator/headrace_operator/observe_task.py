@@ -38,7 +38,8 @@ async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
         ctx.memory.forget_task(ref)
         return None
     task = await _task(ref, ctx)
-    model = await _living_model(ref.model, ctx) if task is not None else None
+    may_share = ref.model.namespace in (ref.namespace, *ctx.settings.sharing_model_namespaces)
+    model = await _living_model(ref.model, ctx) if task is not None and may_share else None
     if model is None and held is not None and ref.namespace != ref.model.namespace:
         # Without the model nobody can say whether it served this namespace: what its keys tell is not believed.
         held = replace(held, returned=None)
@@ -49,8 +50,8 @@ async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
         task=task,
         model=model,
         misplaced=ref in ctx.memory.misplaced,
-        admitted=model is None or await namespaces.admitted_afresh(ref, ctx),
-        may_share=ref.model.namespace in ctx.settings.sharing_model_namespaces,
+        admitted=may_share and (model is None or await namespaces.admitted_afresh(ref, ctx)),
+        may_share=may_share,
         held=held,
         parked=parked,
         senseless=senseless,

@@ -12,7 +12,7 @@ def model_missing(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     if s.model is not None:
         return None
     attempt = task_status.attempt_of(task)
-    why = waiting.model_not_found(s.ref.model, s.ref.namespace, may_share=s.may_share)
+    why = waiting.model_not_found(s.ref.model, s.ref.namespace)
     if attempt == 0:
         return TaskPlan("accepted; waits", status=task_status.waiting(task, why, attempt=1, now_ms=s.now_ms))
     if task_status.phase_of(task) is TaskPhase.WAITING:

@@ -22,7 +22,7 @@ def next_attempt(
         status = task_status.suspended(task, attempt=number, now_ms=s.now_ms, **members)
         return TaskPlan(details, status=status, remove=s.held is not None)
     if s.model is None:
-        why = waiting.model_not_found(s.ref.model, s.ref.namespace, may_share=s.may_share)
+        why = waiting.model_not_found(s.ref.model, s.ref.namespace)
         status = task_status.waiting(task, why, attempt=number, now_ms=s.now_ms, **members)
         return TaskPlan(details, status=status, remove=s.held is not None)
     if delay_ms == 0:

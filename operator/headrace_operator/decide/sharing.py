@@ -60,13 +60,16 @@ def _holds(requirement: LabelRequirement, labels: Mapping[str, str]) -> bool:
 
 
 def not_shared(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
-    """Also of a task that was handed out before sharing ended: its runner loses the right to commit it."""
-    if s.admitted or s.model is None:
+    """Also of a task that was handed out before sharing ended: its runner loses the right to commit it.
+
+    Where the chart does not name the model's namespace, nothing is told of that namespace, not even what is in it.
+    """
+    if s.admitted or (s.model is None and s.may_share):
         return None
     model, namespace = s.ref.model, s.ref.namespace
     message = (
         f"LLMModel {model.name!r} of namespace {model.namespace!r} does not serve namespace {namespace!r}: "
-        f"{_missing(s.model, namespace, may_share=s.may_share)}"
+        f"{_missing(model.namespace, namespace, may_share=s.may_share)}"
     )
     return TaskPlan(
         "model is not shared",
@@ -81,15 +84,11 @@ def reaches_out(model: LLMModel) -> bool:
     return model.spec.sharing is not None and model.spec.sharing.namespaces.from_ is not SharingFrom.SAME
 
 
-def _missing(model: LLMModel, namespace: str, *, may_share: bool) -> str:
-    """The missing half of sharing; labels were not looked at where the chart does not name the model's namespace."""
-    spec = f"the model's spec.sharing does not admit namespace {namespace!r}"
+def _missing(model_namespace: str, namespace: str, *, may_share: bool) -> str:
     if may_share:
-        return f"{spec}: its owners have to"
-    chart = waiting.not_named(model.metadata.namespace)
-    if reaches_out(model):
-        return f"{chart}: the cluster's admins have to add it"
-    return f"{chart}, and {spec}: it takes both"
+        return f"the model's spec.sharing does not admit namespace {namespace!r}: its owners have to"
+    chart = waiting.not_named(model_namespace)
+    return f"{chart}: the cluster's admins have to add it, and the model's spec.sharing has to admit {namespace!r}"
 
 
 def binding_refused(plan: TaskPlan, s: TaskSnapshot, task: LLMTask, message: str) -> TaskPlan:

@@ -67,7 +67,7 @@ class TaskSnapshot:
     admitted: bool = True
     """The model serves the task's namespace; False was read afresh."""
     may_share: bool = True
-    """The chart's sharing.modelNamespaces names the model's namespace."""
+    """The model's namespace is the task's, or the chart's sharing.modelNamespaces names it; else there is no model."""
     parked: Parked | None = field(default=None, repr=False)
     """What the runner left for the operator to commit; read while it is RETURNED as Parked, and None where it does not
     read."""

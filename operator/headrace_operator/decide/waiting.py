@@ -15,7 +15,6 @@ from headrace_operator.refs import ModelRef
 _ON_ITS_WAY: Final = frozenset(
     {Reason.STARTING, Reason.VERIFYING_WEIGHTS, Reason.LOADING_WEIGHTS, Reason.SERVING, Reason.SCALED_TO_ZERO}
 )
-_NOT_NAMED: Final = "the chart's sharing.modelNamespaces does not name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,32 +31,26 @@ class Waiting:
 
 def cause(reason: str | None, message: str | None) -> str:
     """Decides whether an explanation is out of date: ModelNotReady carries the model's own reason before a
-    colon, InputNotFound what is missing, ModelNotFound whether the chart lets such a model be shared.
+    colon, InputNotFound what is missing.
     """
     if reason == Reason.MODEL_NOT_READY:
         return f"{reason}/{(message or '').partition(':')[0]}"
     if reason == Reason.INPUT_NOT_FOUND:
         return f"{reason}/{message}"
-    if reason == Reason.MODEL_NOT_FOUND and _NOT_NAMED in (message or ""):
-        return f"{reason}/{_NOT_NAMED}"
     return str(reason)
 
 
-def model_not_found(ref: ModelRef, namespace: str, *, may_share: bool) -> Waiting:
-    """Of a task in `namespace`; `may_share`: the chart names the model's namespace. In another namespace a model that
-    is created without being shared would end the task.
-    """
+def model_not_found(ref: ModelRef, namespace: str) -> Waiting:
+    """Of a task in `namespace`. In another namespace a model that is created without being shared would end it."""
     missing = f"LLMModel {ref.name!r} does not exist in namespace {ref.namespace!r}"
     if ref.namespace == namespace:
         return Waiting(Reason.MODEL_NOT_FOUND, f"{missing}: create it and the task goes on")
-    first = "" if may_share else f"{not_named(ref.namespace)}: add it there first, then "
-    joint = ": " if may_share else ", and "
     how = f"create it with a spec.sharing that admits namespace {namespace!r}, and the task goes on"
-    return Waiting(Reason.MODEL_NOT_FOUND, f"{missing}{joint}{first}{how}")
+    return Waiting(Reason.MODEL_NOT_FOUND, f"{missing}: {how}")
 
 
 def not_named(model_namespace: str) -> str:
-    return f"{_NOT_NAMED} {model_namespace!r}"
+    return f"the chart's sharing.modelNamespaces does not name {model_namespace!r}"
 
 
 def can_never_serve(model: LLMModel) -> Waiting | None:

@@ -157,6 +157,11 @@ async def test_a_model_that_the_setting_does_not_back_is_not_shared(
     foreign_task(cluster, tenant, "refused")
     await until(lambda: told(tenant, "refused", "Failed", "ModelNotShared"))
     assert binding(cluster, tenant) is None
+    # A stranger cannot tell whether there is such a model.
+    cluster.delete("llmmodel", MODEL)
+    foreign_task(cluster, tenant, "blind")
+    await until(lambda: told(tenant, "blind", "Failed", "ModelNotShared"))
+    assert tenant.status("blind")["message"] == tenant.status("refused")["message"]
 
 
 async def test_a_task_waits_for_a_model_of_another_namespace(
