@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from headrace_bus import BusDenied, BusError, BusReader, ModelKey, Stats
+from headrace_bus import BusDenied, BusError, BusReader, BusUnavailable, ModelKey, Stats
 
 T = TypeVar("T")
 CALL_TIMEOUT_S: Final = 1.0
@@ -21,6 +21,7 @@ _KEPT_MODELS: Final = 1024
 NOT_SET_UP: Final = "this facade is not connected to Redis (HEADRACE_REDIS_URL_FILE)"
 DENIED: Final = "Redis refuses the facade's user"
 AWAY: Final = "Redis does not answer, or the operator has not set it up yet"
+UNREADABLE: Final = "what Redis holds for this model cannot be read"
 
 
 class QueueUnknown(Exception):
@@ -75,10 +76,13 @@ class Queues:
             raise QueueUnknown(reason)
         try:
             return await question(self._reader)
-        except BusError as error:
+        except (BusUnavailable, BusDenied) as error:
             reason = DENIED if isinstance(error, BusDenied) else AWAY
             self._away = reason, self._clock() + AWAY_S
             raise QueueUnknown(reason) from error
+        except BusError as error:
+            # One model's keys, into which its runners write what they like: the others are asked about all the same.
+            raise QueueUnknown(UNREADABLE) from error
         except ValueError as error:
             raise QueueUnknown("no model can have that name") from error
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from headrace_bus import ModelKey
 from headrace_crds.quota import LLMQuota
 from headrace_facade.bounds import Bounds, queue_filled, quota_used_up
-from headrace_facade.errors import FacadeError
+from headrace_facade.errors import FacadeError, Forbidden, Unauthenticated
 from headrace_facade.kube import KubeClient, Token
 from headrace_facade.queues import Queues, QueueUnknown
 
@@ -51,6 +51,9 @@ class Room:
         try:
             async with asyncio.timeout(QUOTA_WITHIN_S):
                 quota = LLMQuota.model_validate(await self._kube.get_quota(namespace, token))
+        except (Unauthenticated, Forbidden):
+            # Says something of this caller, and nothing of the namespace.
+            return None
         except (FacadeError, ValidationError, TimeoutError):
             quota = None
         self._quotas.pop(namespace, None)
