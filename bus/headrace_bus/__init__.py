@@ -41,7 +41,7 @@ channels `headrace:wake:<ns>/<name>`, which carry empty messages to the operator
 """
 
 from headrace_bus.acl import FACADE_ACL, OPERATOR_ACL, acl_rules
-from headrace_bus.bus import PARKED_KEPT, RESULT_MAX_BYTES, Bus
+from headrace_bus.bus import PARKED_KEPT, Bus
 from headrace_bus.envelope import ENVELOPE_MAX_BYTES, ENVELOPE_VERSION, Envelope, WorkClass
 from headrace_bus.errors import (
     BusCorrupt,
@@ -57,7 +57,7 @@ from headrace_bus.errors import (
 )
 from headrace_bus.keys import ModelKey
 from headrace_bus.order import CALLS_PER_TASK, PRIORITY_AGE_MS, STARVATION_BOUND_MS
-from headrace_bus.reader import PARKED_MAX_BYTES, REPORT_MAX_BYTES, BusReader
+from headrace_bus.reader import PARKED_MAX_BYTES, REPORT_MAX_BYTES, RESULT_MAX_BYTES, BusReader
 from headrace_bus.records import (
     Delivery,
     EnqueueOutcome,

@@ -23,7 +23,7 @@ from headrace_bus.errors import (
 )
 from headrace_bus.keys import REGISTRY_KEY, ModelKey, key_part, key_prefix
 from headrace_bus.order import CALLS_PER_TASK, WEIGHT_MAX, WEIGHT_MIN, score
-from headrace_bus.reader import PARKED_MAX_BYTES, REPORT_MAX_BYTES, BusReader
+from headrace_bus.reader import PARKED_MAX_BYTES, REPORT_MAX_BYTES, RESULT_MAX_BYTES, BusReader
 from headrace_bus.records import (
     Delivery,
     EnqueueOutcome,
@@ -38,7 +38,6 @@ from headrace_bus.scripts import ScriptName
 from headrace_bus.settings import BusSettings
 from headrace_bus.wakeups import wakeups
 
-RESULT_MAX_BYTES: Final = 32 * 1024
 RESULTS_KEPT: Final = 256
 """Per model: at most 8 MiB."""
 PARKED_KEPT: Final = 64

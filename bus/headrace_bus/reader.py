@@ -11,12 +11,15 @@ from headrace_bus.order import CALLS_PER_TASK
 from headrace_bus.records import Entry, Returned, Stats, UidPage
 from headrace_bus.settings import BusSettings
 
+RESULT_MAX_BYTES: Final = 32 * 1024
 REPORT_MAX_BYTES: Final = 64 * 1024
 PARKED_MAX_BYTES: Final = 1024 * 1024
 """Of one parked payload as JSON, escapes included."""
 _RETURNED_PAGES: Final = 20
 _NAMESPACE_LIMIT: Final = 1_000
 _REPORT_LIMIT: Final = 1_000
+_REPORT_PAGES: Final = 4
+"""Of 4 MiB."""
 
 
 class BusReader:
@@ -71,10 +74,12 @@ class BusReader:
         passed = 0
         # What cannot be read must not hide what can.
         for _ in range(_RETURNED_PAGES):
-            seen, *rows = await self._connection.run("returned", key_prefix(model), positive(limit), uid, at_ms, passed)
+            seen, more, *rows = await self._connection.run(
+                "returned", key_prefix(model), positive(limit), uid, at_ms, passed
+            )
             found += replies.returned(rows)
             passed += seen
-            if len(found) >= limit or seen < limit:
+            if len(found) >= limit or not more:
                 break
         return found[:limit]
 
@@ -88,7 +93,7 @@ class BusReader:
 
     async def result(self, model: ModelKey, uid: str) -> dict[str, Any] | None:
         """The result of a completed entry if it was kept, while its TTL lasts. Raises BusCorrupt."""
-        data = await self._connection.command("GET", f"{key_prefix(model)}result:{key_part(uid)}")
+        data = await self._connection.run("result", key_prefix(model), key_part(uid), RESULT_MAX_BYTES)
         return None if data is None else replies.document(data)
 
     async def parked(self, model: ModelKey, uid: str, attempt: int) -> dict[str, Any] | None:
@@ -117,10 +122,18 @@ class BusReader:
         return replies.uid_page(model, reply)
 
     async def reports(self, model: ModelKey) -> dict[str, dict[str, Any]]:
-        """The living reports by worker."""
-        return replies.reports(
-            await self._connection.run("reports", key_prefix(model), _REPORT_LIMIT, REPORT_MAX_BYTES)
-        )
+        """The living reports by worker, about 16 MiB of them."""
+        found: dict[str, dict[str, Any]] = {}
+        passed = 0
+        for _ in range(_REPORT_PAGES):
+            seen, more, *flat = await self._connection.run(
+                "reports", key_prefix(model), passed, _REPORT_LIMIT, REPORT_MAX_BYTES
+            )
+            found |= replies.reports(flat)
+            passed += seen
+            if not more:
+                break
+        return found
 
     async def server_time_ms(self) -> int:
         """The only clock leases and delays go by."""

@@ -30,6 +30,7 @@ ScriptName = Literal[
     "renew",
     "report",
     "reports",
+    "result",
     "returned",
     "stats",
     "uids",

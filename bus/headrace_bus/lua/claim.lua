@@ -3,6 +3,8 @@
 -- ARGV: request (becomes the nonce), worker, count, lease_ms, highest envelope version read, calls_per_task, sweep_limit
 -- Reply: {version that is too new or 0, {uid, attempt, claimed_ms, enqueued_ms, lease_until_ms, envelope} …}
 -- allow-oom: claiming is the way to completing, which frees memory.
+-- What nobody can take is taken out on the way, so much at a time.
+local LOOKED_MAX = 256
 local request, worker, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local now = now_ms()
 
@@ -15,7 +17,10 @@ end
 local deliveries = {}
 local replay = recall(request, now)
 if replay then
+  local words = 0
   for uid in string.gmatch(replay, '[^ ]+') do
+    words = words + 1
+    if words > DELIVERIES_MAX then break end
     local entry = fields(uid, 'attempt', 'claimed', 'enqueued')
     if entry[1] and holds(uid, entry[1], request) then
       -- Whoever asks again could not renew meanwhile.
@@ -26,14 +31,18 @@ if replay then
   return {0, deliveries}
 end
 
-local _, pulsed = sweep(now, tonumber(ARGV[7]), lease_ms)
-local too_new, uids, leases, limit = 0, {}, {}, tonumber(ARGV[3])
-while #uids < limit do
-  local class = next_class(tonumber(ARGV[6]), limit)
+local _, pulsed = sweep(now, ARGV[7], lease_ms)
+local too_new, uids, leases, limit = 0, {}, {}, limited(ARGV[3], DELIVERIES_MAX)
+local calls_per_task, looked, seen = limited(ARGV[6], LIMIT_MAX), 0, {}
+while #uids < limit and looked < LOOKED_MAX do
+  local class = next_class(calls_per_task, limit)
   if not class then break end
+  looked = looked + 1
   local member = turns[class].members[turns[class].at]
   local uid = string.sub(member, 18)
-  local entry = fields(uid, 'version', 'since', 'attempt', 'member', 'cost')
+  -- Many members may name one uid.
+  local entry = seen[uid] and {} or fields(uid, 'version', 'since', 'attempt', 'member', 'cost')
+  seen[uid] = true
   local version = number(entry[1], 0)
   if version > tonumber(ARGV[5]) then
     too_new = version

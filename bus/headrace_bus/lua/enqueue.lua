@@ -30,7 +30,7 @@ if present > offered or completed >= offered then return 'Stale' end
 
 -- Also what cannot be read gives way.
 if redis.call('EXISTS', entry_key(uid)) == 1 then
-  tell_holder(uid, 'Drop', tonumber(ARGV[12]))
+  tell_holder(uid, 'Drop', ARGV[12])
   detach(uid)
   redis.call('DEL', entry_key(uid))
 end

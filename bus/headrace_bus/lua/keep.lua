@@ -5,7 +5,7 @@
 local ttl = tonumber(ARGV[3])
 local now = now_ms()
 redis.call('ZREMRANGEBYSCORE', P .. 'results', '-inf', now)
-if redis.call('ZCARD', P .. 'results') >= tonumber(ARGV[4]) then return 0 end
+if redis.call('ZCARD', P .. 'results') >= limited(ARGV[4], LIMIT_MAX) then return 0 end
 redis.call('SET', result_key(ARGV[1]), ARGV[2], 'PX', ttl)
 redis.call('ZADD', P .. 'results', now + ttl, ARGV[1])
 if redis.call('PTTL', P .. 'results') < ttl then redis.call('PEXPIRE', P .. 'results', ttl) end

@@ -8,7 +8,7 @@ local reply = recall(request, now)
 if reply then return reply end
 local held, claimed = holds(uid, ARGV[3], ARGV[4])
 if not held then return '0' end
-if redis.call('ZCARD', P .. 'parked') >= tonumber(ARGV[6]) then return 'full' end
+if redis.call('ZCARD', P .. 'parked') >= limited(ARGV[6], LIMIT_MAX) then return 'full' end
 to_returned(uid, now, 'Parked', '')
 redis.call('SET', parked_key(uid), ARGV[5])
 redis.call('ZADD', P .. 'parked', now, uid)

@@ -5,5 +5,5 @@
 local entry = fields(ARGV[1], 'attempt', 'state', 'reason')
 if attempt_number(entry[1]) ~= tonumber(ARGV[2]) or entry[2] ~= 'Returned' or entry[3] ~= 'Parked' then return false end
 local payload = redis.call('GET', parked_key(ARGV[1]))
-if payload and #payload > tonumber(ARGV[3]) then return redis.error_reply('ERR longer than any that is parked') end
+if payload and #payload > limited(ARGV[3], REPLY_MAX) then return redis.error_reply('ERR longer than any that is parked') end
 return payload

@@ -2,7 +2,7 @@
 -- include: keys requests
 -- ARGV: limit of what one call takes; 0 takes no more entries, but their index
 -- Reply: how many entries, results, reports and parked payloads are left. No request id: doing it again purges on.
-local limit = tonumber(ARGV[1])
+local limit = ARGV[1] ~= '0' and limited(ARGV[1], 200) or 0
 
 -- A key of another type than ours has nothing to follow.
 local function take(...) return limit > 0 and readable(redis.pcall(...)) or {} end

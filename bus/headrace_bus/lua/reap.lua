@@ -5,7 +5,7 @@
 local now = now_ms()
 local reply = recall(ARGV[1], now)
 if reply then return reply end
-local moved = sweep(now, tonumber(ARGV[2]))
+local moved = sweep(now, ARGV[2])
 wake_workers()
 if moved > 0 then remember(ARGV[1], now, tostring(moved)) end
 return tostring(moved)

@@ -8,7 +8,7 @@ local reply = recall(ARGV[1], now)
 if reply then return reply end
 local known = redis.call('EXISTS', entry_key(uid), result_key(uid), parked_key(uid)) > 0 or redis.call('HGET', P .. 'index', uid)
 if not known and not redis.call('HGET', P .. 'done', uid) then return '0' end
-tell_holder(uid, 'Drop', tonumber(ARGV[3]))
+tell_holder(uid, 'Drop', ARGV[3])
 detach(uid)
 forget(uid)
 redis.call('UNLINK', result_key(uid))

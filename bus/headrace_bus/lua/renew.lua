@@ -5,6 +5,7 @@
 local now = now_ms()
 local lease_ms = tonumber(ARGV[1])
 local kept = {}
+if #ARGV > 1 + 3 * LIMIT_MAX then return redis.error_reply('ERR more tokens than anybody holds') end
 for i = 2, #ARGV, 3 do
   if holds(ARGV[i], ARGV[i + 1], ARGV[i + 2]) then
     redis.call('ZADD', P .. 'leases', 'XX', now + lease_ms, ARGV[i])

@@ -10,7 +10,7 @@ local present, wanted, over = attempt_number(entry[2]), tonumber(ARGV[2]), ARGV[
 local kept = leased or (entry[1] == 'Returned' and entry[3] == 'Parked') or over == 'Leased'
 local seen = present == wanted and entry[1] == over and (leased or over ~= 'Leased')
 if kept and present >= wanted and not seen then return 0 end
-tell_holder(uid, 'Drop', tonumber(ARGV[3]))
+tell_holder(uid, 'Drop', ARGV[3])
 detach(uid)
 forget(uid)
 wake_workers()

@@ -15,8 +15,24 @@ local function finish_key(class) return P .. 'finish:' .. class end
 
 -- Whoever may write the model's keys may write nonsense: what cannot be read counts as absent.
 local ATTEMPT_MAX = 1000000000
+local NAME_MAX = 253
+-- A script that runs long stops the server for everybody, a reply above the server's bound ends the caller's connection.
+local LIMIT_MAX = 1000
+local REPLY_MAX = 4 * 1024 * 1024
+
+-- What a caller asks for, from 1 to `most`: the caller may be anybody who has a model's password.
+local function limited(text, most)
+  local value = #text <= 20 and tonumber(text)
+  if value and value >= 1 then return math.floor(math.min(value, most)) end
+  return 1
+end
+
+local function is_name(text)
+  return text and #text <= NAME_MAX
+end
 
 local function number(text, default)
+  if type(text) == 'string' and #text > 32 then return default end
   local value = tonumber(text or default)
   if value and value > -2^53 and value < 2^53 then return value end
   return default
@@ -24,6 +40,7 @@ end
 
 -- 0 where there is none.
 local function attempt_number(text)
+  if not text or #text > 10 then return 0 end
   local value = number(text, 0)
   if value >= 1 and value <= ATTEMPT_MAX then return value end
   return 0
@@ -37,6 +54,7 @@ local function readable(reply)
 end
 
 local function fields(uid, ...)
+  if not is_name(uid) then return {} end
   return readable(redis.pcall('HMGET', entry_key(uid), ...)) or {}
 end
 

@@ -1,6 +1,9 @@
+local SWEEP_MAX = 100
+
 -- What time alone brings about: leases that ran out, delayed entries that are due. Gives how many entries moved, and
 -- whether the pulse was felt.
 local function sweep(now, limit, lease_ms)
+  limit = limited(limit, SWEEP_MAX)
   local moved, pulsed = 0, redis.call('EXISTS', P .. 'leases') == 1
   if not pulsed then
     redis.call('DEL', P .. 'pulse')
@@ -20,7 +23,7 @@ local function sweep(now, limit, lease_ms)
     redis.call('ZREM', P .. 'delayed', uid)
     local entry = fields(uid, 'class', 'namespace', 'score')
     local score = number(entry[3])
-    if entry[1] and entry[2] and score then push(uid, entry[1], entry[2], entry[3], now) end
+    if (entry[1] == 'Call' or entry[1] == 'Task') and is_name(entry[2]) and score then push(uid, entry[1], entry[2], entry[3], now) end
   end
   return moved, pulsed
 end

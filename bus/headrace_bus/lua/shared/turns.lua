@@ -3,6 +3,9 @@
 local turns, absent, virtual, taken = {}, {}, {}, {}
 local calls_before = nil
 local calls = 0
+-- Of names in a ring that nothing stands behind.
+local EMPTY_MAX = 256
+local empty = 0
 
 -- What was taken leaves the queue; the namespace gets its next place in the ring, or leaves that.
 local function end_turn(class)
@@ -11,7 +14,8 @@ local function end_turn(class)
   if not turn or turn.at == 1 then return end
   redis.call('ZREM', queue_key(class, turn.namespace), unpack(turn.members, 1, turn.at - 1))
   redis.call('HSET', P .. 'clock', 'vtime:' .. class, string.format('%.17g', virtual[class]))
-  if turn.members[turn.at] then
+  -- Members that nobody can take are not counted: then more than were read stand in the queue.
+  if turn.members[turn.at] or redis.call('EXISTS', queue_key(class, turn.namespace)) == 1 then
     redis.call('ZADD', ring_key(class), turn.start, turn.namespace)
   else
     leave_ring(class, turn.namespace, turn.start)
@@ -27,12 +31,14 @@ local function turn_of(class, count)
     if not namespace then
       absent[class] = true
     else
-      local members = redis.call('ZRANGE', queue_key(class, namespace), 0, count)
+      local members = is_name(namespace) and redis.call('ZRANGE', queue_key(class, namespace), 0, count) or {}
       if members[1] then
         turns[class] = {namespace = namespace, start = start, members = members, at = 1, weight = weight_of(namespace),
           rival = slots[3] and number(slots[4], 0)}
       else
         leave_ring(class, namespace, start)
+        empty = empty + 1
+        absent[class] = empty >= EMPTY_MAX
       end
     end
   end
