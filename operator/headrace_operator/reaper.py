@@ -5,6 +5,7 @@ from typing import Final
 
 from headrace_bus import Returned
 from headrace_operator.context import Context, bus_key
+from headrace_operator.heard import Heard
 from headrace_operator.loops import contained, every
 from headrace_operator.observe_task import named_by_entry
 from headrace_operator.refs import ModelRef
@@ -23,12 +24,14 @@ class Reaper:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._told: set[tuple[ModelRef, str, int]] = set()
+        self._heard = Heard(ctx.monotonic)
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reap(), name="reap")
             group.create_task(self._listen(), name="listen")
+            group.create_task(self._follow(), name="follow")
             group.create_task(self._forget(), name="forget")
 
     async def look(self, ref: ModelRef) -> None:
@@ -63,10 +66,21 @@ class Reaper:
             async for key in self._ctx.bus.operator_wakeups():
                 ref = ModelRef(key.namespace, key.name)
                 if self._ctx.settings.serves(ref.namespace):
-                    self._ctx.models.add(ref)
-                    await self.look(ref)
+                    self._heard.add(ref)
+                # Messages that have arrived already come without a pause.
+                await asyncio.sleep(0)
 
         await every(LISTEN_AGAIN_SECONDS, "listen", once)
+
+    async def _follow(self) -> None:
+        async def once() -> None:
+            while True:
+                ref = await self._heard.next()
+                self._ctx.models.add(ref)
+                await self.look(ref)
+
+        # What was named when a look was held up is looked at by `_reap`.
+        await every(LISTEN_AGAIN_SECONDS, "follow", once)
 
     async def _forget(self) -> None:
         while True:
