@@ -83,6 +83,8 @@ class Memory:
     refused_deletions: dict[TaskRef, RefusedDeletion] = field(default_factory=dict)
     complaints: dict[ModelRef, set[tuple[str, str]]] = field(default_factory=dict)
     """What was told already of a model's unreadable keys: look and kind of error."""
+    unanswered: set[tuple[ModelRef, str]] = field(default_factory=set)
+    """Models and looks during which the connection ended last time, though Redis answers."""
     elsewhere: frozenset[ModelRef] = frozenset()
     """Registered models of namespaces that are not watched, as told last."""
     fresh: Fresh = field(default_factory=Fresh)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from headrace_bus import BusError
+from headrace_bus import BusError, BusUnavailable
 from headrace_crds.reasons import Reason
 from headrace_operator import announce
 from headrace_operator.context import Context
@@ -33,13 +33,19 @@ async def every(seconds: float, what: str, once: Callable[[], Awaitable[None]]) 
 @asynccontextmanager
 async def contained(ref: ModelRef, what: str, ctx: Context) -> AsyncIterator[None]:
     """Ends the look at one model, not at those after it: its runners' credentials suffice to write nonsense into its
-    keys. Raises what says that Redis itself is away or full. Told once per kind and model, until a look succeeds.
+    keys. Raises what says that Redis itself is away or full: not a connection that ends whenever this model is read,
+    while Redis answers. Told once per kind and model, until a look succeeds.
     """
     try:
         yield
     except Exception as error:
         if isinstance(error, BusError) and error.retryable:
-            raise
+            if not isinstance(error, BusUnavailable) or not await _answers(ctx):
+                raise
+            # Once may be chance; whatever it was, the next model can be read.
+            if (ref, what) not in ctx.memory.unanswered:
+                ctx.memory.unanswered.add((ref, what))
+                return
         ctx.metrics.model_failures.labels(what).inc()
         kind = error.reason if isinstance(error, BusError) else type(error).__name__
         if (what, kind) in ctx.memory.complaints.setdefault(ref, set()):
@@ -54,6 +60,15 @@ async def contained(ref: ModelRef, what: str, ctx: Context) -> AsyncIterator[Non
                 "LLMModel", model.metadata, Announcement("Warning", Reason.QUEUE_UNREADABLE, note), ctx
             )
     else:
+        ctx.memory.unanswered.discard((ref, what))
         complaints = ctx.memory.complaints.get(ref)
         if complaints:
             ctx.memory.complaints[ref] = {(where, kind) for where, kind in complaints if where != what}
+
+
+async def _answers(ctx: Context) -> bool:
+    try:
+        await ctx.bus.server_time_ms()
+    except BusError:
+        return False
+    return True
