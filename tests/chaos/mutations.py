@@ -159,4 +159,24 @@ MUTANTS: Final = (
         "redis-flush-retries",
         frozenset({"overcharged"}),
     ),
+    Mutant(
+        "cancel-not-told",
+        "a runner is not told that its task is cancelled",
+        (Edit("operator/headrace_operator/decide/cancel.py", 'interrupt="Cancel", ', ""),),
+        "cancel-storm",
+        frozenset({"uncancelled"}),
+    ),
+    Mutant(
+        "suspension-charged",
+        "a task that is suspended while it runs is charged a retry",
+        (
+            Edit(
+                "operator/headrace_operator/decide/retry.py",
+                "charged=False, delay_ms=backoff_ms(in_a_row, jitter)",
+                "charged=True, delay_ms=backoff_ms(in_a_row, jitter)",
+            ),
+        ),
+        "suspend-storm",
+        frozenset({"overcharged"}),
+    ),
 )
