@@ -178,9 +178,18 @@ def test_a_child_cannot_be_let_go(team: Team, kind: str) -> None:
 
 def test_the_policy_names_the_releases_own_operator(release: Release) -> None:
     policies = [d for d in yaml.safe_load_all(release.manifest()) if d and d["kind"] == "ValidatingAdmissionPolicy"]
-    conditions = [c["expression"] for d in policies for c in d["spec"].get("matchConditions", ())]
+    conditions = {
+        d["metadata"]["name"]: c["expression"]
+        for d in policies
+        for c in d["spec"].get("matchConditions", ())
+        if "userInfo" in c["expression"]
+    }
     user = f"system:serviceaccount:{release.namespace}:{release.name}-headrace-operator"
-    assert conditions == [f"request.userInfo.username == '{user}'"]
+    expected = f"request.userInfo.username == '{user}'"
+    assert conditions == {
+        f"{release.name}-headrace-operator-deletes": expected,
+        f"{release.name}-headrace-operator-writes": expected,
+    }
 
 
 def result(uid: str, **metadata: Any) -> dict[str, Any]:
