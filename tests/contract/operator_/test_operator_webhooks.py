@@ -267,7 +267,9 @@ async def test_a_receiver_that_hangs_holds_up_nobody_else(
         await until(lambda: slow.got(4))
         await finished(cluster, "quick", there.url)
         await until(notified(cluster, "quick", "True", "Delivered"))
-        assert len(slow.received) == 4, "four at once for a host of a namespace; none has ended"
+        # None of them ends before the sender's ten seconds are over.
+        begun = [each for each in slow.received if each.at < slow.received[0].at + 9]
+        assert len(begun) <= 4, "four at once for a host of a namespace"
         slow.answers = [204]
         slow.hanging.set()
         for name in names:
