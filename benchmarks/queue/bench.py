@@ -211,7 +211,7 @@ async def rounds(arguments: argparse.Namespace, contestants: list[Contestant]) -
                         port, proxy_pid = await stack.enter_async_context(delayed(arguments.proxy, server.port))
                     # Whoever is last in one round is first in the next.
                     shift = number % len(contestants)
-                    for contestant in contestants[shift:] + contestants[:shift]:
+                    for contestant in contestants[-shift:] + contestants[:-shift]:
                         got = await cell(contestant, arguments, server, port, proxy_pid)
                         cells.setdefault((mode, contestant.name), []).append(got)
             print(f"round {number + 1} of {arguments.rounds}, {mode}: done", file=sys.stderr, flush=True)

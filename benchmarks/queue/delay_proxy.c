@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,7 +55,8 @@ static void die(const char *what) {
 
 static void watch(int operation, struct end *end, int fd, uint32_t events) {
   struct epoll_event event = {.events = events, .data.ptr = end};
-  if (epoll_ctl(epoll_fd, operation, fd, &event) < 0) die("epoll_ctl");
+  // ENOENT: both sides have hung up, and it is not watched any more.
+  if (epoll_ctl(epoll_fd, operation, fd, &event) < 0 && errno != ENOENT) die("epoll_ctl");
 }
 
 static void tune(int fd) {
@@ -157,6 +159,8 @@ static void take(int listener, struct sockaddr_in *target) {
 
 int main(int argc, char **argv) {
   if (argc != 3) return 2;
+  // A client that is gone must not end the relay of the others.
+  signal(SIGPIPE, SIG_IGN);
   struct sockaddr_in target = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[1]))};
   target.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   delay = strtoull(argv[2], NULL, 10) * 1000u;

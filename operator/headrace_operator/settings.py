@@ -86,7 +86,7 @@ class Settings:
             default_quota=_default_quota(environment.get("HEADRACE_DEFAULT_QUOTA", "")),
             kubeconfig=environment.get("HEADRACE_KUBECONFIG") or None,
             retention=Caps(
-                per_namespace=int(_number(environment, "HEADRACE_RETENTION_PER_NAMESPACE", 1_000, 0, 1_000_000)),
+                per_namespace=int(_number(environment, "HEADRACE_RETENTION_PER_NAMESPACE", 10_000, 0, 1_000_000)),
                 per_cluster=int(_number(environment, "HEADRACE_RETENTION_PER_CLUSTER", 20_000, 0, 1_000_000)),
             ),
             retention_seconds=_number(environment, "HEADRACE_RETENTION_SECONDS", 5, 0.1, 3600),

@@ -50,7 +50,7 @@ YOUNG_MS: Final = 60_000
 class Caps:
     """How many finished tasks are kept; 0: any number."""
 
-    per_namespace: int = 1_000
+    per_namespace: int = 10_000
     """Of those that were told, and as many again of those whose webhook is owed: neither is charged to the other."""
     per_cluster: int = 20_000
 
