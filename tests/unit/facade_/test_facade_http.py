@@ -1,4 +1,4 @@
-"""What surrounds the routes, without an API server: errors, headers, limits, settings, what is logged."""
+"""What surrounds the routes, without an API server: errors, headers, limits, what is logged."""
 
 import asyncio
 import json
@@ -12,20 +12,6 @@ import structlog
 
 from headrace_facade.app import create_app
 from headrace_facade.context import Context, open_context
-from headrace_facade.errors import (
-    BadRequest,
-    Conflict,
-    Expired,
-    FacadeError,
-    Forbidden,
-    Invalid,
-    NotFound,
-    Throttled,
-    Unauthenticated,
-    Unavailable,
-    UpstreamFailed,
-)
-from headrace_facade.kube import convert
 from headrace_facade.middleware import new_trace_id
 from headrace_facade.settings import Settings
 
@@ -338,79 +324,3 @@ async def test_openapi_describes_everything(http: httpx.AsyncClient) -> None:
         "minimum": 0,
         "maximum": 2,
     }
-
-
-STATUS_CASES: list[tuple[int, dict[str, Any], type[FacadeError]]] = [
-    (400, {}, BadRequest),
-    (401, {}, Unauthenticated),
-    (403, {}, Forbidden),
-    (404, {"details": {"name": "x"}}, NotFound),
-    (404, {"details": {}}, Unavailable),
-    (409, {}, Conflict),
-    (410, {}, Expired),
-    (422, {}, Invalid),
-    (429, {}, Throttled),
-    (500, {}, UpstreamFailed),
-    (503, {}, Unavailable),
-    (504, {}, Unavailable),
-    (302, {}, UpstreamFailed),
-]
-
-
-@pytest.mark.parametrize(("status", "answer", "expected"), STATUS_CASES)
-def test_every_answer_of_the_api_server_has_its_error(
-    status: int, answer: dict[str, Any], expected: type[FacadeError]
-) -> None:
-    error = convert(status, {"message": "told", **answer}, "7")
-    assert type(error) is expected
-    if expected is Throttled or status in (503, 504):
-        assert error.headers == {"Retry-After": "7"}
-
-
-@pytest.mark.parametrize(
-    ("told", "reason"),
-    [
-        ('Invalid value: "object": exactly one of a and b', "exactly one of a and b"),
-        ('Invalid value: "a \\" b: c": must not', "must not"),
-        ("Invalid value: 3: too small", "too small"),
-        (
-            "Invalid value: 1000: spec.priority in body should be less than or equal to 100",
-            "should be less than or equal to 100",
-        ),
-        ('Unsupported value: "bot": supported values: "system"', 'supported values: "system"'),
-        ("Required value", "Required value"),
-    ],
-)
-def test_the_offending_value_is_not_repeated(told: str, reason: str) -> None:
-    error = convert(422, {"details": {"causes": [{"field": "spec.x", "message": told}]}}, None)
-    assert isinstance(error, Invalid)
-    assert error.problems[0].message == reason
-
-
-def test_settings_come_from_the_environment() -> None:
-    inside = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "6443"}
-    settings = Settings.from_environment({**inside, "HEADRACE_METRICS_PORT": "0", "HEADRACE_DEFAULT_NAMESPACE": "team"})
-    assert settings.kube_url == "https://10.0.0.1:6443"
-    assert (settings.port, settings.metrics_port, settings.default_namespace) == (8000, 0, "team")
-    assert Settings.from_environment({"KUBERNETES_SERVICE_HOST": "fd00::1"}).kube_url == "https://[fd00::1]:443"
-    assert Settings.from_environment({**inside, "HEADRACE_KUBE_URL": "http://x/"}).kube_url == "http://x"
-    assert Settings.from_environment({**inside, "HEADRACE_KUBE_CA_FILE": ""}).kube_ca_file is None
-    with pytest.raises(ValueError, match="HEADRACE_KUBE_URL"):
-        Settings.from_environment({})
-    with pytest.raises(ValueError, match="HEADRACE_PORT"):
-        Settings.from_environment({**inside, "HEADRACE_PORT": "http"})
-
-
-@pytest.mark.parametrize(("text", "seconds"), [(None, 3600), ("", None), ("0", 0), ("60", 60)])
-def test_how_long_tasks_are_kept_is_set(text: str | None, seconds: int | None) -> None:
-    told = {} if text is None else {"HEADRACE_DEFAULT_TTL_SECONDS": text}
-    assert Settings.from_environment({"HEADRACE_KUBE_URL": "http://x", **told}).default_ttl_seconds == seconds
-
-
-def test_the_operators_bounds_are_set() -> None:
-    told = {"HEADRACE_KUBE_URL": "http://x", "HEADRACE_QUEUE_MODEL_TASKS": "7", "HEADRACE_QUEUE_NAMESPACE_TASKS": ""}
-    bounds = Settings.from_environment(told).bounds
-    assert (bounds.model_tasks, bounds.namespace_tasks) == (7, 10_000)
-    for name in ("HEADRACE_QUEUE_MODEL_TASKS", "HEADRACE_DEFAULT_TTL_SECONDS"):
-        with pytest.raises(ValueError, match=name):
-            Settings.from_environment({**told, name: "-1"})

@@ -1,0 +1,34 @@
+"""What the environment says, and what it must not say."""
+
+import pytest
+
+from headrace_facade.settings import Settings
+
+
+def test_settings_come_from_the_environment() -> None:
+    inside = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "6443"}
+    settings = Settings.from_environment({**inside, "HEADRACE_METRICS_PORT": "0", "HEADRACE_DEFAULT_NAMESPACE": "team"})
+    assert settings.kube_url == "https://10.0.0.1:6443"
+    assert (settings.port, settings.metrics_port, settings.default_namespace) == (8000, 0, "team")
+    assert Settings.from_environment({"KUBERNETES_SERVICE_HOST": "fd00::1"}).kube_url == "https://[fd00::1]:443"
+    assert Settings.from_environment({**inside, "HEADRACE_KUBE_URL": "http://x/"}).kube_url == "http://x"
+    assert Settings.from_environment({**inside, "HEADRACE_KUBE_CA_FILE": ""}).kube_ca_file is None
+    with pytest.raises(ValueError, match="HEADRACE_KUBE_URL"):
+        Settings.from_environment({})
+    with pytest.raises(ValueError, match="HEADRACE_PORT"):
+        Settings.from_environment({**inside, "HEADRACE_PORT": "http"})
+
+
+@pytest.mark.parametrize(("text", "seconds"), [(None, 3600), ("", None), ("0", 0), ("60", 60)])
+def test_how_long_tasks_are_kept_is_set(text: str | None, seconds: int | None) -> None:
+    told = {} if text is None else {"HEADRACE_DEFAULT_TTL_SECONDS": text}
+    assert Settings.from_environment({"HEADRACE_KUBE_URL": "http://x", **told}).default_ttl_seconds == seconds
+
+
+def test_the_operators_bounds_are_set() -> None:
+    told = {"HEADRACE_KUBE_URL": "http://x", "HEADRACE_QUEUE_MODEL_TASKS": "7", "HEADRACE_QUEUE_NAMESPACE_TASKS": ""}
+    bounds = Settings.from_environment(told).bounds
+    assert (bounds.model_tasks, bounds.namespace_tasks) == (7, 10_000)
+    for name in ("HEADRACE_QUEUE_MODEL_TASKS", "HEADRACE_DEFAULT_TTL_SECONDS"):
+        with pytest.raises(ValueError, match=name):
+            Settings.from_environment({**told, name: "-1"})
