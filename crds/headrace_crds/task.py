@@ -24,6 +24,7 @@ from headrace_crds.result import (
 
 __all__ = [
     "ATTEMPTS_KEPT",
+    "HANDED_OUT",
     "INLINE_RESULT_LIMIT_BYTES",
     "INPUT_LIMIT_BYTES",
     "LARGE_RESULT_LIMIT_BYTES",
@@ -70,6 +71,9 @@ class TaskPhase(StrEnum):
     FAILED = "Failed"
     CANCELLED = "Cancelled"
 
+
+HANDED_OUT: Final = frozenset({TaskPhase.QUEUED, TaskPhase.RUNNING})
+"""The model's queue or one of its runners has the task; the phases' plain words are in it as well."""
 
 _INPUTS: Final = ("prompt", "messages", "inputFrom")
 

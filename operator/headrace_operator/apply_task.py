@@ -18,7 +18,7 @@ from headrace_operator.decide.snapshots import TaskSnapshot
 from headrace_operator.errors import KubeNotFound, WorkUnacceptable
 from headrace_operator.kube import TASKS
 from headrace_operator.refs import TaskRef
-from headrace_operator.views import milliseconds, parse_task, task_view
+from headrace_operator.views import parse_task, task_view
 
 EXPLAIN_LATER_SECONDS: Final = 30.0
 _BYTES_PER_TOKEN: Final = 4
@@ -137,7 +137,7 @@ def _envelope(task: LLMTask, work: Work, attempt: int, priority: int) -> Envelop
         namespace=task.metadata.namespace,
         name=task.metadata.name,
         attempt=attempt,
-        created_ms=milliseconds(task.metadata.creation_timestamp) or 0,
+        created_ms=clocks.milliseconds(task.metadata.creation_timestamp) or 0,
         priority=priority,
         cost_tokens=input_bytes // _BYTES_PER_TOKEN + (work.parameters.max_tokens or 0),
         payload=work.dump(),

@@ -12,6 +12,7 @@ from typing import Any, Final
 import structlog
 
 from headrace_crds.names import LABEL_MODEL_NAMESPACE
+from headrace_crds.task import HANDED_OUT
 from headrace_operator.context import Context
 from headrace_operator.decide import sharing
 from headrace_operator.errors import KubeConflict, KubeError, KubeNotFound, KubeRefused, ObjectInvalid
@@ -23,7 +24,6 @@ BINDINGS: Final = CHILDREN["RoleBinding"]
 LIST_CHUNK: Final = 200
 SETTLE_SECONDS: Final = 0.5
 """Between two sweeps that changes ask for."""
-_HANDED_OUT: Final = ("Queued", "Running")
 
 _log = structlog.get_logger()
 
@@ -83,7 +83,7 @@ async def sweep(ctx: Context) -> None:
         with _contained(bound, "unbound"):
             await _unbind_unless_admitted(bound, body, ctx)
     ctx.memory.bound &= set(found)
-    refs = (view.ref for view in ctx.store.tasks() if view.phase in _HANDED_OUT and not view.finished)
+    refs = (view.ref for view in ctx.store.tasks() if view.phase in HANDED_OUT and not view.finished)
     needed = {(ref.model, ref.namespace) for ref in refs if ref.namespace != ref.model.namespace}
     for bound in sorted(needed - set(found)):
         if admitted(*bound, ctx):
@@ -121,17 +121,10 @@ def _contained(bound: tuple[ModelRef, str], what: str) -> Iterator[None]:
 
 async def _listed(ctx: Context) -> dict[tuple[ModelRef, str], dict[str, Any]]:
     found: dict[tuple[ModelRef, str], dict[str, Any]] = {}
-    for namespace in ctx.settings.watch_namespaces or (None,):
-        cursor = ""
-        while True:
-            page = await ctx.kube.list_objects(
-                BINDINGS, namespace, limit=LIST_CHUNK, cursor=cursor, labels=LABEL_MODEL_NAMESPACE
-            )
-            for item in page.get("items") or []:
-                model = sharing.bound_model(item)
-                if model is not None:
-                    found[model, item["metadata"]["namespace"]] = item
-            cursor = (page.get("metadata") or {}).get("continue") or ""
-            if not cursor:
-                break
+    async for item in ctx.kube.listed(
+        BINDINGS, ctx.settings.watch_namespaces, limit=LIST_CHUNK, labels=LABEL_MODEL_NAMESPACE, whole=True
+    ):
+        model = sharing.bound_model(item)
+        if model is not None:
+            found[model, item["metadata"]["namespace"]] = item
     return found

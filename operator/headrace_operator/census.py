@@ -41,17 +41,10 @@ async def open_window(ctx: Context) -> None:
 async def _listed(ctx: Context) -> dict[str, tuple[str, str, int]]:
     """Every task's namespace, name and version by uid."""
     found: dict[str, tuple[str, str, int]] = {}
-    for namespace in ctx.settings.watch_namespaces or (None,):
-        cursor = ""
-        while True:
-            page = await ctx.kube.list_metadata(TASKS, namespace, limit=LIST_CHUNK, cursor=cursor)
-            for item in page.get("items") or []:
-                metadata = item["metadata"]
-                version = version_of(metadata["resourceVersion"])
-                found[metadata["uid"]] = metadata["namespace"], metadata["name"], version
-            cursor = (page.get("metadata") or {}).get("continue") or ""
-            if not cursor:
-                break
+    async for item in ctx.kube.listed(TASKS, ctx.settings.watch_namespaces, limit=LIST_CHUNK):
+        metadata = item["metadata"]
+        version = version_of(metadata["resourceVersion"])
+        found[metadata["uid"]] = metadata["namespace"], metadata["name"], version
     return found
 
 

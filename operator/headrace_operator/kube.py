@@ -7,7 +7,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 from urllib.parse import urlencode
@@ -150,21 +150,23 @@ class Kube:
         except KubeNotFound:
             return None
 
-    async def list_metadata(
-        self, resource: Resource, namespace: str | None, *, limit: int, cursor: str = "", labels: str = ""
-    ) -> Body:
-        """One page of metadata; its `metadata.continue` is the next cursor. `labels` is a selector."""
-        query = {"limit": str(limit), **({"continue": cursor} if cursor else {})}
-        query |= {"labelSelector": labels} if labels else {}
-        return await self._request("GET", resource.path(namespace), query=query, accept=_METADATA_LIST_ONLY)
-
-    async def list_objects(
-        self, resource: Resource, namespace: str | None, *, limit: int, cursor: str = "", labels: str = ""
-    ) -> Body:
-        """The same with the whole objects: of kinds that are small."""
-        query = {"limit": str(limit), **({"continue": cursor} if cursor else {})}
-        query |= {"labelSelector": labels} if labels else {}
-        return await self._request("GET", resource.path(namespace), query=query)
+    async def listed(
+        self, resource: Resource, namespaces: Sequence[str], *, limit: int, labels: str = "", whole: bool = False
+    ) -> AsyncIterator[Body]:
+        """Every object of the namespaces (none named: of all), asked for in pages of `limit`. Its metadata alone, or,
+        of kinds that are small, the `whole`. `labels` is a selector.
+        """
+        accept = "application/json" if whole else _METADATA_LIST_ONLY
+        for namespace in namespaces or (None,):
+            query = {"limit": str(limit), **({"labelSelector": labels} if labels else {})}
+            while True:
+                page = await self._request("GET", resource.path(namespace), query=query, accept=accept)
+                for item in page.get("items") or []:
+                    yield item
+                cursor = (page.get("metadata") or {}).get("continue") or ""
+                if not cursor:
+                    break
+                query["continue"] = cursor
 
     async def patch_status(
         self, resource: Resource, namespace: str, name: str, status: Mapping[str, Any], *, resource_version: str

@@ -9,11 +9,12 @@ from headrace_crds.model import LLMModel
 from headrace_crds.names import runner_name
 from headrace_operator.context import Context, bus_key
 from headrace_operator.decide.children import KINDS
+from headrace_operator.decide.clocks import milliseconds
 from headrace_operator.decide.snapshots import DeploymentView, LiveChild, ModelSnapshot, Ownership, Report
 from headrace_operator.errors import KubeRefused
 from headrace_operator.kube import CHILDREN, CLAIMS, DEPLOYMENTS, MODELS, Body
 from headrace_operator.refs import ModelRef
-from headrace_operator.views import controller_uid, deployment_view, milliseconds, parse_model, report
+from headrace_operator.views import controller_uid, deployment_view, parse_model, report
 
 OLDER_LIMIT: Final = 100
 CHILDREN_RESYNC_SECONDS: Final = 300.0

@@ -11,9 +11,9 @@ from headrace_operator import large_results, namespaces
 from headrace_operator.context import Context, bus_key
 from headrace_operator.decide import untrusted
 from headrace_operator.decide.snapshots import Held, Place, ReturnedDelivery, TaskSnapshot
-from headrace_operator.kube import MODELS, TASKS
+from headrace_operator.kube import TASKS
 from headrace_operator.refs import ModelRef, TaskRef
-from headrace_operator.views import parse_model, parse_task, task_ref, task_view
+from headrace_operator.views import parse_task, task_ref, task_view
 
 
 async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
@@ -110,15 +110,8 @@ async def _living_model(ref: ModelRef, ctx: Context) -> LLMModel | None:
     """
     if not ctx.settings.serves(ref.namespace):
         return None
-    model = ctx.store.model(ref)
-    if model is None:
-        body: dict[str, Any] | None = await ctx.kube.get(MODELS, ref.namespace, ref.name)
-        if body is None:
-            return None
-        model = parse_model(body)
-        if ctx.store.put_model(ref, model):
-            ctx.models.add(ref)
-    return model if model.metadata.deletion_timestamp is None else None
+    model = ctx.store.model(ref) or await namespaces.refresh(ref, ctx)
+    return model if model is not None and model.metadata.deletion_timestamp is None else None
 
 
 def held_of(entry: Entry | None, now_ms: int) -> Held | None:

@@ -4,12 +4,13 @@ It only enqueues keys: what is to be done about a difference is decided where ev
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 from typing import Final
 
 import structlog
 
 from headrace_bus import EntryState, UidState
+from headrace_crds.task import HANDED_OUT
 from headrace_operator.context import Context, bus_key
 from headrace_operator.errors import KubeError
 from headrace_operator.kube import MODELS, TASKS, Resource
@@ -68,7 +69,7 @@ async def sweep(ctx: Context) -> None:
         # What a model's keys hold speaks for that model's tasks alone; what could not be read, for none.
         entry = held.get(view.ref.model, {}).get(view.ref.uid)
         held_as_told = entry is not None and entry.attempt == view.attempt and entry.state is not EntryState.RETURNED
-        differs = view.phase in ("Queued", "Running") and not held_as_told
+        differs = view.phase in HANDED_OUT and not held_as_told
         differs |= view.phase == "Suspended" and entry is not None
         if view.behind or (not view.finished and not view.deleting and (differs or view.phase == "")):
             ctx.tasks.add(view.ref)
@@ -136,14 +137,5 @@ async def relist_models(ctx: Context) -> None:
 
 
 async def _uids(resource: Resource, ctx: Context) -> set[str]:
-    namespaces: Iterable[str | None] = ctx.settings.watch_namespaces or (None,)
-    found: set[str] = set()
-    for namespace in namespaces:
-        cursor = ""
-        while True:
-            page = await ctx.kube.list_metadata(resource, namespace, limit=LIST_CHUNK, cursor=cursor)
-            found.update(item["metadata"]["uid"] for item in page.get("items") or [])
-            cursor = (page.get("metadata") or {}).get("continue") or ""
-            if not cursor:
-                break
-    return found
+    listed = ctx.kube.listed(resource, ctx.settings.watch_namespaces, limit=LIST_CHUNK)
+    return {item["metadata"]["uid"] async for item in listed}

@@ -6,7 +6,6 @@ Only what is needed is kept: prompts, schemas and results stay in the body, whic
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
@@ -20,6 +19,7 @@ from headrace_crds.task import LLMTask
 from headrace_operator.decide import untrusted, webhook
 from headrace_operator.decide.acceptance import escaped_bytes
 from headrace_operator.decide.children import ANNOTATION_SPEC_GENERATION, ANNOTATION_SPEC_HASH
+from headrace_operator.decide.clocks import milliseconds
 from headrace_operator.decide.snapshots import ContainerView, DeploymentView, PodView, Report
 from headrace_operator.errors import ObjectInvalid
 from headrace_operator.refs import ModelRef, TaskRef, version_of
@@ -228,16 +228,6 @@ def _engine(document: Mapping[str, Any]) -> EngineInfo:
         if value is not None
     }
     return found.model_copy(update=harmless)
-
-
-def milliseconds(text: str | None) -> int | None:
-    """An API timestamp as milliseconds since the epoch."""
-    if not text:
-        return None
-    try:
-        return int(datetime.fromisoformat(text).timestamp() * 1000)
-    except ValueError:
-        return None
 
 
 def _integer(text: str | None) -> int:

@@ -14,12 +14,12 @@ from typing import Final
 
 from headrace_bus import PRIORITY_AGE_MS
 from headrace_crds.reasons import Reason
+from headrace_crds.task import HANDED_OUT
 from headrace_operator.decide.quota import Grant
 from headrace_operator.decide.window import Bounds, Hindrance, Scope
 from headrace_operator.refs import ModelRef, TaskRef
 from headrace_operator.views import TaskView
 
-HANDED_OUT: Final = ("Queued", "Running")
 FOR_ROOM: Final = (Reason.QUEUE_FULL, Reason.QUOTA_EXCEEDED)
 
 

@@ -4,7 +4,6 @@ The only writer of outcomes in a runner. It decides nothing itself: ``commit_rul
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from headrace_runner import patches
 from headrace_runner.attempt import Attempt
 from headrace_runner.commit_rule import Next, after_commit, after_read
 from headrace_runner.kube import Answer, Operation, TaskStatus
+from headrace_runner.patience import pause_seconds
 from headrace_runner.verdict import Verdict, too_large_for_object
 
 PATIENCE_SECONDS: Final = 600.0
@@ -24,8 +24,7 @@ FORBIDDEN_SECONDS: Final = 120.0
 """So long a commit waits for its right: a RoleBinding that comes back, a policy or authorizer that lags."""
 REFUSALS: Final = 8
 """So often the object may refuse a commit while it still waits for this attempt."""
-_FIRST_BACKOFF_SECONDS: Final = 0.1
-_LAST_BACKOFF_SECONDS: Final = 10.0
+_LONGEST_PAUSE_SECONDS: Final = 10.0
 
 _log = structlog.get_logger()
 
@@ -112,7 +111,7 @@ class Committer:
                 _log.warning("commit waits for its right", **_keys(attempt))
             elif self._monotonic() - forbidden_since >= FORBIDDEN_SECONDS:
                 return Commit(Ending.FORBIDDEN, verdict, status)
-            await self._sleep(_backoff(tries))
+            await self._sleep(pause_seconds(tries, _LONGEST_PAUSE_SECONDS))
             tries += 1
         return Commit(Ending.REFUSED if refusals >= REFUSALS else Ending.UNANSWERED, verdict, status)
 
@@ -126,7 +125,7 @@ class Committer:
                 return step
             if tries == 0:
                 _log.warning("commit waits for the API server", **_keys(attempt), http_status=answer.status)
-            await self._sleep(_backoff(tries))
+            await self._sleep(pause_seconds(tries, _LONGEST_PAUSE_SECONDS))
             tries += 1
 
     async def _send(self, attempt: Attempt, operations: list[Operation]) -> Answer:
@@ -145,11 +144,6 @@ async def announce_running(tasks: TaskStatus, attempt: Attempt) -> None:
         answer = await tasks.patch(attempt.namespace, attempt.name, patches.running(attempt, status))
     if answer.status != 200:
         _log.info("running not written", **_keys(attempt), http_status=answer.status)
-
-
-def _backoff(waits: int) -> float:
-    ceiling: float = min(_LAST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(waits, 10))
-    return ceiling * random.uniform(0.5, 1.0)  # noqa: S311  spreads retries, guards nothing
 
 
 def _keys(attempt: Attempt) -> dict[str, Any]:

@@ -4,7 +4,6 @@ The operator commits it (`headrace_crds.parked`). The lease is renewed meanwhile
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -16,11 +15,11 @@ from headrace_bus import BusError, PayloadTooLarge
 from headrace_crds.parked import Parked
 from headrace_runner.attempt import Attempt
 from headrace_runner.bus_entry import BusEntry
+from headrace_runner.patience import pause_seconds
 from headrace_runner.verdict import Verdict
 
 PATIENCE_SECONDS: Final = 600.0
-_FIRST_BACKOFF_SECONDS: Final = 0.1
-_LAST_BACKOFF_SECONDS: Final = 5.0
+_LONGEST_PAUSE_SECONDS: Final = 5.0
 
 _log = structlog.get_logger()
 
@@ -67,7 +66,7 @@ class Parker:
                     _log.warning("result waits for room on the bus", **entry.keys, reason=error.reason)
             if self._monotonic() >= deadline:
                 return Parking.NO_ROOM
-            await self._sleep(_backoff(tries))
+            await self._sleep(pause_seconds(tries, _LONGEST_PAUSE_SECONDS))
             tries += 1
 
 
@@ -85,8 +84,3 @@ def _parked(attempt: Attempt, verdict: Verdict) -> Parked:
         completed_ms=attempt.now_ms,
         pod=attempt.pod,
     )
-
-
-def _backoff(tries: int) -> float:
-    ceiling: float = min(_LAST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(tries, 10))
-    return ceiling * random.uniform(0.5, 1.0)  # noqa: S311  spreads retries, guards nothing

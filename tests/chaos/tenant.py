@@ -103,30 +103,20 @@ class Tenant:
     async def delete(self, submission: Submission) -> None:
         """Withdraw it; asks until the API server has answered."""
         submission.deleted = True
-        name = submission.object_name or submission.name
-        while True:
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                try:
-                    await self._world.api.request("DELETE", f"{self._path}/{name}")
-                except ApiError as error:
-                    if error.status == 404:
-                        return
-                    if error.status < 500:
-                        raise
-                else:
-                    return
-            await asyncio.sleep(AGAIN_SECONDS)
+        await self._insist("DELETE", submission)
 
     async def patch(self, submission: Submission, spec: dict[str, Any]) -> None:
         """Change the spec; a task that is gone is left alone."""
-        name = submission.object_name or submission.name
         submission.cancelled |= bool(spec.get("cancel"))
+        await self._insist("PATCH", submission, {"spec": spec}, type_="application/merge-patch+json")
+
+    async def _insist(self, method: str, submission: Submission, *body: dict[str, Any], **options: str) -> None:
+        """Asks until the API server has answered; a task that is gone is an answer."""
+        path = f"{self._path}/{submission.object_name or submission.name}"
         while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 try:
-                    await self._world.api.request(
-                        "PATCH", f"{self._path}/{name}", {"spec": spec}, type_="application/merge-patch+json"
-                    )
+                    await self._world.api.request(method, path, *body, **options)
                 except ApiError as error:
                     if error.status == 404:
                         return

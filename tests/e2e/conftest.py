@@ -165,6 +165,17 @@ def long_task(name: str, model_name: str) -> dict[str, Any]:
     )
 
 
+def running(headrace: Cluster, namespace: str, weights: str) -> dict[str, Any]:
+    """A long task in the middle of its generation."""
+    headrace.apply(namespace, model("smollm2", weights), long_task("long", "smollm2"))
+    return eventually(
+        lambda: headrace.get("llmtask", "long", namespace),
+        lambda t: t.get("status", {}).get("phase") == "Running",
+        within=180,
+        what="the task runs",
+    )
+
+
 def condition(body: dict[str, Any], type_: str) -> dict[str, Any] | None:
     conditions = body.get("status", {}).get("conditions", [])
     return next((c for c in conditions if c["type"] == type_), None)

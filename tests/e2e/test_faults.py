@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import SYSTEM, Cluster, eventually, long_task, model
+from tests.e2e.conftest import SYSTEM, Cluster, running
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(500)]
 
@@ -20,17 +20,6 @@ for pid in (int(p) for p in os.listdir('/proc') if p.isdigit() and int(p) != os.
         os.kill(pid, signal.SIGKILL)
         print('killed', pid)
 """
-
-
-def running(headrace: Cluster, namespace: str, weights: str) -> dict[str, Any]:
-    """A long task in the middle of its generation."""
-    headrace.apply(namespace, model("smollm2", weights), long_task("long", "smollm2"))
-    return eventually(
-        lambda: headrace.get("llmtask", "long", namespace),
-        lambda t: t.get("status", {}).get("phase") == "Running",
-        within=180,
-        what="the task runs",
-    )
 
 
 def finished(headrace: Cluster, namespace: str) -> dict[str, Any]:

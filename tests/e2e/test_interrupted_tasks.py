@@ -5,19 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Cluster, eventually, long_task, model, task
+from tests.e2e.conftest import Cluster, eventually, running, task
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
-
-
-def running(headrace: Cluster, namespace: str, weights: str) -> dict[str, Any]:
-    headrace.apply(namespace, model("smollm2", weights), long_task("long", "smollm2"))
-    return eventually(
-        lambda: headrace.get("llmtask", "long", namespace),
-        lambda t: t.get("status", {}).get("phase") == "Running",
-        within=180,
-        what="the task runs",
-    )
 
 
 def patch(headrace: Cluster, namespace: str, **spec: Any) -> None:

@@ -1,16 +1,14 @@
 """Whether somebody works on a task, and what becomes of that attempt when the operator ends the task."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from headrace_crds.reasons import Reason
-from headrace_crds.task import AttemptRecord, LLMTask, Outcome, TaskPhase
+from headrace_crds.task import HANDED_OUT, AttemptRecord, LLMTask, Outcome
 from headrace_operator.decide import retry, task_status
 from headrace_operator.decide.next_attempt import first_start
 from headrace_operator.decide.plans import TakeBack
 from headrace_operator.decide.snapshots import Place, TaskSnapshot
-
-_HANDED_OUT: Final = (TaskPhase.QUEUED, TaskPhase.RUNNING)
 
 
 def may_commit(s: TaskSnapshot, task: LLMTask) -> bool:
@@ -19,7 +17,7 @@ def may_commit(s: TaskSnapshot, task: LLMTask) -> bool:
         s.held is not None
         and s.held.place is Place.LEASED
         and s.held.attempt == task_status.attempt_of(task)
-        and task_status.phase_of(task) in _HANDED_OUT
+        and task_status.phase_of(task) in HANDED_OUT
     )
 
 

@@ -13,14 +13,13 @@ from headrace_crds.names import LABEL_MANAGED_BY, LABEL_PART_OF
 from headrace_crds.outcome import notified_outcomes, terminal_status, timestamp
 from headrace_crds.parked import Parked
 from headrace_crds.reasons import Reason
-from headrace_crds.task import AttemptRecord, LLMTask, Outcome, TaskPhase
+from headrace_crds.task import HANDED_OUT, AttemptRecord, LLMTask, Outcome
 from headrace_operator.decide import clocks, task_status
 from headrace_operator.decide.next_attempt import first_start
 from headrace_operator.decide.plans import TaskPlan
 from headrace_operator.decide.snapshots import Held, TaskSnapshot
 
 KEY: Final = "text"
-_HANDED_OUT: Final = (TaskPhase.QUEUED, TaskPhase.RUNNING)
 
 
 def config_map_name(uid: str, attempt: int) -> str:
@@ -34,7 +33,7 @@ def is_parked(held: Held | None, task: LLMTask) -> bool:
         and held.returned is not None
         and held.returned.how == "Parked"
         and held.attempt == task_status.attempt_of(task)
-        and task_status.phase_of(task) in _HANDED_OUT
+        and task_status.phase_of(task) in HANDED_OUT
     )
 
 

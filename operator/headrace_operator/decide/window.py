@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from headrace_crds.reasons import Reason
-from headrace_crds.task import LLMTask, TaskPhase
+from headrace_crds.task import HANDED_OUT, LLMTask, TaskPhase
 from headrace_operator.decide import task_status, waiting
 from headrace_operator.decide.plans import TaskPlan
 from headrace_operator.decide.snapshots import TaskSnapshot
@@ -59,7 +59,7 @@ def queue_full(hindrance: Hindrance, model: ModelRef, namespace: str, bounds: Bo
 
 def holds_room(task: LLMTask) -> bool:
     """It is handed out: what follows for it needs no other room."""
-    return task.status is not None and task.status.phase in (TaskPhase.QUEUED, TaskPhase.RUNNING)
+    return task.status is not None and task.status.phase in HANDED_OUT
 
 
 def held_back(plan: TaskPlan, s: TaskSnapshot, task: LLMTask, why: waiting.Waiting) -> TaskPlan:

@@ -1,5 +1,6 @@
 """The sweep of shared models' RoleBindings: what is refused in one namespace ends nothing in another."""
 
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -30,11 +31,9 @@ class ApiServer:
         self.bodies = {body["metadata"]["namespace"]: body for body in bodies}
         self.error, self.fails = error, fails
 
-    async def list_metadata(self, *_: Any, **__: Any) -> dict[str, Any]:
-        return {"items": [{"metadata": body["metadata"]} for body in self.bodies.values()]}
-
-    async def list_objects(self, *_: Any, **__: Any) -> dict[str, Any]:
-        return {"items": list(self.bodies.values())}
+    async def listed(self, *_: Any, **__: Any) -> AsyncIterator[dict[str, Any]]:
+        for body in list(self.bodies.values()):
+            yield body
 
     async def get(self, _: Any, namespace: str, __: str) -> dict[str, Any] | None:
         return self.bodies.get(namespace)

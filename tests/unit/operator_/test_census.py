@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -33,13 +33,12 @@ class ApiServer:
     def __init__(self, *bodies: dict[str, Any], away: int = 0) -> None:
         self.bodies, self.away, self.probed = list(bodies), away, 0
 
-    async def list_metadata(self, *_: Any, cursor: str = "", **__: Any) -> dict[str, Any]:
+    async def listed(self, *_: Any, **__: Any) -> AsyncIterator[dict[str, Any]]:
         if self.away:
             self.away -= 1
             raise KubeUnavailable("away")
-        at = int(cursor or 0)
-        more = str(at + 1) if at + 1 < len(self.bodies) else ""
-        return {"items": self.bodies[at : at + 1], "metadata": {"continue": more}}
+        for body in self.bodies:
+            yield body
 
     async def probe(self, _: Resource, __: str, name: str) -> dict[str, Any] | None:
         self.probed += 1
