@@ -1,4 +1,9 @@
-"""Headrace's bus as operator and runner use it: idempotent enqueue, claim with lease and token, fenced complete."""
+"""Headrace's bus as operator and runner use it: idempotent enqueue, claim with lease and token, fenced complete.
+
+A lane asks for the next work together with the completion of the last, as BullMQ's one call does both and as a runner
+claims while a finished generation is still being committed. Redis carries out one connection's calls in their order, so
+the leases held never exceed what is in flight.
+"""
 
 import asyncio
 import contextlib
@@ -52,15 +57,15 @@ async def work(order: side.Order, done: Callable[[int], None]) -> AsyncIterator[
             if await bus.complete(key, delivery.token):
                 done(delivery.envelope.payload["number"])
 
+        async def claim(size: int) -> list[Delivery]:
+            return await bus.claim(key, worker="bench", count=size, lease_ms=LEASE_MS)
+
         async def lane(size: int) -> None:
+            deliveries = await claim(size)
             while True:
-                deliveries = await bus.claim(key, worker="bench", count=size, lease_ms=LEASE_MS)
                 if not deliveries:
                     await bus.wait_for_work(key, timeout_s=5)
-                elif len(deliveries) == 1:
-                    await finish(deliveries[0])
-                else:
-                    await asyncio.gather(*map(finish, deliveries))
+                *_, deliveries = await asyncio.gather(*map(finish, deliveries), claim(size))
 
         async def run() -> None:
             await asyncio.gather(*(lane(order.claim) for _ in range(order.in_flight // order.claim)))

@@ -70,6 +70,28 @@ async def test_calls_of_one_turn_leave_in_one_write_on_one_connection(wire: Wire
     assert await tasks[2] == b"c"
 
 
+async def test_calls_that_replies_cause_leave_while_later_replies_are_read(wire: Wire, peers: list[Peer]) -> None:
+    async def twice(number: int) -> None:
+        await wire.call("FIRST", number)
+        await wire.call("SECOND", number)
+
+    tasks = [asyncio.create_task(twice(number)) for number in range(64)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    (peer,) = peers
+    sent_after = []
+    # All are there to be read at once.
+    for number in range(64):
+        peer.replies.put_nowait(number)
+    while not peer.replies.empty():
+        await asyncio.sleep(0)
+        sent_after.append((sum(map(len, peer.batches)), peer.replies.qsize()))
+    assert any(sent > 64 and unread > 32 for sent, unread in sent_after)
+    for number in range(64):
+        peer.replies.put_nowait(number)
+    await asyncio.gather(*tasks)
+
+
 async def test_a_cancelled_call_keeps_its_place_in_the_replies(wire: Wire, peers: list[Peer]) -> None:
     first, second = await begun(wire, ("A",), ("B",))
     first.cancel()
@@ -125,6 +147,22 @@ async def test_silence_breaks_the_connection(peers: list[Peer]) -> None:
         with pytest.raises(vendor.TimeoutError):
             await wire.call("A")
         assert peers[number].ended
+    await wire.aclose()
+
+
+async def test_a_write_that_nobody_reads_breaks_the_connection(peers: list[Peer]) -> None:
+    class Full(Peer):
+        async def send_packed_command(self, batch: list[bytes], **options: Any) -> None:
+            await asyncio.Event().wait()
+
+    def make() -> Any:
+        peers.append(Full())
+        return peers[-1]
+
+    wire = Wire(make, reply_within_s=0.01)
+    with pytest.raises(vendor.TimeoutError):
+        await wire.call("A")
+    assert peers[0].ended
     await wire.aclose()
 
 
