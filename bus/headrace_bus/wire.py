@@ -64,7 +64,7 @@ class Wire:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        # What cannot be written is not answered either, and that is noticed here. redis-py makes a task per write for it.
+        # What cannot be written is not answered either, which is noticed here. redis-py makes a task per write for it.
         connection.socket_timeout = None
         self._link = _Link(connection, self._reply_within_s)
         return self._link
