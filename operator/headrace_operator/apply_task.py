@@ -14,7 +14,7 @@ from headrace_operator import announce, large_results
 from headrace_operator.context import Context, bus_key
 from headrace_operator.decide import clocks
 from headrace_operator.decide.plans import Enqueue, TakeBack, TaskPlan
-from headrace_operator.decide.snapshots import TaskSnapshot
+from headrace_operator.decide.snapshots import Place, TaskSnapshot
 from headrace_operator.errors import KubeNotFound, WorkUnacceptable
 from headrace_operator.kube import TASKS
 from headrace_operator.refs import TaskRef
@@ -31,7 +31,7 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
     WorkUnacceptable for what no queue will take: then the status is written already.
     ResultUnwritable: nothing was done.
     """
-    key, task = bus_key(s.ref.model), s.task
+    task = s.task
     explained = not plan.explains_only or plan.status is None or ctx.explanations.take(s.ref.model)
     if plan.create is not None:
         await large_results.create(plan.create, s, ctx)
@@ -58,9 +58,8 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
         return 0.0
     if plan.enqueue is not None and not plan.enqueue_first and task is not None and s.model is not None:
         await _enqueue(plan.enqueue, task, s.model, s.ref, ctx)
-    if plan.remove:
-        ctx.memory.refused_attempts.pop(s.ref, None)
-        await ctx.bus.remove(key, s.ref.uid)
+    if plan.remove and not await _removed(s, ctx):
+        return 0.0
     if task is None or (task.status is not None and task.status.outcome is not None):
         ctx.memory.forget_task(s.ref)
     if plan.announcement is not None and task is not None:
@@ -78,6 +77,20 @@ async def _taken_back(wanted: TakeBack, s: TaskSnapshot, ctx: Context) -> bool:
     key = bus_key(s.ref.model)
     seen = EntryState.LEASED if wanted.from_holder else EntryState.RETURNED if wanted.came_back else None
     return await ctx.bus.withdraw(key, s.ref.uid, wanted.attempt, seen=seen)
+
+
+async def _removed(s: TaskSnapshot, ctx: Context) -> bool:
+    """False: what stands under the uid is not what was looked at. Whoever leads by now may have handed it out again."""
+    key, held = bus_key(s.ref.model), s.held
+    ctx.memory.refused_attempts.pop(s.ref, None)
+    if held is not None:
+        seen = EntryState(held.place) if held.place in (Place.LEASED, Place.RETURNED) else None
+        if not await ctx.bus.withdraw(key, s.ref.uid, held.attempt, seen=seen):
+            return False
+    if held is None or s.task is None:
+        # Nothing that could be told apart; or the object is gone, and with it goes what a withdrawal leaves.
+        await ctx.bus.remove(key, s.ref.uid)
+    return True
 
 
 async def _interrupted(word: Interruption, s: TaskSnapshot, ctx: Context) -> bool:

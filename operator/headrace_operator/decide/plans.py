@@ -56,7 +56,7 @@ class TaskPlan:
     enqueue_first: bool = False
     """Before the status, which is all that tells that there is something to be done."""
     remove: bool = False
-    """Forget the bus entry."""
+    """Forget the bus entry, if it is still what was looked at."""
     announcement: Announcement | None = None
     requeue_after_seconds: float | None = None
 

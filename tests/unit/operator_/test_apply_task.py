@@ -1,11 +1,11 @@
 """What a plan becomes: which writes, in which order, and when the task is looked at again."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from operator_cases import LOADING, MODEL, NOW_MS, TASK, held, merged, queued, snapshot, task_body
+from operator_cases import LOADING, MODEL, NOW_MS, TASK, came_back, held, merged, queued, snapshot, task_body
 
 from headrace_bus import BusUnavailable, EnqueueOutcome, EntryState
 from headrace_crds.outcome import timestamp
@@ -74,7 +74,7 @@ async def test_an_explanation_that_has_to_wait_keeps_the_deadline(ends_in: int, 
     assert bench.calls == []
     plan = TaskPlan("as above", status=plan.status, explains_only=True, remove=True)
     assert await bench.apply(plan, held=held("Queued")) == again
-    assert bench.calls == ["remove"]
+    assert bench.calls == ["withdraw 1 None"]
     assert TASK not in bench.ctx.memory.refused_attempts
 
 
@@ -116,3 +116,27 @@ async def test_a_holder_that_parks_meanwhile_keeps_its_result() -> None:
     assert plan.take_back is not None
     assert await bench.apply(plan, held=leased) == 0.0
     assert bench.calls == ["withdraw 2 Leased"]
+
+
+@pytest.mark.parametrize(
+    ("body", "place", "calls"),
+    [
+        pytest.param(task_body(queued(2)), None, ["remove"], id="what does not read as an entry"),
+        pytest.param(task_body(queued(2)), held("Queued", 1), ["withdraw 1 None"], id="a living task's entry"),
+        pytest.param(task_body(queued(2)), held("Leased", 2), ["withdraw 2 Leased"], id="from its holder"),
+        pytest.param(task_body(queued(2)), came_back("Failed", 2), ["withdraw 2 Returned"], id="what came back"),
+        pytest.param(
+            None, held("Leased", 2), ["withdraw 2 Leased", "remove"], id="a deleted task, with all that is left"
+        ),
+    ],
+)
+@pytest.mark.parametrize("changed", [False, True])
+async def test_what_became_of_an_entry_since_it_was_looked_at_is_not_removed(
+    body: Any, place: Any, calls: list[str], changed: bool
+) -> None:
+    bench = Bench(body or task_body(), parked_meanwhile=changed)
+    seen = replace(snapshot(LLMTask.model_validate(body) if body is not None else None), held=place)
+    again = await apply_task.apply(TaskPlan("gone", remove=True), seen, bench.ctx)
+    refused = changed and place is not None
+    assert bench.calls == (calls[:1] if refused else calls)
+    assert (again == 0.0) is refused, "looked at again at once"
