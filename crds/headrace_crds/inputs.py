@@ -10,6 +10,7 @@ from headrace_crds.base import DECIMAL, DNS_LABEL, SIGNED_DECIMAL, ApiModel, Rul
 INPUT_LIMIT_BYTES: Final = 256 * 1024
 LARGE_INPUT_LIMIT_BYTES: Final = 900 * 1024
 """Of a text that inputFrom refers to."""
+DEFAULT_MAX_REPAIRS: Final = 2
 OBJECT_NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 DATA_KEY: Final = r"^[-._a-zA-Z0-9]+$"
 
@@ -121,15 +122,46 @@ class Output(ApiModel):
 
     rules: ClassVar = (
         exactly_one_of(
-            "jsonSchema", message="output needs jsonSchema: a JSON Schema as text; leave output out for plain text"
+            "jsonSchema",
+            "grammar",
+            "regex",
+            "choice",
+            message="output needs jsonSchema, grammar, regex or choice, and only one of them: "
+            "set one, remove the others; leave output out for plain text",
         ),
         Rule(
             "!has(self.jsonSchema) || size(bytes(self.jsonSchema)) <= 65536",
             "jsonSchema holds more than 65536 bytes in UTF-8: shorten it",
             ".jsonSchema",
         ),
+        Rule(
+            "!has(self.grammar) || size(bytes(self.grammar)) <= 65536",
+            "grammar holds more than 65536 bytes in UTF-8: shorten it",
+            ".grammar",
+        ),
     )
 
     json_schema: Annotated[str, Field(min_length=2, max_length=65536)] | None = None
     """A JSON Schema as JSON *text*: the API server would reorder a structured one, and the order of properties steers
     the model. Sampling is constrained by it and the result is validated against it."""
+    grammar: Annotated[str, Field(min_length=1, max_length=65536)] | None = None
+    """A grammar in llama.cpp's GBNF, with a rule named root, that the whole result follows."""
+    regex: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """A regular expression (the syntax of Rust's regex crate: no look-around, no back-references) that the whole
+    result matches."""
+    choice: (
+        Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=512)]],
+            Field(min_length=1, max_length=128, json_schema_extra={"x-kubernetes-list-type": "set"}),
+        ]
+        | None
+    ) = None
+    """The result is one of these texts, byte for byte."""
+    max_repairs: Annotated[int, Field(ge=0, le=5)] = DEFAULT_MAX_REPAIRS
+    """How often the model is asked again, with the error, where the result does not have the shape; then the task is
+    Failed as InvalidOutput. Tokens of all tries count."""
+
+    def texts(self) -> list[str]:
+        """What the author of the task wrote: it counts as input."""
+        given = [text for text in (self.json_schema, self.grammar, self.regex) if text is not None]
+        return [*given, *(self.choice or [])]

@@ -88,7 +88,12 @@ def text_digest(text: str) -> tuple[int, str]:
 
 
 def text_result(
-    text: str, finish_reason: str, enforcement: Enforcement | None, *, partial: bool | None = None
+    text: str,
+    finish_reason: str,
+    enforcement: Enforcement | None,
+    *,
+    partial: bool | None = None,
+    repairs: int | None = None,
 ) -> Result:
     size_bytes, sha256 = text_digest(text)
     return Result(
@@ -98,6 +103,7 @@ def text_result(
         size_bytes=size_bytes,
         sha256=sha256,
         enforcement=enforcement,
+        repairs=repairs,
     )
 
 

@@ -46,7 +46,9 @@ class Parked(ApiModel):
     finish_reason: Literal["Stop", "Length", "Cancelled"]
     """Cancelled: the task was cancelled and this is what had been generated until then."""
     enforcement: Enforcement | None = None
-    """How output.jsonSchema was enforced; the text was validated against it in any case."""
+    """How the task's output was enforced; the text was validated in any case."""
+    repairs: Annotated[int, Field(ge=1, le=5)] | None = None
+    """How often the model was asked again for the shape's sake."""
     usage: Usage
     """Tokens of the attempt."""
     timings: Timings
@@ -69,6 +71,7 @@ class Parked(ApiModel):
         usage: Usage,
         timings: Timings,
         *,
+        repairs: int | None = None,
         claimed_ms: int,
         completed_ms: int,
         pod: str,
@@ -82,6 +85,7 @@ class Parked(ApiModel):
             sha256=sha256,
             finish_reason=finish_reason,
             enforcement=enforcement,
+            repairs=repairs,
             usage=usage,
             timings=timings,
             claimed_ms=claimed_ms,
@@ -112,6 +116,7 @@ class Parked(ApiModel):
             size_bytes=self.size_bytes,
             sha256=self.sha256,
             enforcement=self.enforcement,
+            repairs=self.repairs,
         )
 
     @model_validator(mode="after")

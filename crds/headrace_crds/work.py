@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from headrace_crds.base import ApiModel
-from headrace_crds.inputs import LARGE_INPUT_LIMIT_BYTES
+from headrace_crds.inputs import LARGE_INPUT_LIMIT_BYTES, Output
 from headrace_crds.model import Defaults, LLMModel
 from headrace_crds.outcome import notified_outcomes
 from headrace_crds.task import LLMTask, Message, Outcome, Parameters, Role
@@ -36,8 +36,8 @@ class Work(ApiModel):
     """The conversation; a prompt is one user message."""
     parameters: Parameters
     """Sampling parameters with the model's defaults filled in; maxTokens is always set."""
-    json_schema: str | None = None
-    """output.jsonSchema, byte for byte."""
+    output: Output | None = None
+    """The shape of the result, its texts byte for byte."""
     started: bool = False
     """status.startTime was set by an earlier attempt."""
     attempts: list[dict[str, object]] = Field(default_factory=list)
@@ -63,7 +63,7 @@ def resolve(task: LLMTask, model: LLMModel, *, input_text: str | None = None, de
         generation=task.metadata.generation,
         messages=[WorkMessage(role=role, content=content) for role, content in turns],
         parameters=Parameters.model_validate(filled),
-        json_schema=task.spec.output.json_schema if task.spec.output else None,
+        output=task.spec.output,
         started=bool(status and status.start_time),
         attempts=[record.dump() for record in (status.attempts if status and status.attempts else [])[-9:]],
         attempt_timeout_ms=task.spec.attempt_timeout_seconds * 1000,

@@ -58,5 +58,6 @@ class Fresh:
 def _input_chars(body: Body) -> int:
     spec = body.get("spec") or {}
     messages = sum(len(each.get("content") or "") for each in spec.get("messages") or [])
-    schema = (spec.get("output") or {}).get("jsonSchema") or ""
-    return len(spec.get("prompt") or "") + messages + len(schema)
+    output = spec.get("output") or {}
+    texts = [output.get(name) or "" for name in ("jsonSchema", "grammar", "regex")] + (output.get("choice") or [])
+    return len(spec.get("prompt") or "") + messages + sum(len(text) for text in texts)

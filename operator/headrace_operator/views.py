@@ -99,7 +99,9 @@ def task_view(body: Mapping[str, Any]) -> TaskView:
 def _input_bytes(spec: Mapping[str, Any]) -> int:
     if spec.get("inputFrom") is not None:
         return ENVELOPE_MAX_BYTES + ENTRY_OVERHEAD_BYTES
-    texts = [spec.get("prompt"), (spec.get("output") or {}).get("jsonSchema")]
+    output = spec.get("output") or {}
+    texts = [spec.get("prompt"), *(output.get(name) for name in ("jsonSchema", "grammar", "regex"))]
+    texts += output.get("choice") or []
     texts += [message.get("content") for message in spec.get("messages") or []]
     return ENTRY_OVERHEAD_BYTES + escaped_bytes([str(text) for text in texts if text])
 

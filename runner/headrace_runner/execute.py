@@ -6,6 +6,7 @@ terminal in ``headrace run``.
 
 from typing import Protocol
 
+from headrace_crds.inputs import Output
 from headrace_crds.reasons import Reason
 from headrace_crds.task import Timings
 from headrace_crds.work import Work
@@ -59,10 +60,11 @@ async def _ending(
     attempt: Attempt, engine: Engine, validator: Validator, sink: Sink, curb: Curb
 ) -> Verdict | Setback | GivenBack:
     work = attempt.work
-    if work.json_schema is not None:
+    schema_text = None if work.output is None else work.output.json_schema
+    if schema_text is not None:
         # Before the engine is asked: a schema that cannot be judged by would cost a whole generation.
         try:
-            schema = await curb.unless_halted(attempt, validator.check_schema(work.json_schema))
+            schema = await curb.unless_halted(attempt, validator.check_schema(schema_text))
         except ValidationUnavailable as error:
             return Setback(Reason.RUNNER_ERROR, str(error))
         if isinstance(schema, Halt):
@@ -81,9 +83,9 @@ async def _ending(
         return of_cut(generation, work, None if partial is None else _timings(attempt, asked_ms, partial))
     timings = _timings(attempt, asked_ms, generation)
     judgement = None
-    if work.json_schema is not None and generation.finish_reason == "Stop":
+    if schema_text is not None and generation.finish_reason == "Stop":
         try:
-            judgement = await validator.validate(work.json_schema, generation.text)
+            judgement = await validator.validate(schema_text, generation.text)
         except ValidationUnavailable as error:
             return Setback(Reason.RUNNER_ERROR, str(error))
     return of_generation(generation, work, judgement, timings)
@@ -100,11 +102,15 @@ def _timings(attempt: Attempt, asked_ms: int, generation: GenerationResult) -> T
 
 
 def _request(attempt: Attempt) -> Generate:
+    output = attempt.work.output or Output()
     return Generate(
         id=f"{attempt.uid}/{attempt.number}",
         messages=tuple(Message(message.role.value, message.content) for message in attempt.work.messages),
         parameters=engine_parameters(attempt.work),
-        json_schema=attempt.work.json_schema,
+        json_schema=output.json_schema,
+        grammar=output.grammar,
+        regex=output.regex,
+        choice=tuple(output.choice or ()),
     )
 
 

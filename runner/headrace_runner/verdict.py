@@ -81,12 +81,12 @@ def failed(reason: str, message: str, *, usage: Usage | None = None, timings: Ti
 def of_generation(generation: GenerationResult, work: Work, judgement: Judgement | None, timings: Timings) -> Verdict:
     """The outcome of a generation; ``judgement`` is None where there was nothing to judge."""
     usage = _usage(generation)
-    if work.json_schema is not None and generation.finish_reason == "Length":
+    if work.output is not None and generation.finish_reason == "Length":
         return failed(Reason.OUTPUT_TRUNCATED, _truncated(work, usage), usage=usage, timings=timings)
     if judgement is not None and judgement.finding is not Finding.VALID:
         return failed(judgement.finding.reason, judgement.message, usage=usage, timings=timings)
     enforcement = None
-    if work.json_schema is not None:
+    if work.output is not None:
         enforcement = Enforcement.GRAMMAR if generation.enforcement == "Grammar" else Enforcement.VALIDATED_ONLY
     text, finish_reason = generation.text, generation.finish_reason
     size_bytes, _ = text_digest(text)

@@ -29,9 +29,7 @@ class Refusal:
 def _texts(task: LLMTask) -> list[str]:
     spec = task.spec
     texts = [message.content for message in spec.messages] if spec.messages is not None else [spec.prompt or ""]
-    if spec.output is not None and spec.output.json_schema is not None:
-        texts.append(spec.output.json_schema)
-    return texts
+    return texts if spec.output is None else [*texts, *spec.output.texts()]
 
 
 def input_too_large(task: LLMTask) -> Refusal | None:
@@ -40,7 +38,7 @@ def input_too_large(task: LLMTask) -> Refusal | None:
         return None
     return Refusal(
         Reason.INPUT_TOO_LARGE,
-        f"input and schema have {size_bytes} bytes in UTF-8, {INPUT_LIMIT_BYTES} are allowed: shorten them",
+        f"input and output have {size_bytes} bytes in UTF-8, {INPUT_LIMIT_BYTES} are allowed: shorten them",
     )
 
 
@@ -55,7 +53,7 @@ def input_too_large_as_json(task: LLMTask) -> Refusal | None:
         return None
     return Refusal(
         Reason.INPUT_TOO_LARGE,
-        f"input and schema have {size_bytes} bytes as JSON, {ESCAPED_INPUT_LIMIT_BYTES} are allowed: "
+        f"input and output have {size_bytes} bytes as JSON, {ESCAPED_INPUT_LIMIT_BYTES} are allowed: "
         "remove control characters, or join messages",
     )
 

@@ -63,12 +63,12 @@ def too_large(task: LLMTask, text: str) -> str:
     size_bytes = len(text.encode(errors="replace"))
     if size_bytes > LARGE_INPUT_LIMIT_BYTES:
         return f"inputFrom refers to {size_bytes} bytes in UTF-8, {LARGE_INPUT_LIMIT_BYTES} are allowed: shorten them"
-    schema = (task.spec.output.json_schema if task.spec.output is not None else None) or ""
-    escaped_bytes = sum(len(json.dumps(part, ensure_ascii=False).encode(errors="replace")) for part in (text, schema))
+    parts = [text, *(task.spec.output.texts() if task.spec.output is not None else ())]
+    escaped_bytes = sum(len(json.dumps(part, ensure_ascii=False).encode(errors="replace")) for part in parts)
     if escaped_bytes + MESSAGE_OVERHEAD_BYTES <= ESCAPED_INPUT_LIMIT_BYTES:
         return ""
     return (
-        f"what inputFrom refers to and the schema have {escaped_bytes} bytes as JSON, {ESCAPED_INPUT_LIMIT_BYTES} are "
+        f"what inputFrom refers to and output have {escaped_bytes} bytes as JSON, {ESCAPED_INPUT_LIMIT_BYTES} are "
         "allowed: shorten them, or remove line breaks, quotes and control characters, which JSON escapes"
     )
 

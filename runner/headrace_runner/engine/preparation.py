@@ -37,6 +37,8 @@ class Preparation:
             raise Refusal(Reason.INVALID_PARAMETERS, "the prompt is empty")
         self._check_room(len(tokens), "")
         schema = request.json_schema
+        if request.grammar or request.regex or request.choice:
+            raise Refusal(Reason.UNSUPPORTED_SCHEMA, "this engine takes json_schema alone")
         return Job(
             key=(connection.number, request.id),
             id=request.id,

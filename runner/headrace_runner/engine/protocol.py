@@ -3,7 +3,8 @@
 ======== ============ =========================================================================================
 sent by  ``type``     fields
 ======== ============ =========================================================================================
-runner   ``generate`` ``id``, one of ``prompt`` | ``messages``, ``parameters``, ``json_schema`` (JSON *text*)
+runner   ``generate`` ``id``, one of ``prompt`` | ``messages``, ``parameters``, at most one of
+                      ``json_schema`` (JSON *text*), ``grammar`` (GBNF), ``regex``, ``choice`` (texts); ``narrow``
 runner   ``abort``    ``id``
 engine   ``hello``    ``state`` (always ``Serving``), ``engine`` (EngineModel); first frame of a connection
 engine   ``progress`` ``id``, ``completion_tokens``; at most every 500 ms a generation
@@ -31,7 +32,7 @@ class Reason(enum.StrEnum):
 
     CONTEXT_LENGTH_EXCEEDED = "ContextLengthExceeded"  # no: the message has the numbers
     INVALID_SCHEMA = "InvalidSchema"  # no: not JSON, not an object, too large
-    UNSUPPORTED_SCHEMA = "UnsupportedSchema"  # no: llguidance cannot enforce it; the message is its own
+    UNSUPPORTED_SCHEMA = "UnsupportedSchema"  # no: neither mask nor limits admit it; the message says what to do
     INVALID_PARAMETERS = "InvalidParameters"  # no
     CHAT_TEMPLATE_FAILED = "ChatTemplateFailed"  # no: the model's template refused or broke its bounds
     ENGINE_OVERLOADED = "EngineOverloaded"  # yes: more requests than sequences and waiting places
@@ -86,8 +87,10 @@ class Generate:
 
     Exactly one of ``prompt`` and ``messages``. A prompt is *one user message* wherever the model has a chat template,
     because people who send a prompt to an instruct model expect an answer; only a model without one completes it raw.
-    ``json_schema`` is JSON text, so that the order of its properties survives; with it, ``stop`` has no effect: the
-    grammar alone decides where the document ends.
+    At most one of ``json_schema`` (JSON text, so that the order of its properties survives), ``grammar`` (GBNF),
+    ``regex`` and ``choice``; with any of them ``stop`` has no effect: the grammar alone decides where the text ends.
+    ``narrow`` asks for a mask that never admits what the schema refuses, at the price of documents that it admits:
+    for another try after a document that was refused.
     """
 
     id: str
@@ -95,6 +98,10 @@ class Generate:
     messages: tuple[Message, ...] = ()
     parameters: Parameters = field(default_factory=Parameters)
     json_schema: str | None = None
+    grammar: str | None = None
+    regex: str | None = None
+    choice: tuple[str, ...] = ()
+    narrow: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Give the frame's body."""
@@ -103,6 +110,9 @@ class Generate:
             body["prompt"] = self.prompt
         else:
             body["messages"] = [asdict(message) for message in self.messages]
+        for name in ("grammar", "regex", "choice", "narrow"):
+            if value := getattr(self, name):
+                body[name] = value
         given = asdict(self.parameters)
         body["parameters"] = {
             wire: given[name] for wire, name in PARAMETER_NAMES.items() if given[name] not in (None, ())
@@ -125,6 +135,7 @@ class Abort:
 
 
 FinishReason = Literal["Stop", "Length", "Cancelled"]
+Enforcement = Literal["Grammar", "ValidatedOnly"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +183,10 @@ class Progress:
 class GenerationResult:
     """A finished generation.
 
-    ``finish_reason`` is ``Length`` where ``max_tokens`` or the context ended it: with ``enforcement`` ``Grammar`` the
-    text is then a document cut off, while with ``Stop`` it is a complete one. ``Cancelled``: an abort ended it, and
-    ``text`` is what any end of it would begin with, empty before the first token.
+    ``finish_reason`` is ``Length`` where ``max_tokens`` or the context ended it: with an ``enforcement`` the
+    text is then a document cut off, while with ``Stop`` it is a complete one. ``enforcement`` is ``Grammar`` where the
+    mask admits nothing that the request's shape refuses, ``ValidatedOnly`` where it may. ``Cancelled``: an
+    abort ended it, and ``text`` is what any end of it would begin with, empty before the first token.
     """
 
     id: str
@@ -182,7 +194,7 @@ class GenerationResult:
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
-    enforcement: Literal["Grammar"] | None = None
+    enforcement: Enforcement | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the frame's body."""
@@ -246,7 +258,7 @@ def decode_event(body: Mapping[str, Any]) -> Event | None:
 
 def _read_result(body: Mapping[str, Any], finish_reasons: tuple[FinishReason, ...]) -> GenerationResult:
     finish_reason, enforcement = body["finish_reason"], body.get("enforcement")
-    if finish_reason not in finish_reasons or enforcement not in (None, "Grammar"):
+    if finish_reason not in finish_reasons or enforcement not in (None, "Grammar", "ValidatedOnly"):
         raise ValueError("unknown finish_reason or enforcement")
     return GenerationResult(
         id=text(body["id"]),

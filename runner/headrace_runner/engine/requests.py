@@ -23,6 +23,14 @@ MAX_STOPS: Final = 16
 MAX_STOP_CHARS: Final = 256
 MAX_MESSAGES: Final = 4096
 MAX_SCHEMA_BYTES: Final = 64 * 1024
+MAX_CHOICES: Final = 128
+MAX_CHOICE_CHARS: Final = 512
+_SHAPES: Final = ("json_schema", "grammar", "regex", "choice")
+_SHAPE_BYTES: Final[Mapping[str, int]] = {
+    "json_schema": MAX_SCHEMA_BYTES,
+    "grammar": MAX_SCHEMA_BYTES,
+    "regex": 16 * 1024,
+}
 _REAL_BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "temperature": (0.0, 10.0),
     "topP": (0.0, 1.0),
@@ -51,7 +59,7 @@ def decode_request(body: Mapping[str, Any]) -> Request:
         case "abort":
             return Abort(request_id)
         case "generate":
-            _refuse_unknown(body, {"type", "id", "prompt", "messages", "parameters", "json_schema"})
+            _refuse_unknown(body, {"type", "id", "prompt", "messages", "parameters", *_SHAPES, "narrow"})
             return _read_generate(request_id, body)
     raise ProtocolError(f"unknown request type {str(kind)[:64]!r}")
 
@@ -62,18 +70,41 @@ def _read_generate(request_id: str, body: Mapping[str, Any]) -> Generate:
         raise _invalid("exactly one of prompt and messages is needed")
     if prompt is not None and not isinstance(prompt, str):
         raise _invalid("prompt: expected a string")
-    schema = body.get("json_schema")
-    if schema is not None and not isinstance(schema, str):
-        raise Refusal(Reason.INVALID_SCHEMA, "json_schema: expected JSON text")
-    if schema is not None and len(schema.encode("utf-8", "surrogatepass")) > MAX_SCHEMA_BYTES:
-        raise Refusal(Reason.INVALID_SCHEMA, f"json_schema: larger than {MAX_SCHEMA_BYTES} bytes")
     return Generate(
         id=request_id,
         prompt=None if prompt is None else _clean(prompt),
         messages=() if messages is None else _read_messages(messages),
         parameters=_read_parameters(body.get("parameters")),
-        json_schema=schema,
+        **_read_shape(body),
     )
+
+
+def _read_shape(body: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: body[name] for name in _SHAPES if body.get(name) is not None}
+    if len(given) > 1:
+        raise _invalid(f"at most one of {', '.join(_SHAPES)} can be given")
+    for name, limit in _SHAPE_BYTES.items():
+        value = given.get(name)
+        if value is not None and not isinstance(value, str):
+            raise Refusal(Reason.INVALID_SCHEMA, f"{name}: expected text")
+        if value is not None and len(value.encode("utf-8", "surrogatepass")) > limit:
+            raise Refusal(Reason.INVALID_SCHEMA, f"{name}: larger than {limit} bytes")
+        if value is not None and value != _clean(value):
+            raise Refusal(Reason.INVALID_SCHEMA, f"{name}: has half of a surrogate pair")
+    if "choice" in given:
+        given["choice"] = _read_choice(given["choice"])
+    narrow = body.get("narrow", False)
+    if not isinstance(narrow, bool):
+        raise _invalid("narrow: expected true or false")
+    return {**given, "narrow": narrow}
+
+
+def _read_choice(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_CHOICES:
+        raise Refusal(Reason.INVALID_SCHEMA, f"choice: expected 1 to {MAX_CHOICES} texts")
+    if not all(isinstance(text, str) and 0 < len(text) <= MAX_CHOICE_CHARS and text == _clean(text) for text in value):
+        raise Refusal(Reason.INVALID_SCHEMA, f"choice: texts of 1 to {MAX_CHOICE_CHARS} characters")
+    return tuple(value)
 
 
 def _read_messages(value: object) -> tuple[Message, ...]:

@@ -18,6 +18,10 @@ INVALID = sorted((ROOT / "config/samples/invalid").glob("*.yaml"))
 # Too large to keep as files: few enough characters, too many bytes.
 OVERSIZED = {
     "prompt holds more than 262144 bytes in UTF-8: shorten it": {"prompt": "\u00fc" * 140_000},
+    "grammar holds more than 65536 bytes in UTF-8: shorten it": {
+        "prompt": "p",
+        "output": {"grammar": "\u00fc" * 35_000},
+    },
     "jsonSchema holds more than 65536 bytes in UTF-8: shorten it": {
         "prompt": "p",
         "output": {"jsonSchema": '{"description": "' + "\u00fc" * 35_000 + '"}'},

@@ -50,6 +50,9 @@ REQUESTS = st.one_of(
     st.builds(Abort, ID),
     st.builds(Generate, id=ID, prompt=TEXT, parameters=PARAMETERS, json_schema=st.none() | TEXT),
     st.builds(Generate, id=ID, messages=MESSAGES.map(tuple), parameters=PARAMETERS),
+    st.builds(Generate, id=ID, prompt=TEXT, choice=st.lists(st.sampled_from(["a", "ü\n"]), min_size=1).map(tuple)),
+    st.builds(Generate, id=ID, prompt=TEXT, regex=st.sampled_from(["a", "[0-9]+"]), narrow=st.booleans()),
+    st.builds(Generate, id=ID, prompt=TEXT, grammar=st.just('root ::= "a"')),
 )
 MODEL = st.builds(
     EngineModel,
@@ -132,6 +135,12 @@ def a_request(**changes: Any) -> dict[str, Any]:
         ({"parameters": {"stop": [""]}}, Reason.INVALID_PARAMETERS, "stop"),
         ({"parameters": {"stop": ["x"] * 17}}, Reason.INVALID_PARAMETERS, "stop"),
         ({"json_schema": {}}, Reason.INVALID_SCHEMA, "text"),
+        ({"json_schema": "{}", "regex": "a"}, Reason.INVALID_PARAMETERS, "at most one"),
+        ({"regex": "a" * 16_385}, Reason.INVALID_SCHEMA, "16384"),
+        ({"grammar": "\ud800"}, Reason.INVALID_SCHEMA, "surrogate"),
+        ({"choice": []}, Reason.INVALID_SCHEMA, "1 to 128"),
+        ({"choice": ["a", 1]}, Reason.INVALID_SCHEMA, "512"),
+        ({"choice": ["a"], "narrow": 1}, Reason.INVALID_PARAMETERS, "narrow"),
         ({"json_schema": "x" * (MAX_SCHEMA_BYTES + 1)}, Reason.INVALID_SCHEMA, "65536"),
     ],
 )

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from headrace_crds.inputs import Output
 from headrace_crds.task import Outcome
 from headrace_runner.attempt import Attempt
 from headrace_runner.curb import Curb
@@ -95,7 +96,7 @@ class Helpless(Validator):
 
 @pytest.fixture
 def shaped(attempt: Attempt) -> Attempt:
-    return replace(attempt, work=attempt.work.model_copy(update={"json_schema": SCHEMA}))
+    return replace(attempt, work=attempt.work.model_copy(update={"output": Output(json_schema=SCHEMA)}))
 
 
 async def test_an_attempt_that_cannot_be_judged_is_a_setback(shaped: Attempt) -> None:

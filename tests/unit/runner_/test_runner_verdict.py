@@ -5,6 +5,7 @@ from typing import Literal
 
 import pytest
 
+from headrace_crds.inputs import Output
 from headrace_crds.result import INLINE_RESULT_LIMIT_BYTES, LARGE_RESULT_LIMIT_BYTES
 from headrace_crds.task import Outcome, Timings
 from headrace_crds.work import Work
@@ -44,7 +45,7 @@ def generation(
 
 @pytest.fixture
 def shaped(work: Work) -> Work:
-    return work.model_copy(update={"json_schema": "{}"})
+    return work.model_copy(update={"output": Output(json_schema="{}")})
 
 
 @pytest.mark.parametrize("finish", ["Stop", "Length"])
