@@ -13,6 +13,8 @@
 | unjust         | Failed, although too few executions failed or broke; Cancelled, although nobody asked               |
 | uncancelled    | an execution that went on long after the object said `cancel`                                       |
 | ghost          | an execution that went on long after its task was deleted                                           |
+
+What is bounded in time or number has kinds of its own: `limits.py`.
 """
 
 import json
@@ -21,7 +23,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.chaos import limits
 from tests.chaos.journal import Execution
+from tests.chaos.judged import Expected, Problem, Rules, Violation
 from tests.chaos.recorder import Version
 
 LOST: Final = frozenset({"lost"})
@@ -30,41 +34,6 @@ STALE: Final = frozenset({"stale", "foreign", "unbacked"})
 LOSSES_LIMIT: Final = 3
 CANCEL_SECONDS: Final = 4.0
 """A word takes milliseconds; the rest is for a busy machine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What is known of a task from its submission. `ending` as the script's; `cancelled`: that was asked for."""
-
-    name: str
-    uid: str
-    withdrawn: bool
-    ending: str
-    cancelled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """`recovery_seconds`: what a lost worker may cost. `forgets`: a fault of the phase takes a claim back, so that an
-    attempt may run twice. `flushes`: how often the bus lost everything. `settled`: the phase is over, and every task
-    should be. `deaths`: how many runners were killed, where nothing else can cost a retry; `parallelism`: what each of
-    them ran at most.
-    """
-
-    lease_seconds: float
-    recovery_seconds: float
-    forgets: bool = False
-    flushes: int = 0
-    settled: bool = True
-    deaths: int | None = None
-    parallelism: int = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    kind: str
-    name: str
-    detail: str
 
 
 @dataclass
@@ -115,13 +84,12 @@ def check(
             *_uncancelled(seen, ran),
             *_charges(task, seen, ran, rules),
             *_ghosts(seen, ran, rules),
+            *limits.problems(task, seen, ran, rules),
         ]
         finding.violations += [Violation(kind, task.name, detail) for kind, detail in problems]
     finding.violations += _unexplained(tasks, versions, rules)
+    finding.violations += limits.over_quota(tasks, versions, by_uid, rules)
     return finding
-
-
-Problem = tuple[str, str]
 
 
 def _lost(task: Expected, seen: Sequence[Version]) -> Iterable[Problem]:
@@ -130,7 +98,8 @@ def _lost(task: Expected, seen: Sequence[Version]) -> Iterable[Problem]:
     if not task.uid or not seen:
         yield "lost", "accepted, and no object was ever seen"
     elif seen[-1].gone:
-        yield "lost", "gone, and nobody deleted it"
+        if task.ttl_seconds is None or all(version.outcome is None for version in seen):
+            yield "lost", "gone, and nobody deleted it"
     elif seen[-1].outcome is None:
         yield "lost", f"no outcome: {seen[-1].phase} at attempt {seen[-1].attempt}, {seen[-1].reason}"
 
@@ -190,7 +159,7 @@ def _result(task: Expected, seen: Sequence[Version], ran: Sequence[Execution]) -
     told = json.loads((final.text or "{}").partition("}")[0] + "}")
     if told.get("uid") != task.uid:
         yield "foreign", f"the result is {told.get('uid')}'s"
-    if told.get("name") != task.name:
+    if told.get("name") not in ([told_name for _, told_name in task.inputs] or [task.name]):
         yield "foreign", f"the result is of {told.get('name')}'s prompt"
     if told.get("attempt") != final.attempt:
         yield "stale", f"the result of attempt {told.get('attempt')} at attempt {final.attempt}"
@@ -246,7 +215,7 @@ def _unexplained(
     charged = 0
     for task in tasks:
         latest = next((each for each in reversed(versions.get(task.uid, ())) if not each.gone), None)
-        if latest is None or task.ending != "text":
+        if latest is None or task.ending != "text" or task.attempt_timeout_seconds is not None:
             continue
         retries, losses = latest.retries or 0, latest.losses or 0
         charged += retries
@@ -274,7 +243,7 @@ def _charges(task: Expected, seen: Sequence[Version], ran: Sequence[Execution], 
     due = {"fail": limit + 1, "crash": min(limit + 1, LOSSES_LIMIT)}.get(task.ending, 0)
     if len(ran) + 1 < due:
         yield "unjust", f"Failed/{final.reason} after {len(ran)} executions of {due}"
-    if task.ending != "text":
+    if task.ending != "text" or limits.bears(task, final.reason):
         return
     broken = sum(execution.ending in (None, "abort") for execution in ran)
     if rules.deaths is not None:

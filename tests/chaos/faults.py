@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from tests.chaos.phase import Fault, Load, Phase, Strike, leader_lost
@@ -57,24 +58,31 @@ async def kill_engine(phase: Phase) -> None:
 async def kill_leader(phase: Phase) -> None:
     """What suffers is a task that is submitted at that moment: nobody accepts it."""
     await moment(phase)
+    await lead_anew(phase)
+
+
+async def lead_anew(phase: Phase, meanwhile: Callable[[], Awaitable[object]] | None = None) -> Strike:
+    """Kill the leader and hold it back until another has accepted a task; `meanwhile` is done while nobody leads."""
     leader = await phase.world.leader()
     assert leader is not None, "nobody leads"
     strike = phase.strike(bystanders=True)
     leader.hold_back()
     leader.kill()
     try:
+        if meanwhile is not None:
+            await meanwhile()
         await _taken_over(phase, strike, leader)
     finally:
         leader.let_go()
+    strike.until = time.monotonic()
+    return strike
 
 
 async def _taken_over(phase: Phase, strike: Strike, dead: Kept) -> None:
     """While nobody starts the dead one again."""
-    before = set(phase.tenant.submissions)
-    phase.submit(1, by_facade=0.0)
+    (probe,) = phase.submit(1, by_facade=0.0)
     await phase.accepted()
-    (probe,) = set(phase.tenant.submissions) - before
-    uid = phase.tenant.submissions[probe].accepted_uid
+    uid = (await probe).accepted_uid
 
     async def taken() -> bool:
         return any(version.attempt for version in phase.world.recorder.versions.get(uid, []))
@@ -155,18 +163,18 @@ def skew(offset: str) -> Fault:
         pod.runner.kill()
 
     name = "clock-ahead" if offset.startswith("+") else "clock-behind"
-    return Fault(name, "a runner's wall clock is never looked at", strike)
+    return Fault(name, "a runner's wall clock is never looked at", strike, most=3)
 
 
 ONE_OUTCOME: Final = "one outcome of the attempt in the object"
 PROCESS_FAULTS: Final = (
     Fault("none", "nothing runs twice", nothing, needs_victims=False),
     Fault("contention", "nothing runs twice", contend, Load(0.01, 0.05), needs_victims=False),
-    Fault("runner-kill", ONE_OUTCOME, kill_runner),
-    Fault("engine-kill", ONE_OUTCOME, kill_engine),
-    Fault("leader-kill", "another leader goes on", kill_leader, bound=leader_lost, needs_victims=False),
+    Fault("runner-kill", ONE_OUTCOME, kill_runner, least=3),
+    Fault("engine-kill", ONE_OUTCOME, kill_engine, least=4),
+    Fault("leader-kill", "another leader goes on", kill_leader, bound=leader_lost, needs_victims=False, least=2),
     Fault("facade-kill", "what was answered is accepted", kill_facade, bound=None, needs_victims=False),
-    Fault("zombie", "a late commit is refused", freeze_runner, Load(0.5, 6.0)),
+    Fault("zombie", "a late commit is refused", freeze_runner, Load(0.5, 6.0), least=2),
     skew("+1h"),
     skew("-1h"),
 )

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from tests.chaos.checker import Violation
 from tests.chaos.control_plane import ApiError
 from tests.chaos.faults import TAKE_OVER_SECONDS
+from tests.chaos.judged import Violation
 from tests.chaos.phase import Fault, Load, Phase
 from tests.chaos.world import until
 

@@ -134,10 +134,10 @@ async def cut_off(phase: Phase) -> None:
 
 REBUILT: Final = "the queue is rebuilt from the objects"
 STORE_FAULTS: Final = (
-    Fault("redis-kill", "what is in the file goes on", kill_redis),
-    Fault("redis-flush", REBUILT, flush_redis, Load(0.5, 3.0), flushes=1),
-    Fault("redis-empty", REBUILT, empty_redis, Load(0.5, 3.0), flushes=1),
-    Fault("redis-rollback", "an attempt that runs twice has one outcome", roll_back_redis, forgets=True),
+    Fault("redis-kill", "what is in the file goes on", kill_redis, least=3),
+    Fault("redis-flush", REBUILT, flush_redis, Load(0.5, 3.0), flushes=1, least=3),
+    Fault("redis-empty", REBUILT, empty_redis, Load(0.5, 3.0), flushes=1, least=2),
+    Fault("redis-rollback", "an attempt that runs twice has one outcome", roll_back_redis, forgets=True, most=3),
     Fault(
         "redis-flush-retries",
         "retries are counted in the object",
@@ -146,8 +146,8 @@ STORE_FAULTS: Final = (
         flushes=1,
         needs_victims=False,
     ),
-    Fault("redis-full", "work waits and is not lost", fill_redis),
-    Fault("api-away", "a result outlives the outage", stop_api, bound=None),
+    Fault("redis-full", "work waits and is not lost", fill_redis, least=2),
+    Fault("api-away", "a result outlives the outage", stop_api, bound=None, most=2),
     Fault("api-away-flush-kill", REBUILT, stop_api_and_lose_all, bound=None, flushes=1),
-    Fault("partition", "a late commit is refused", cut_off, Load(1.0, 7.0), needs_partition=True),
+    Fault("partition", "a late commit is refused", cut_off, Load(1.0, 7.0), needs_partition=True, least=2),
 )

@@ -81,8 +81,8 @@ async def all_told(phase: Phase) -> None:
     named = [each for each in phase.submissions() if "webhook" in each.spec]
 
     async def notified() -> bool:
-        latest = [world.latest(each.accepted_uid) for each in named]
-        return all(each is not None and each.notified for each in latest)
+        versions = (world.recorder.versions.get(each.accepted_uid, ()) for each in named)
+        return all(any(version.notified for version in each) for each in versions)
 
     with contextlib.suppress(NotReached):  # judged below
         await until(notified, "delivered webhooks", TOLD_SECONDS)

@@ -9,16 +9,19 @@ import asyncio
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.chaos.faults import PROCESS_FAULTS
 from tests.chaos.faults_large import LARGE_FAULTS
+from tests.chaos.faults_limits import LIMIT_FAULTS
 from tests.chaos.faults_store import STORE_FAULTS
 from tests.chaos.faults_users import USER_FAULTS
 from tests.chaos.phase import Fault, Phase
@@ -28,17 +31,17 @@ from tests.chaos.tenant import Tenant
 from tests.chaos.world import World, world
 
 CHECKOUT: Final = Path(__file__).parents[2]
-FAULTS: Final = (*PROCESS_FAULTS, *STORE_FAULTS, *LARGE_FAULTS, *USER_FAULTS)
-TASKS_PER_ROUND: Final = 24
-ROUNDS: Final = 6
+FAULTS: Final = (*PROCESS_FAULTS, *STORE_FAULTS, *LARGE_FAULTS, *USER_FAULTS, *LIMIT_FAULTS)
 
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-async def strike_all(settings: RunSettings, faults: tuple[Fault, ...]) -> list[FaultFigures]:
-    """Every fault on one installation, in this order."""
+async def strike_all(
+    settings: RunSettings, faults: tuple[Fault, ...], told: Callable[[list[FaultFigures]], object]
+) -> list[FaultFigures]:
+    """Every fault on one installation, in this order; `told` is called after each with those that are over."""
     rows: list[FaultFigures] = []
     isolate = any(fault.needs_partition for fault in faults)
     began = time.monotonic()
@@ -50,6 +53,7 @@ async def strike_all(settings: RunSettings, faults: tuple[Fault, ...]) -> list[F
             say(rows[-1].row())
             for problem in rows[-1].problems:
                 say(f"    {problem}")
+            told(rows)
     return rows
 
 
@@ -58,8 +62,7 @@ async def one(fault: Fault, built: World, tenant: Tenant, tasks: int) -> FaultFi
     # A fault's schedule depends on the seed and its name: the same alone as among others.
     rng = random.Random(f"{built.settings.seed}/{fault.name}")
     phase, began = Phase(fault, built, tenant, rng, tasks), time.monotonic()
-    rounds = max(1, min(ROUNDS, tasks // TASKS_PER_ROUND))
-    await phase.run(rounds)
+    await phase.run(fault.rounds(tasks), lambda done, of: say(f"  {fault.name} {done}/{of}") if of > 1 else None)
     return figures(phase, phase.finding(), time.monotonic() - began, late_fails=built.settings.late_fails)
 
 
@@ -88,6 +91,7 @@ def main() -> int:
     parser.add_argument("--late", choices=("fail", "tell"), default="fail", help="what a late recovery does to the run")
     parser.add_argument("--keep-logs", action="store_true", help="also of a run that passed")
     parser.add_argument("--drop-logs", action="store_true", help="also of a run that failed")
+    parser.add_argument("--long", action="store_true", help="the report is that of the long run")
     parser.add_argument("--revision", default="", help="what the report calls the product")
     arguments = parser.parse_args()
     faults = chosen(arguments.faults)
@@ -108,22 +112,31 @@ def main() -> int:
     # So that what was started is ended then, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
-    rows = asyncio.run(strike_all(settings, faults))
-    told = {
-        "seed": settings.seed,
-        "revision": arguments.revision,
-        "cpus": os.cpu_count(),
-        "tasks": sum(row.tasks for row in rows),
-        "seconds": round(time.monotonic() - began),
-        "api_away_seconds": settings.api_away_seconds,
-        "runners": settings.replicas,
-        "parallelism": settings.parallelism,
-        **settings.periods.dump(),
-    }
-    report = document(rows, told)
+
+    def write(rows: list[FaultFigures]) -> dict[str, Any]:
+        told = {
+            "seed": settings.seed,
+            "revision": arguments.revision,
+            "cpus": os.cpu_count(),
+            "long": arguments.long,
+            "whole": len(rows) == len(FAULTS),
+            "tasks": sum(row.tasks for row in rows),
+            "seconds": round(time.monotonic() - began),
+            "rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "api_away_seconds": settings.api_away_seconds,
+            "runners": settings.replicas,
+            "parallelism": settings.parallelism,
+            **settings.periods.dump(),
+        }
+        report = document(rows, told)
+        if arguments.report:
+            arguments.report.parent.mkdir(parents=True, exist_ok=True)
+            arguments.report.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        return report
+
+    report = write(asyncio.run(strike_all(settings, faults, write)))
+    say(f"{report['tasks']} tasks in {report['seconds']} s; the harness had {report['rss_mib']} MiB at most")
     if arguments.report:
-        arguments.report.parent.mkdir(parents=True, exist_ok=True)
-        arguments.report.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         say(f"report: {arguments.report}")
     if arguments.drop_logs or (report["passed"] and not arguments.keep_logs):
         shutil.rmtree(folder)

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from tests.chaos.checker import Expected, Finding, Rules, Violation, check
+from tests.chaos.checker import Finding, check
 from tests.chaos.journal import Execution
+from tests.chaos.judged import Expected, Rules, Violation
 from tests.chaos.settings import Periods
 from tests.chaos.tenant import Submission, Tenant
 from tests.chaos.world import NotReached, World, until
@@ -19,15 +20,21 @@ from tests.stub_engine.script import Script
 STARTED_SECONDS: Final = 60.0
 EMPTY_SECONDS: Final = 20.0
 BY_FACADE: Final = 0.2
+TASKS_PER_ROUND: Final = 24
+LEAST_PER_ROUND: Final = 14
+"""More than run at once, so that the fault meets work."""
 
 
 @dataclass
 class Strike:
-    """One injection. `since` is when recovery is counted from: the strike, or the end of an outage. CLOCK_MONOTONIC."""
+    """One injection. `since` is when recovery is counted from: the strike, or the end of an outage; `until`: when
+    somebody was there again who keeps deadlines. CLOCK_MONOTONIC."""
 
     since: float
     victims: list[Execution] = field(default_factory=list)
     recoveries: list[float] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+    until: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,24 @@ def impossible(victims: Sequence[Execution], parallelism: int) -> str:
     return ""
 
 
+def expected_of(submission: Submission) -> Expected:
+    """What the checker is told of a submission."""
+    spec = submission.spec
+    return Expected(
+        submission.name,
+        submission.accepted_uid,
+        submission.deleted,
+        submission.script.ending,
+        submission.cancelled,
+        spec.get("queueDeadlineSeconds"),
+        spec.get("activeDeadlineSeconds"),
+        spec.get("attemptTimeoutSeconds"),
+        spec.get("ttlSecondsAfterFinished"),
+        "webhook" in spec,
+        tuple(submission.inputs),
+    )
+
+
 async def nothing_more(_: "Phase") -> None:
     """Most faults are over with their tasks."""
 
@@ -72,7 +97,8 @@ async def nothing_more(_: "Phase") -> None:
 class Fault:
     """`strike` injects once and returns when the fault is over; `after` looks at what follows the outcomes. `bound`:
     what its recovery has to keep, in seconds; None promises nothing. `deaths`: how many runners a strike kills, where
-    nothing else can cost a retry."""
+    nothing else can cost a retry. `least` and `most`: how often it strikes in a short and in a long run; `before`:
+    what is made before a round's tasks are submitted."""
 
     name: str
     promise: str
@@ -85,6 +111,13 @@ class Fault:
     needs_partition: bool = False
     deaths: int | None = None
     after: Callable[["Phase"], Awaitable[None]] = nothing_more
+    before: Callable[["Phase"], Awaitable[None]] = nothing_more
+    least: int = 1
+    most: int = 6
+
+    def rounds(self, tasks: int) -> int:
+        """How often it strikes where there are so many tasks for it."""
+        return max(self.least, min(self.most, tasks // TASKS_PER_ROUND))
 
 
 class Phase:
@@ -100,6 +133,8 @@ class Phase:
         self.stopped = ""
         self.texts: dict[str, str] = {}
         """By uid, of results that are not in their objects."""
+        self.quotas: list[tuple[float, int]] = []
+        """From when on (CLOCK_MONOTONIC) so many tasks may be handed out at once."""
         self._tasks = tasks
         self._names: set[str] = set()
         self._pending: list[asyncio.Task[Submission]] = []
@@ -118,17 +153,29 @@ class Phase:
         if not happened:
             self.problems.append(Violation("idle", self.fault.name, f"the fault did not strike: {what}"))
 
-    def submit(self, number: int, load: Load | None = None, *, by_facade: float = BY_FACADE) -> None:
-        """Submit so many more; they are accepted by and by."""
-        load = load or self.fault.load
+    def submit(
+        self, number: int, load: Load | None = None, *, by_facade: float = BY_FACADE
+    ) -> list[asyncio.Task[Submission]]:
+        """Submit so many more; they are accepted by and by. Each task gives its submission when it is."""
+        load, before = load or self.fault.load, len(self._pending)
         for _ in range(number):
-            name = f"{self.fault.name}-{len(self._names):05d}"
-            self._names.add(name)
+            name = self.next_name()
             seconds = self.rng.uniform(load.shortest, load.longest)
             script = Script(ms=1000 * seconds, ending=load.ending, name=name, pad_bytes=load.pad_bytes)
             facade = not load.spec and self.rng.random() < by_facade
             submission = Submission(name, script, by_facade=facade, spec=load.spec)
             self._pending.append(asyncio.create_task(self.tenant.submit(submission)))
+        return self._pending[before:]
+
+    def submit_as(self, submission: Submission) -> None:
+        """Submit one that was made elsewhere, by the phase's `next_name`."""
+        self._pending.append(asyncio.create_task(self.tenant.submit(submission)))
+
+    def next_name(self) -> str:
+        """A task's, that no other has."""
+        name = f"{self.fault.name}-{len(self._names):05d}"
+        self._names.add(name)
+        return name
 
     async def accepted(self) -> None:
         """Returns when all that was submitted is accepted. Raises what submitting raised."""
@@ -147,23 +194,26 @@ class Phase:
         """Returns when all that was accepted has its outcome, or will not have it any more."""
         await self.tenant.all_finished(self._names, self.world.settings.settle_seconds)
 
-    async def run(self, rounds: int) -> None:
-        """Strike so often. `stopped` says what was waited for in vain; such a run is no verdict."""
+    async def run(self, rounds: int, done: Callable[[int, int], None]) -> None:
+        """Strike so often; `done` is called after each. `stopped` says what was waited for in vain; such a run is no
+        verdict."""
         try:
-            await self._run(rounds)
+            await self._run(rounds, done)
         except NotReached as error:
             self.stopped = str(error)
 
-    async def _run(self, rounds: int) -> None:
-        per_round = math.ceil(self._tasks / rounds)
-        for _ in range(rounds):
+    async def _run(self, rounds: int, done: Callable[[int, int], None]) -> None:
+        per_round = max(LEAST_PER_ROUND, math.ceil(self._tasks / rounds))
+        for number in range(rounds):
             await self.world.serving()
+            await self.fault.before(self)
             self.submit(per_round)
             await self.fault.strike(self)
             await self.accepted()
             left = await self.tenant.all_finished(self._names, self.world.settings.settle_seconds)
             if left:
                 return  # the checker says of them that they are lost
+            done(number + 1, rounds)
         await self.fault.after(self)
         try:
             await until(self.world.holds_nothing, "an empty queue", EMPTY_SECONDS)
@@ -177,10 +227,7 @@ class Phase:
     def finding(self) -> Finding:
         """Judged by what the recorder and the journal hold."""
         self.world.journal.read()
-        expected = [
-            Expected(each.name, each.accepted_uid, each.deleted, each.script.ending, each.cancelled)
-            for each in self.submissions()
-        ]
+        expected = [expected_of(each) for each in self.submissions()]
         flushes = self.fault.flushes * len(self.strikes)
         periods = self.world.settings.periods
         rules = Rules(
@@ -191,6 +238,8 @@ class Phase:
             settled=not self.stopped,
             deaths=None if self.fault.deaths is None else self.fault.deaths * len(self.strikes),
             parallelism=self.world.settings.parallelism,
+            outages=tuple((each.began, each.until) for each in self.strikes if each.until),
+            quotas=tuple(self.quotas),
         )
         alive, at = {each.name for each in self.world.journal.running()}, time.monotonic()
         executions = [

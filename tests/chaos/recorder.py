@@ -54,6 +54,7 @@ class Version:
     phase: str | None = None
     outcome: str | None = None
     reason: str | None = None
+    accept_time: str | None = None
     completion_time: str | None = None
     text: str | None = None
     record: int | None = None
@@ -79,6 +80,7 @@ class Version:
             phase=status.get("phase"),
             outcome=status.get("outcome"),
             reason=status.get("reason"),
+            accept_time=status.get("acceptTime"),
             completion_time=status.get("completionTime"),
             text=(status.get("result") or {}).get("text"),
             record=records[-1].get("number"),

@@ -1,7 +1,7 @@
 """`python -m tests.chaos.reliability REPORT…`: writes the figures of reports into docs/reliability.md.
 
 Between `<!-- NAME -->` and `<!-- end of NAME -->` everything is replaced by the table of the report of that kind:
-`chaos` of `make chaos`, `mutants` of `make chaos-mutants`. Nothing else there is touched.
+`chaos` of `make chaos`, `long chaos` of the long one, `mutants` of `make chaos-mutants`. Nothing else there is touched.
 """
 
 import argparse
@@ -21,7 +21,8 @@ def chaos_table(report: dict[str, Any]) -> str:
     """What `tests.chaos.main` wrote."""
     periods = ", ".join(
         f"{name} {number(report[f'{name}_seconds'])} s"
-        for name in ("lease", "reap", "sweep", "relist", "election_lease")
+        for name in ("lease", "reap", "sweep", "relist", "election_lease", "retention")
+        if f"{name}_seconds" in report
     )
     faults = report["faults"]
     total = {name: sum(row[name] for row in faults) for name in ("lost", "double", "stale", "others")}
@@ -81,7 +82,10 @@ def main() -> int:
     reports = [json.loads(path.read_text()) for path in arguments.reports]
     for report in reports:
         if "faults" in report:
-            text = put(text, "chaos", chaos_table(report))
+            # Reports from before the long run had one of its own have no such members.
+            if not report.get("whole", True):
+                raise SystemExit(f"{len(report['faults'])} faults are no whole run: {report['revision']}")
+            text = put(text, "long chaos" if report.get("long") else "chaos", chaos_table(report))
     if mutants := [report for report in reports if "mutants" in report]:
         text = put(text, "mutants", mutants_table(mutants))
     arguments.document.write_text(text)

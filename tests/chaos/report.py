@@ -4,7 +4,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from tests.chaos.checker import DOUBLE, LOST, STALE, Finding, Violation
+from tests.chaos.checker import DOUBLE, LOST, STALE, Finding
+from tests.chaos.judged import Violation
 from tests.chaos.phase import Phase
 
 SHOWN: Final = 20

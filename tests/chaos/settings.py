@@ -14,6 +14,7 @@ class Periods:
     sweep: float = 1.0
     relist: float = 5.0
     election_lease: float = 6.0
+    retention: float = 1.0
 
     @property
     def recovery(self) -> float:
@@ -32,6 +33,7 @@ class Periods:
             "HEADRACE_REAP_SECONDS": str(self.reap),
             "HEADRACE_SWEEP_SECONDS": str(self.sweep),
             "HEADRACE_RELIST_SECONDS": str(self.relist),
+            "HEADRACE_RETENTION_SECONDS": str(self.retention),
             "HEADRACE_ELECTION_LEASE_SECONDS": str(self.election_lease),
         }
 

@@ -22,7 +22,8 @@ AGAIN_SECONDS: Final = 0.3
 class Submission:
     """`accepted_uid` is empty until somebody said that it is accepted. `object_name`: where the facade chose it.
     `deleted`: it was withdrawn; `cancelled`: its cancellation was asked for; `unanswered`: requests to the facade that
-    were sent and never answered."""
+    were sent and never answered. `inputs`: from when on the object that its input comes from named whom; where there
+    are any, `script` is not in the task."""
 
     name: str
     script: Script
@@ -33,6 +34,7 @@ class Submission:
     cancelled: bool = False
     deleted: bool = False
     unanswered: int = 0
+    inputs: list[tuple[float, str]] = field(default_factory=list)
     accepted: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -54,11 +56,12 @@ class Tenant:
         return submission
 
     async def _by_api(self, submission: Submission) -> bool:
+        prompt = {} if "inputFrom" in submission.spec else {"prompt": submission.script.line()}
         body = {
             "apiVersion": "headrace.dev/v1alpha1",
             "kind": "LLMTask",
             "metadata": {"name": submission.name},
-            "spec": {"modelRef": {"name": MODEL}, "prompt": submission.script.line(), **submission.spec},
+            "spec": {"modelRef": {"name": MODEL}, **prompt, **submission.spec},
         }
         api = self._world.api
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):

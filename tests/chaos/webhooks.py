@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from tests.chaos.checker import Violation
+from tests.chaos.judged import Violation
 from tests.chaos.recorder import Version
 
 KEY: Final = b"chaos-runs-sign-with-this-key-32"

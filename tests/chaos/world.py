@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -114,6 +114,12 @@ class World:
         """Kinds of the tenant's keys that speak of tasks that are not over."""
         async with self.redis.admin() as client:
             return unexpected([key async for key in client.scan_iter(match=f"headrace:{{{self.tenant}/*", count=1000)])
+
+    async def redis_names(self, uids: Collection[str]) -> set[str]:
+        """The tenant's keys that name one of these tasks."""
+        async with self.redis.admin() as client:
+            keys = [key async for key in client.scan_iter(match=f"headrace:{{{self.tenant}/*", count=1000)]
+        return {key for key in keys if any(uid in key for uid in uids)}
 
     async def facade_answers(self) -> bool:
         try:
