@@ -1,6 +1,7 @@
 """What contract tests stand on: a real API server with the CRDs, and kubectl to judge manifests with.
 
-``hack/test`` starts the server. A run without it fails and says so: nothing is skipped.
+``hack/test`` starts a server for each test process: tests install releases and policies that would judge the others'
+writes. A run without one fails and says so: nothing is skipped.
 """
 
 import os
@@ -50,7 +51,14 @@ def required(name: str) -> str:
 
 @pytest.fixture(scope="session")
 def kubeconfig() -> str:
-    return required("HEADRACE_TEST_KUBECONFIG")
+    """HEADRACE_TEST_KUBECONFIG lists one for each test process, with colons between; one process uses the first."""
+    given = required("HEADRACE_TEST_KUBECONFIG").split(os.pathsep)
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    if process >= len(given):
+        pytest.fail(
+            f"test process {process} has no control plane of its own: HEADRACE_TEST_KUBECONFIG names {len(given)}"
+        )
+    return given[process]
 
 
 @pytest.fixture(scope="session")
