@@ -20,6 +20,7 @@ from typing import Any
 
 import ceiling
 import jobs
+import judge
 import queued
 from api import Api
 from load import MODEL, Follower, spread, task, tasks_path
@@ -122,14 +123,8 @@ async def judged(api: Api, count: int) -> tuple[int, int]:
     terminal = good = 0
     async for items in api.pages(tasks_path(NAMESPACE)):
         for item in items:
-            status = item.get("status") or {}
-            if status.get("outcome") is None:
-                continue
-            terminal += 1
-            text = (status.get("result") or {}).get("text", "")
-            said = json.loads(text[: text.index("}") + 1]) if "}" in text else {}
-            mine = said.get("uid") == item["metadata"]["uid"] and said.get("attempt") == status["attempt"]
-            good += status["outcome"] == "Complete" and mine
+            terminal += judge.is_terminal(item)
+            good += judge.is_good(item)
     return terminal, count - good
 
 
@@ -216,7 +211,10 @@ def main() -> None:
     # Whatever ends it, the processes it started end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="hr-bench-") as folder:
-        print(json.dumps(asyncio.run(measure(arguments, Path(folder)))))
+        figures = asyncio.run(measure(arguments, Path(folder)))
+    print(json.dumps(figures))
+    if not arguments.queued and (broken := judge.broken_promise(figures)):
+        sys.exit(f"error: {broken}")
 
 
 if __name__ == "__main__":
