@@ -15,6 +15,7 @@ from typing import Self
 from headrace_runner.engine.frames import ProtocolError, encode_frame, read_frame
 from headrace_runner.engine.protocol import (
     Abort,
+    Delta,
     Event,
     Failure,
     Generate,
@@ -64,10 +65,13 @@ class EngineLost(EngineError):
 
 
 class _Running:
-    def __init__(self, wire_id: str, on_progress: Callable[[int], None] | None) -> None:
+    def __init__(
+        self, wire_id: str, on_progress: Callable[[int], None] | None, on_delta: Callable[[Delta], None] | None
+    ) -> None:
         self.wire_id = wire_id
         self.result: asyncio.Future[GenerationResult] = asyncio.get_running_loop().create_future()
         self.on_progress = on_progress
+        self.on_delta = on_delta
 
 
 class EngineClient:
@@ -113,18 +117,23 @@ class EngineClient:
             raise
 
     async def generate(
-        self, request: Generate, *, on_progress: Callable[[int], None] | None = None
+        self,
+        request: Generate,
+        *,
+        on_progress: Callable[[int], None] | None = None,
+        on_delta: Callable[[Delta], None] | None = None,
     ) -> GenerationResult:
         """Run one generation to its end.
 
-        ``on_progress`` gets the number of completion tokens, at most twice a second. After ``abort`` the result has the
+        ``on_progress`` gets the number of completion tokens, at most twice a second; ``on_delta`` the text as it grows,
+        where the request has ``stream``, with the caller's id. After ``abort`` the result has the
         finish reason Cancelled. Cancelling this coroutine aborts the sequence and gives nothing. Raises EngineRefused,
         EngineLost, and ValueError for an id that is running or a request that cannot be encoded (FrameTooLarge is a
         ProtocolError).
         """
         if request.id in self._running:
             raise ValueError(f"generation {request.id!r} is running already")
-        running = _Running(f"{next(self._wire_ids)}/{request.id}", on_progress)
+        running = _Running(f"{next(self._wire_ids)}/{request.id}", on_progress, on_delta)
         frame = encode_frame(replace(request, id=running.wire_id).to_json())
         if self.closed.is_set():
             raise EngineLost(self._end)
@@ -196,6 +205,9 @@ class EngineClient:
             case Progress():
                 if running.on_progress is not None:
                     running.on_progress(event.completion_tokens)
+            case Delta():
+                if running.on_delta is not None:
+                    running.on_delta(replace(event, id=running.wire_id.partition("/")[2]))
             case GenerationResult():
                 running.result.set_result(event)
             case Failure():

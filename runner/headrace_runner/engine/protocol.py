@@ -3,12 +3,14 @@
 ======== ============ =========================================================================================
 sent by  ``type``     fields
 ======== ============ =========================================================================================
-runner   ``generate`` ``id``, one of ``prompt`` | ``messages``, ``parameters``, at most one of
+runner   ``generate`` ``id``, one of ``prompt`` | ``messages``, ``parameters``, ``stream``, at most one of
                       ``json_schema`` (JSON *text*), ``grammar`` (GBNF), ``regex``, ``choice`` (texts); ``narrow``
 runner   ``abort``    ``id``
 engine   ``hello``    ``state`` (always ``Serving``), ``engine`` (EngineModel); first frame of a connection
 engine   ``progress`` ``id``, ``completion_tokens``; at most every 500 ms a generation
-engine   ``done``     ``id``, ``text``, ``finish_reason``, ``usage``, ``timings``, ``enforcement``
+engine   ``delta``    ``id``, ``text``, ``completion_tokens``, ``index``; only with ``stream``, at most one a step
+engine   ``done``     ``id``, ``text``, ``finish_reason``, ``usage``, ``timings``, ``enforcement``, ``logprobs``,
+                      ``alternatives``
 engine   ``aborted``  as ``done``, with ``finish_reason`` ``Cancelled``: the answer to ``abort``
 engine   ``error``    ``id`` (empty: about the connection, which then ends), ``reason``, ``message``, ``retryable``
 ======== ============ =========================================================================================
@@ -18,6 +20,7 @@ are read leniently, so that a newer engine can say more. Ids are unique per conn
 """
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Literal
@@ -66,7 +69,10 @@ class Parameters:
 
     ``temperature`` 0 is greedy (default 0.8). ``top_k`` 0 switches it off (default 40), ``top_p`` 0.95, ``min_p`` 0.05.
     ``max_tokens`` None is the room left in the context. ``seed`` None is a random one. The penalties look at the last
-    64 *generated* tokens, never at the prompt.
+    64 *generated* tokens, never at the prompt. ``logit_bias`` has pairs of token and what is added to its logit before
+    anything else. ``logprobs`` asks for the natural logarithms of the chosen token's probability and of that many
+    others' (0 to 20), of the model's own distribution: before bias, penalties, masks and temperature. ``n`` completions
+    of one prompt (default 1) are drawn with the seeds ``seed``, ``seed`` + 1, …; the prompt is decoded once.
     """
 
     temperature: float | None = None
@@ -79,6 +85,9 @@ class Parameters:
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repeat_penalty: float | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
+    n: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +99,7 @@ class Generate:
     At most one of ``json_schema`` (JSON text, so that the order of its properties survives), ``grammar`` (GBNF),
     ``regex`` and ``choice``; with any of them ``stop`` has no effect: the grammar alone decides where the text ends.
     ``narrow`` asks for a mask that never admits what the schema refuses, at the price of documents that it admits:
-    for another try after a document that was refused.
+    for another try after a document that was refused. With ``stream`` the text comes in Delta events as well.
     """
 
     id: str
@@ -102,10 +111,13 @@ class Generate:
     regex: str | None = None
     choice: tuple[str, ...] = ()
     narrow: bool = False
+    stream: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Give the frame's body."""
         body: dict[str, Any] = {"type": "generate", "id": self.id, "json_schema": self.json_schema}
+        if self.stream:
+            body["stream"] = True
         if self.prompt is not None:
             body["prompt"] = self.prompt
         else:
@@ -117,6 +129,8 @@ class Generate:
         body["parameters"] = {
             wire: given[name] for wire, name in PARAMETER_NAMES.items() if given[name] not in (None, ())
         }
+        if self.parameters.logit_bias:
+            body["parameters"]["logitBias"] = {str(token): bias for token, bias in self.parameters.logit_bias}
         return body
 
 
@@ -140,7 +154,10 @@ Enforcement = Literal["Grammar", "ValidatedOnly"]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one generation; ``cached_tokens`` of the prompt were not computed again."""
+    """Tokens of one generation; ``cached_tokens`` of the prompt were not computed again.
+
+    ``completion_tokens`` are those of all ``n`` completions together.
+    """
 
     prompt_tokens: int
     cached_tokens: int
@@ -180,6 +197,45 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Delta:
+    """Text that was added to completion ``index``; ``completion_tokens`` is how many it has by then.
+
+    The deltas of a completion are together its text, or a beginning of it where the generation fails. None of them has
+    a character that a stop string would take back.
+    """
+
+    id: str
+    text: str
+    completion_tokens: int
+    index: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the frame's body."""
+        return {"type": "delta", **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A chosen token with the natural logarithm of its probability, and the likeliest ones as (text, logarithm).
+
+    ``text`` is at most 64 characters; bytes that are no whole character are U+FFFD.
+    """
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One of the further completions of a request with ``n``; None as ``logprobs`` where none were asked for."""
+
+    text: str
+    finish_reason: FinishReason
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationResult:
     """A finished generation.
 
@@ -187,6 +243,7 @@ class GenerationResult:
     text is then a document cut off, while with ``Stop`` it is a complete one. ``enforcement`` is ``Grammar`` where the
     mask admits nothing that the request's shape refuses, ``ValidatedOnly`` where it may. ``Cancelled``: an
     abort ended it, and ``text`` is what any end of it would begin with, empty before the first token.
+    ``alternatives`` are the second and further completions of a request with ``n``.
     """
 
     id: str
@@ -195,6 +252,8 @@ class GenerationResult:
     usage: Usage
     timings: Timings
     enforcement: Enforcement | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    alternatives: tuple[Completion, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Give the frame's body."""
@@ -220,7 +279,7 @@ class Failure:
 
 
 Request = Generate | Abort
-Event = Hello | Progress | GenerationResult | Failure
+Event = Hello | Progress | Delta | GenerationResult | Failure
 
 PARAMETER_NAMES: Final[Mapping[str, str]] = {
     "temperature": "temperature",
@@ -233,7 +292,10 @@ PARAMETER_NAMES: Final[Mapping[str, str]] = {
     "presencePenalty": "presence_penalty",
     "frequencyPenalty": "frequency_penalty",
     "repeatPenalty": "repeat_penalty",
+    "logprobs": "logprobs",
+    "n": "n",
 }
+"""The members that mean the same on both sides; ``logitBias`` is an object by token on the wire."""
 
 
 def decode_event(body: Mapping[str, Any]) -> Event | None:
@@ -244,6 +306,9 @@ def decode_event(body: Mapping[str, Any]) -> Event | None:
                 return Hello(EngineModel.from_json(body.get("engine")))
             case "progress":
                 return Progress(text(body["id"]), count(body["completion_tokens"]))
+            case "delta":
+                completion_tokens, index = count(body["completion_tokens"]), count(body.get("index", 0))
+                return Delta(text(body["id"]), text(body["text"]), completion_tokens, index)
             case "done":
                 return _read_result(body, ("Stop", "Length"))
             case "aborted":
@@ -267,4 +332,33 @@ def _read_result(body: Mapping[str, Any], finish_reasons: tuple[FinishReason, ..
         usage=Usage(**{item.name: count(body["usage"][item.name]) for item in fields(Usage)}),
         timings=Timings(**{item.name: count(body["timings"][item.name]) for item in fields(Timings)}),
         enforcement=enforcement,
+        logprobs=_read_logprobs(body.get("logprobs")),
+        alternatives=tuple(_read_completion(each, finish_reasons) for each in body.get("alternatives") or ()),
     )
+
+
+def _read_completion(body: Mapping[str, Any], finish_reasons: tuple[FinishReason, ...]) -> Completion:
+    # Of those that an abort ends together some may have ended before.
+    if body["finish_reason"] not in {*finish_reasons, "Stop", "Length"}:
+        raise ValueError("unknown finish_reason")
+    return Completion(text(body["text"]), body["finish_reason"], _read_logprobs(body.get("logprobs")))
+
+
+def _read_logprobs(value: Any) -> tuple[TokenLogprob, ...] | None:
+    if value is None:
+        return None
+    return tuple(
+        TokenLogprob(
+            text(each["text"]),
+            _read_logarithm(each["logprob"]),
+            tuple((text(token), _read_logarithm(logprob)) for token, logprob in each["top"]),
+        )
+        for each in value
+    )
+
+
+def _read_logarithm(value: object) -> float:
+    # An integer of a thousand digits is JSON too, and no float.
+    if not isinstance(value, float) or not math.isfinite(value):
+        raise ValueError("expected a finite number")
+    return value

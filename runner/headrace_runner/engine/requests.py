@@ -25,6 +25,8 @@ MAX_MESSAGES: Final = 4096
 MAX_SCHEMA_BYTES: Final = 64 * 1024
 MAX_CHOICES: Final = 128
 MAX_CHOICE_CHARS: Final = 512
+MAX_BIASED_TOKENS: Final = 1024
+MAX_BIAS: Final = 100.0
 _SHAPES: Final = ("json_schema", "grammar", "regex", "choice")
 _SHAPE_BYTES: Final[Mapping[str, int]] = {
     "json_schema": MAX_SCHEMA_BYTES,
@@ -43,6 +45,8 @@ _INTEGER_BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
     "maxTokens": (1, 2**31 - 1),
     "topK": (0, 2**31 - 1),
     "seed": (-(2**63), 2**63 - 1),
+    "logprobs": (0, 20),
+    "n": (1, 16),
 }
 
 
@@ -59,7 +63,7 @@ def decode_request(body: Mapping[str, Any]) -> Request:
         case "abort":
             return Abort(request_id)
         case "generate":
-            _refuse_unknown(body, {"type", "id", "prompt", "messages", "parameters", *_SHAPES, "narrow"})
+            _refuse_unknown(body, {"type", "id", "prompt", "messages", "parameters", *_SHAPES, "narrow", "stream"})
             return _read_generate(request_id, body)
     raise ProtocolError(f"unknown request type {str(kind)[:64]!r}")
 
@@ -70,12 +74,16 @@ def _read_generate(request_id: str, body: Mapping[str, Any]) -> Generate:
         raise _invalid("exactly one of prompt and messages is needed")
     if prompt is not None and not isinstance(prompt, str):
         raise _invalid("prompt: expected a string")
+    stream = body.get("stream", False)
+    if not isinstance(stream, bool):
+        raise _invalid("stream: expected true or false")
     return Generate(
         id=request_id,
         prompt=None if prompt is None else _clean(prompt),
         messages=() if messages is None else _read_messages(messages),
         parameters=_read_parameters(body.get("parameters")),
         **_read_shape(body),
+        stream=stream,
     )
 
 
@@ -126,13 +134,15 @@ def _read_parameters(value: object) -> Parameters:
         return Parameters()
     if not isinstance(value, dict):
         raise _invalid("parameters: expected an object")
-    _refuse_unknown(value, PARAMETER_NAMES.keys())
+    _refuse_unknown(value, {*PARAMETER_NAMES, "logitBias"})
     read: dict[str, Any] = {}
     for wire, given in value.items():
         if given is None:
             continue
         if wire == "stop":
             read["stop"] = _read_stops(given)
+        elif wire == "logitBias":
+            read["logit_bias"] = _read_bias(given)
         elif wire in _INTEGER_BOUNDS:
             read[PARAMETER_NAMES[wire]] = _bounded(wire, given, int, *_INTEGER_BOUNDS[wire])
         else:
@@ -146,6 +156,17 @@ def _read_stops(value: object) -> tuple[str, ...]:
     if not all(isinstance(stop, str) and 0 < len(stop) <= MAX_STOP_CHARS for stop in value):
         raise _invalid(f"parameters.stop: strings of 1 to {MAX_STOP_CHARS} characters")
     return tuple(value)
+
+
+def _read_bias(value: object) -> tuple[tuple[int, float], ...]:
+    if not isinstance(value, dict) or len(value) > MAX_BIASED_TOKENS:
+        raise _invalid(f"parameters.logitBias: expected an object of at most {MAX_BIASED_TOKENS} tokens")
+    read = []
+    for token, bias in value.items():
+        if not (token.isascii() and token.isdigit() and len(token) <= 9):
+            raise _invalid("parameters.logitBias: names are numbers of tokens")
+        read.append((int(token), float(_bounded("logitBias", bias, (int, float), -MAX_BIAS, MAX_BIAS))))
+    return tuple(read)
 
 
 def _bounded(name: str, value: object, kind: Any, low: float, high: float) -> Any:

@@ -12,7 +12,7 @@ from typing import Final
 
 from headrace_runner.engine.frames import MAX_FRAME_BYTES, ProtocolError, encode_frame, read_frame
 from headrace_runner.engine.loop import DecodeLoop
-from headrace_runner.engine.protocol import Abort, Event, Failure, Generate, Hello, Progress, Reason, Refusal
+from headrace_runner.engine.protocol import Abort, Delta, Event, Failure, Generate, Hello, Progress, Reason, Refusal
 from headrace_runner.engine.requests import decode_request
 from headrace_runner.engine.sequence import Job, never_begun
 from headrace_runner.engine.state import EngineModel
@@ -168,7 +168,7 @@ class Connection:
             self._server.decode_loop.abort((self.number, request_id))
 
     def _deliver(self, event: Event) -> None:
-        if isinstance(event, Progress):
+        if isinstance(event, Progress | Delta):
             self.send(event)
         else:
             self._finish(event)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from headrace_runner.engine.frames import ProtocolError, decode_body, encode_frame
 from headrace_runner.engine.protocol import (
     Abort,
+    Completion,
+    Delta,
     Failure,
     Generate,
     GenerationResult,
@@ -20,6 +22,7 @@ from headrace_runner.engine.protocol import (
     Reason,
     Refusal,
     Timings,
+    TokenLogprob,
     Usage,
     decode_event,
 )
@@ -44,11 +47,16 @@ PARAMETERS = st.builds(
     presence_penalty=st.none() | st.floats(-2, 2),
     frequency_penalty=st.none() | st.floats(-2, 2),
     repeat_penalty=st.none() | st.floats(0.5, 2),
+    logit_bias=st.dictionaries(st.integers(0, 10**9 - 1), st.floats(-100, 100), max_size=4).map(
+        lambda bias: tuple(bias.items())
+    ),
+    logprobs=st.none() | st.integers(0, 20),
+    n=st.none() | st.integers(1, 16),
 )
 MESSAGES = st.lists(st.builds(Message, role=st.sampled_from(["system", "user"]), content=TEXT), min_size=1, max_size=3)
 REQUESTS = st.one_of(
     st.builds(Abort, ID),
-    st.builds(Generate, id=ID, prompt=TEXT, parameters=PARAMETERS, json_schema=st.none() | TEXT),
+    st.builds(Generate, id=ID, prompt=TEXT, parameters=PARAMETERS, json_schema=st.none() | TEXT, stream=st.booleans()),
     st.builds(Generate, id=ID, messages=MESSAGES.map(tuple), parameters=PARAMETERS),
     st.builds(Generate, id=ID, prompt=TEXT, choice=st.lists(st.sampled_from(["a", "ü\n"]), min_size=1).map(tuple)),
     st.builds(Generate, id=ID, prompt=TEXT, regex=st.sampled_from(["a", "[0-9]+"]), narrow=st.booleans()),
@@ -66,9 +74,14 @@ MODEL = st.builds(
     gpu_layers=COUNT,
     notes=st.lists(LINE, max_size=3).map(tuple),
 )
+LOGARITHM = st.floats(-100, 0)
+LOGPROBS = st.none() | st.lists(
+    st.builds(TokenLogprob, TEXT, LOGARITHM, st.lists(st.tuples(TEXT, LOGARITHM), max_size=2).map(tuple)), max_size=2
+).map(tuple)
 EVENTS = st.one_of(
     st.builds(Hello, MODEL),
     st.builds(Progress, ID, COUNT),
+    st.builds(Delta, ID, TEXT, COUNT, COUNT),
     st.builds(Failure, ID, WORD, LINE, st.booleans()),
     st.builds(
         GenerationResult,
@@ -78,6 +91,10 @@ EVENTS = st.one_of(
         usage=st.builds(Usage, COUNT, COUNT, COUNT),
         timings=st.builds(Timings, COUNT, COUNT, COUNT),
         enforcement=st.sampled_from([None, "Grammar"]),
+        logprobs=LOGPROBS,
+        alternatives=st.lists(
+            st.builds(Completion, TEXT, st.sampled_from(["Stop", "Length"]), LOGPROBS), max_size=2
+        ).map(tuple),
     ),
 )
 JSON = st.recursive(
@@ -126,7 +143,14 @@ def a_request(**changes: Any) -> dict[str, Any]:
         ({"prompt": None, "messages": []}, Reason.INVALID_PARAMETERS, "messages"),
         ({"prompt": None, "messages": [{"role": "u", "content": "x", "n": 1}]}, Reason.INVALID_PARAMETERS, "nothing"),
         ({"n_discard": -1}, Reason.INVALID_PARAMETERS, "unknown fields: n_discard"),
-        ({"parameters": {"logitBias": {}}}, Reason.INVALID_PARAMETERS, "unknown fields: logitBias"),
+        ({"stream": 1}, Reason.INVALID_PARAMETERS, "stream"),
+        ({"parameters": {"logitBiases": {}}}, Reason.INVALID_PARAMETERS, "unknown fields: logitBiases"),
+        ({"parameters": {"logitBias": [1]}}, Reason.INVALID_PARAMETERS, "logitBias"),
+        ({"parameters": {"logitBias": {"-1": 1}}}, Reason.INVALID_PARAMETERS, "numbers of tokens"),
+        ({"parameters": {"logitBias": {"²": 1}}}, Reason.INVALID_PARAMETERS, "numbers of tokens"),
+        ({"parameters": {"logitBias": {"1": 101}}}, Reason.INVALID_PARAMETERS, "between -100.0 and 100.0"),
+        ({"parameters": {"logprobs": 21}}, Reason.INVALID_PARAMETERS, "logprobs"),
+        ({"parameters": {"n": 17}}, Reason.INVALID_PARAMETERS, "parameters.n"),
         ({"parameters": {"temperature": True}}, Reason.INVALID_PARAMETERS, "temperature"),
         ({"parameters": {"temperature": float("nan")}}, Reason.INVALID_PARAMETERS, "temperature"),
         ({"parameters": {"maxTokens": 0}}, Reason.INVALID_PARAMETERS, "maxTokens"),
