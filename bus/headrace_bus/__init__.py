@@ -10,7 +10,7 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 | key after the prefix | type   | holds                                            | ends                             |
 |----------------------|--------|--------------------------------------------------|----------------------------------|
 | `index`              | hash   | uid → attempt, every entry                       | with its entries                 |
-| `entry:<uid>`        | hash   | attempt, state, place, lease, how it returned    | complete, remove, purge          |
+| `entry:<uid>`        | hash   | attempt, request, state, place, lease, return    | complete, remove, purge          |
 | `envelope:<uid>`     | string | the envelope, JSON                               | with the entry, or when returned |
 | `queue:<class>:<ns>` | zset   | `<sequence>:<uid>` → score (order.py)            | with its entries                 |
 | `ring:<class>`       | zset   | namespace → virtual start time of its head       | with its queues                  |
@@ -28,13 +28,12 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 | `inbox:<worker>`     | list   | `<uid> <attempt> <nonce> <word>`, 256 at most    | when read, TTL 60 s              |
 | `service`            | hash   | mean_ms from claim to result; count of results   | purge                            |
 | `wake`               | list   | one token while work is queued                   | with the queue                   |
-| `done`               | hash   | uid → attempt that was completed                 | 10 min, at the next `complete`   |
-| `ended`              | zset   | uid → ms until which that is remembered          | with `done`                      |
+| `done:<n>`           | hash   | uid → attempt completed, request; of 10 min      | TTL 20 min                       |
 | `result:<uid>`       | string | result JSON of a completed entry, where kept     | TTL of `complete` (1 min)        |
 | `results`            | zset   | uid → ms at which its result ends, 256 at most   | TTL of the longest result        |
 | `report:<worker>`    | string | a runner's report, JSON                          | TTL of `report`                  |
 | `workers`            | zset   | worker → ms at which its report ends             | TTL of the longest report        |
-| `requests:<n>`       | hash   | request id → reply, of 30 s                      | TTL 60 s                         |
+| `requests:<n>`       | hash   | request id → reply, of 30 s; `timed` with a TTL  | TTL 60 s                         |
 
 Outside of every model: `headrace:models`, a set of `ns/name` written by the operator alone; and the
 channels `headrace:wake:<ns>/<name>`, which carry empty messages to the operator.

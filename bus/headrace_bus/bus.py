@@ -46,7 +46,6 @@ INBOX_WORDS: Final = 256
 """Per worker; the oldest go first."""
 CLAIM_LIMIT: Final = 64
 _SWEEP_LIMIT: Final = 100
-_ENDED_MS: Final = 600_000
 _REPLAY_S: Final = 25.0
 """Below the time for which Redis keeps a reply (`lua/shared/requests.lua`)."""
 _PURGE_CHUNK: Final = 200
@@ -154,7 +153,7 @@ class Bus(BusReader):
         when Redis is at `maxmemory`. Who needs it for certain reads the object.
         """
         ttl_ms = positive(result_ttl_ms)
-        if await self._request("complete", model, *lease_parts(token), _ENDED_MS) != b"1":
+        if await self._request("complete", model, *lease_parts(token)) != b"1":
             return False
         if result is not None:
             with contextlib.suppress(BusError):

@@ -28,7 +28,7 @@ START_SECONDS: Final = 90.0
 MAY_STAY: Final = frozenset(
     # What is known of models, workers and namespaces, and of tasks that are over, for a while.
     (
-        *("clock", "done", "ended", "finish", "inbox", "pulse", "report", "requests", "result", "results"),
+        *("clock", "done", "finish", "inbox", "pulse", "report", "requests", "result", "results"),
         *("seq", "service", "wake", "weights", "workers"),
     )
 )

@@ -65,5 +65,5 @@ if #uids > 0 then
   if not pulsed then pulse(now, lease_ms) end
   remember(request, now, table.concat(uids, ' '))
 end
-wake_workers()
+if waiting then lay_token() else wake_workers() end
 return {#uids == 0 and too_new or 0, deliveries}

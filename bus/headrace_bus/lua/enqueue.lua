@@ -1,5 +1,5 @@
 #!lua
--- include: keys requests weights ring wake entries inbox
+-- include: keys weights ring wake entries inbox ended
 -- ARGV: request, uid, attempt, class, namespace, name, score, cost, not_before_ms, version, envelope, limit of words in an inbox
 -- Reply: the outcome. Without allow-oom: at maxmemory it is refused before its first command.
 
@@ -15,18 +15,17 @@ end
 local request, uid, attempt = ARGV[1], ARGV[2], ARGV[3]
 local class, namespace, name, score = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local now = now_ms()
-local reply = recall(request, now)
-if reply then return reply end
-
-local present = attempt_number(fields(uid, 'attempt')[1])
--- An attempt that was completed a short while ago is over: a caller that looked before does not run it again.
-local completed = attempt_number(redis.call('HGET', P .. 'done', uid))
+local found = fields(uid, 'attempt', 'enqueued_by', 'outcome')
+local present = attempt_number(found[1])
 local offered = tonumber(attempt)
 if present == offered then
+  -- A repetition, for a caller whose reply got lost: it is told what the first one did.
+  if found[2] == request then return found[3] == 'Superseded' and 'Superseded' or 'Enqueued' end
   reorder(uid, class, namespace, score, ARGV[11])
   return 'Duplicate'
 end
-if present > offered or completed >= offered then return 'Stale' end
+-- An attempt that was completed a short while ago is over: a caller that looked before does not run it again.
+if present > offered or attempt_number(string.match(ended(uid, now), '^%d+')) >= offered then return 'Stale' end
 
 -- Also what cannot be read gives way.
 if redis.call('EXISTS', entry_key(uid)) == 1 then
@@ -34,10 +33,11 @@ if redis.call('EXISTS', entry_key(uid)) == 1 then
   detach(uid)
   redis.call('DEL', entry_key(uid))
 end
+local outcome = present > 0 and 'Superseded' or 'Enqueued'
 redis.call('SET', envelope_key(uid), ARGV[11])
 redis.call('HSET', P .. 'index', uid, attempt)
 local told = {'attempt', attempt, 'class', class, 'namespace', namespace, 'name', name, 'score', score, 'cost', ARGV[8],
-  'version', ARGV[10]}
+  'version', ARGV[10], 'enqueued_by', request, 'outcome', outcome}
 if tonumber(ARGV[9]) > now then
   redis.call('HSET', entry_key(uid), 'state', 'Delayed', 'since', now, unpack(told))
   redis.call('ZADD', P .. 'delayed', ARGV[9], uid)
@@ -48,4 +48,4 @@ else
   push(uid, class, namespace, score, now, unpack(told))
   lay_token()
 end
-return remember(request, now, present > 0 and 'Superseded' or 'Enqueued')
+return outcome

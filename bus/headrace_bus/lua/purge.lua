@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- include: keys requests
+-- include: keys requests ended
 -- ARGV: limit of what one call takes; 0 takes no more entries, but their index
 -- Reply: how many entries, results, reports and parked payloads are left. No request id: doing it again purges on.
 local limit = ARGV[1] ~= '0' and limited(ARGV[1], 200) or 0
@@ -27,8 +27,8 @@ for i = 1, #parked, 2 do redis.call('UNLINK', parked_key(parked[i])) end
 -- Without these nothing is claimed, renewed or found any more, from the first call on.
 local now = now_ms()
 redis.call('UNLINK', ring_key('Call'), ring_key('Task'), finish_key('Call'), finish_key('Task'), P .. 'clock', P .. 'seq',
-  P .. 'queued', P .. 'delayed', P .. 'leases', P .. 'pulse', P .. 'returned', P .. 'wake', P .. 'weights', P .. 'done',
-  P .. 'ended', P .. 'service', bucket_key(now, 0), bucket_key(now, 1))
+  P .. 'queued', P .. 'delayed', P .. 'leases', P .. 'pulse', P .. 'returned', P .. 'wake', P .. 'weights', P .. 'service',
+  bucket_key(now, 0), bucket_key(now, 1), ended_key(now, 0), ended_key(now, 1))
 
 local left = 0
 for key, count in pairs({index = 'HLEN', results = 'ZCARD', workers = 'ZCARD', parked = 'ZCARD'}) do

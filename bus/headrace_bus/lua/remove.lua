@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- include: keys requests weights ring wake entries inbox
+-- include: keys requests weights ring wake entries inbox ended
 -- ARGV: request, uid, limit of words in an inbox
 -- Reply: '1' when there was an entry, a result or the memory of its end, else '0'
 local uid = ARGV[2]
@@ -7,13 +7,11 @@ local now = now_ms()
 local reply = recall(ARGV[1], now)
 if reply then return reply end
 local known = redis.call('EXISTS', entry_key(uid), result_key(uid), parked_key(uid)) > 0 or redis.call('HGET', P .. 'index', uid)
-if not known and not redis.call('HGET', P .. 'done', uid) then return '0' end
+if not forget_end(uid, now) and not known then return '0' end
 tell_holder(uid, 'Drop', ARGV[3])
 detach(uid)
 forget(uid)
 redis.call('UNLINK', result_key(uid))
 redis.call('ZREM', P .. 'results', uid)
-redis.call('HDEL', P .. 'done', uid)
-redis.call('ZREM', P .. 'ended', uid)
 wake_workers()
 return remember(ARGV[1], now, '1')

@@ -38,7 +38,6 @@ async def filled(redis: Redis, model: ModelKey) -> str:
             "returned",
             "parked",
             "results",
-            "ended",
             "queued",
             "ring:Call",
             "finish:Task",

@@ -166,10 +166,13 @@ class Machine(RuleBasedStateMachine):
         """Counts; attempt, state and reason of every entry; keys; completed attempts."""
         async with self.redis.pipeline(transaction=False) as pipeline:
             pipeline.keys(f"{PREFIX}*")
-            pipeline.hgetall(f"{PREFIX}done")
+            # The run may cross from one bucket of ten minutes into the next.
+            for back in (1, 0):
+                pipeline.hgetall(f"{PREFIX}done:{await self.bus.server_time_ms() // 600_000 - back}")
             for uid in UIDS:
                 pipeline.hmget(f"{PREFIX}entry:{uid}", "attempt", "state", "reason")
-            keys, done, *entries = await pipeline.execute()
+            keys, before, lately, *entries = await pipeline.execute()
+        done = {uid: text.partition(" ")[0] for uid, text in (before | lately).items()}
         held = {uid: entry for uid, entry in zip(UIDS, entries, strict=True) if entry[0] is not None}
         return await self.bus.stats(MODEL), held, {key.removeprefix(PREFIX) for key in keys}, done
 

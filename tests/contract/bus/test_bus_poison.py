@@ -42,8 +42,6 @@ TOP_KEYS = (
     "pulse",
     "returned",
     "wake",
-    "done",
-    "ended",
     "results",
     "workers",
     "parked",

@@ -1,11 +1,21 @@
 -- Leases: who holds one, and how a delivery without a result comes back.
 
+local function leased_as(uid, attempt, nonce)
+  local entry = fields(uid, 'state', 'attempt', 'nonce', 'claimed')
+  return entry[1] == 'Leased' and entry[2] == attempt and entry[3] == nonce, entry[4]
+end
+
 -- A lease that ran out is its holder's until a sweep has taken it away: nobody else can have got the work before.
 -- Also tells when it was claimed.
 local function holds(uid, attempt, nonce)
-  local entry = fields(uid, 'state', 'attempt', 'nonce', 'claimed')
-  if entry[1] ~= 'Leased' or entry[2] ~= attempt or entry[3] ~= nonce then return false end
-  return redis.call('ZSCORE', P .. 'leases', uid) ~= false, entry[4]
+  local named, claimed = leased_as(uid, attempt, nonce)
+  return named and redis.call('ZSCORE', P .. 'leases', uid) ~= false, claimed
+end
+
+-- As `holds`, and the lease is over.
+local function end_lease(uid, attempt, nonce)
+  local named, claimed = leased_as(uid, attempt, nonce)
+  return named and redis.call('ZREM', P .. 'leases', uid) == 1, claimed
 end
 
 -- The envelope goes at once: another attempt comes with its own.

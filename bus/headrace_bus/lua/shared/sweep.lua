@@ -4,10 +4,11 @@ local SWEEP_MAX = 100
 -- whether the pulse was felt.
 local function sweep(now, limit, lease_ms)
   limit = limited(limit, SWEEP_MAX)
-  local moved, pulsed = 0, redis.call('EXISTS', P .. 'leases') == 1
+  local first = redis.call('ZRANGE', P .. 'leases', 0, 0, 'WITHSCORES')
+  local moved, pulsed = 0, first[1] ~= nil
   if not pulsed then
     redis.call('DEL', P .. 'pulse')
-  elseif pulse(now, lease_ms) <= now then
+  elseif pulse(now, lease_ms) <= now and number(first[2], now) <= now then
     for _, uid in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, limit)) do
       moved = moved + 1
       if fields(uid, 'state')[1] == 'Leased' then

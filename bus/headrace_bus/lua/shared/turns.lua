@@ -6,12 +6,16 @@ local calls = 0
 -- Of names in a ring that nothing stands behind.
 local EMPTY_MAX = 256
 local empty = 0
+-- Whether a queue that was looked at has members left.
+local waiting = false
 
 -- What was taken leaves the queue; the namespace gets its next place in the ring, or leaves that.
 local function end_turn(class)
   local turn = turns[class]
   turns[class] = nil
-  if not turn or turn.at == 1 then return end
+  if not turn then return end
+  waiting = waiting or turn.members[turn.at] ~= nil
+  if turn.at == 1 then return end
   redis.call('ZREM', queue_key(class, turn.namespace), unpack(turn.members, 1, turn.at - 1))
   redis.call('HSET', P .. 'clock', 'vtime:' .. class, string.format('%.17g', virtual[class]))
   -- Members that nobody can take are not counted: then more than were read stand in the queue.
