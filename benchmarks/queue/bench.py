@@ -234,7 +234,10 @@ def print_grid(cells: Cells, modes: list[str], contestants: list[Contestant]) ->
 
 
 def summary(cells: Cells, modes: list[str], contestants: list[Contestant]) -> dict[str, Any]:
-    """Per mode the ratio of each round, ours over the better peer's best, and the median of these."""
+    """Per mode the ratio of each round, ours over the better peer's best, and the median of these.
+
+    `redis_cpu_ratio_*`: the CPU that the most frugal peer costs Redis per job over what ours does.
+    """
 
     def best(mode: str, number: int, families: set[str]) -> float:
         return max(cells[mode, c.name][number].jobs_per_s for c in contestants if c.family in families)
@@ -248,6 +251,13 @@ def summary(cells: Cells, modes: list[str], contestants: list[Contestant]) -> di
     for mode in modes:
         ratios = [best(mode, n, {"headrace"}) / best(mode, n, peers) for n in range(count)]
         figures[names[mode]] = round(statistics.median(ratios), 2)
+        cheapest = {
+            family: min(middle(cells[mode, c.name], "redis_cpu_us") for c in contestants if c.family == family)
+            for family in ("headrace", *peers)
+        }
+        figures[names[mode].replace("ratio_", "redis_cpu_ratio_")] = round(
+            min(cheapest[family] for family in peers) / cheapest["headrace"], 2
+        )
     return figures
 
 

@@ -1,5 +1,8 @@
 """Headrace's bus as operator and runner use it: idempotent enqueue, claim with lease and token, fenced complete.
 
+What runner and operator do beside it is done here as well, in the worker's process: all leases held are renewed every
+five seconds, expired ones are reaped every second.
+
 A lane asks for the next work together with the completion of the last, as BullMQ's one call does both and as a runner
 claims while a finished generation is still being committed. Redis carries out one connection's calls in their order, so
 the leases held never exceed what is in flight.
@@ -12,9 +15,11 @@ from collections.abc import AsyncIterator, Callable
 
 import side
 
-from headrace_bus import Bus, Delivery, Envelope, ModelKey, WorkClass
+from headrace_bus import Bus, Delivery, Envelope, LeaseToken, ModelKey, WorkClass
 
 LEASE_MS = 15_000
+RENEW_EVERY_S = 5.0
+REAP_EVERY_S = 1.0
 
 
 def _key(order: side.Order) -> ModelKey:
@@ -53,12 +58,27 @@ async def work(order: side.Order, done: Callable[[int], None]) -> AsyncIterator[
     async with Bus.connect(order.url) as bus:
         await bus.check()
 
+        held: dict[str, LeaseToken] = {}
+
         async def finish(delivery: Delivery) -> None:
             if await bus.complete(key, delivery.token):
                 done(delivery.envelope.payload["number"])
+            del held[delivery.token.uid]
 
         async def claim(size: int) -> list[Delivery]:
-            return await bus.claim(key, worker="bench", count=size, lease_ms=LEASE_MS)
+            deliveries = await bus.claim(key, worker="bench", count=size, lease_ms=LEASE_MS)
+            held.update((each.token.uid, each.token) for each in deliveries)
+            return deliveries
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(RENEW_EVERY_S)
+                await bus.renew(key, list(held.values()), lease_ms=LEASE_MS)
+
+        async def reap() -> None:
+            while True:
+                await asyncio.sleep(REAP_EVERY_S)
+                await bus.reap(key)
 
         async def lane(size: int) -> None:
             deliveries = await claim(size)
@@ -68,7 +88,7 @@ async def work(order: side.Order, done: Callable[[int], None]) -> AsyncIterator[
                 *_, deliveries = await asyncio.gather(*map(finish, deliveries), claim(size))
 
         async def run() -> None:
-            await asyncio.gather(*(lane(order.claim) for _ in range(order.in_flight // order.claim)))
+            await asyncio.gather(renew(), reap(), *(lane(order.claim) for _ in range(order.in_flight // order.claim)))
 
         yield run
 
