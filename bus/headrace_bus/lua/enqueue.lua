@@ -19,7 +19,8 @@ local found = fields(uid, 'attempt', 'enqueued_by', 'outcome')
 local present = attempt_number(found[1])
 local offered = tonumber(attempt)
 if present == offered then
-  -- A repetition, for a caller whose reply got lost: it is told what the first one did.
+  -- A repetition, for a caller whose reply got lost: it is told what the first one did. Where somebody has removed the
+  -- entry in between it is queued again, as by a caller that looked before; the operator removes what has no object.
   if found[2] == request then return found[3] == 'Superseded' and 'Superseded' or 'Enqueued' end
   reorder(uid, class, namespace, score, ARGV[11])
   return 'Duplicate'
