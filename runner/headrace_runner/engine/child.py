@@ -18,7 +18,7 @@ from headrace_runner.engine.heartbeat import Heartbeat
 from headrace_runner.engine.rendering import TemplateRenderer
 from headrace_runner.engine.settings import EngineSettings
 from headrace_runner.engine.state import EngineModel, Stage
-from headrace_runner.engine.verification import VerifiedFile, verify
+from headrace_runner.engine.verification import VerifiedModel, verify
 
 if TYPE_CHECKING:
     from headrace_runner.engine.loop import DecodeLoop
@@ -47,22 +47,17 @@ def main() -> int:
     os._exit(0)
 
 
-def _load(settings: EngineSettings, reporter: Reporter) -> tuple["LoadedModel", VerifiedFile, TemplateRenderer]:
+def _load(settings: EngineSettings, reporter: Reporter) -> tuple["LoadedModel", VerifiedModel, TemplateRenderer]:
     # The native libraries take longer to import than a small model to load; hashing leaves them a core.
     importing = threading.Thread(target=_import_native, name="import")
     importing.start()
     reporter.stage(Stage.VERIFYING)
-    file = verify(
-        settings.model_path,
-        settings.models_dir,
-        settings.model_sha256,
-        lambda percent: reporter.stage(Stage.VERIFYING, percent),
-    )
+    file = verify(settings, lambda percent: reporter.stage(Stage.VERIFYING, percent))
     importing.join()
     reporter.stage(Stage.LOADING)
     from headrace_runner.engine.model import LoadedModel
 
-    model = LoadedModel(file.load_path, settings, lambda percent: reporter.stage(Stage.LOADING, percent))
+    model = LoadedModel(file.load_paths[0], settings, lambda percent: reporter.stage(Stage.LOADING, percent))
     renderer = TemplateRenderer(file.header.chat_template, bos_token=model.bos_text, eos_token=model.eos_text)
     renderer.start()
     return model, file, renderer
@@ -72,7 +67,7 @@ async def _serve(
     settings: EngineSettings,
     reporter: Reporter,
     model: "LoadedModel",
-    file: VerifiedFile,
+    file: VerifiedModel,
     renderer: TemplateRenderer,
 ) -> None:
     from headrace_runner.engine.loop import DecodeLoop
@@ -102,7 +97,7 @@ async def _serve(
     executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _describe(model: "LoadedModel", file: VerifiedFile, renderer: TemplateRenderer) -> EngineModel:
+def _describe(model: "LoadedModel", file: VerifiedModel, renderer: TemplateRenderer) -> EngineModel:
     notes = []
     if renderer.is_fallback:
         notes.append("The GGUF has no chat template: messages are formatted as ChatML, prompts are completed raw.")

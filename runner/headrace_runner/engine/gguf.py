@@ -1,14 +1,16 @@
-"""A bounded look at a GGUF header before llama.cpp reads it.
+"""A bounded look at a GGUF header before llama.cpp reads it: the container's format, not what it means.
 
 A GGUF is hostile input: llama.cpp's reader and loaders have had integer overflows and out-of-bounds writes (e.g.
 CVE-2026-27940). This reader is pure Python, allocates nothing in proportion to what the file *claims*, and refuses
-counts, lengths, offsets and types that llama.cpp would have to trust. It judges shape, not weights.
+counts, lengths, offsets and types that llama.cpp would have to trust. It judges shape, not weights; ``header`` says
+what the values mean.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import mmap
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +21,7 @@ MAX_TENSOR_NAME_BYTES: Final = 63  # GGML_MAX_NAME with its terminator
 MAX_VALUE_BYTES: Final = 4 * 1024 * 1024
 MAX_ELEMENTS: Final = 8_000_000  # of all string arrays together; the largest vocabularies have 0.3 million
 MAX_TEMPLATE_BYTES: Final = 256 * 1024
-MAX_BLOCKS: Final = 512  # LLAMA_MAX_LAYERS
+MAX_NUMBERS: Final = 512  # LLAMA_MAX_LAYERS: an array with a number per layer is kept
 MAX_ALIGNMENT: Final = 1 << 20
 
 _STRING, _ARRAY = 8, 9
@@ -40,7 +42,9 @@ _SCALARS: Final[dict[int, struct.Struct]] = {
     }.items()
 }
 _UINT32: Final = 4
-_KEPT_STRINGS: Final = frozenset({"general.architecture", "tokenizer.chat_template"})
+_BOOL: Final = 7
+_INTEGERS: Final = frozenset({0, 1, 2, 3, 4, 5, _BOOL, 10, 11})
+_KEPT_STRINGS: Final = frozenset({"general.architecture", "general.type", "adapter.type", "tokenizer.chat_template"})
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 
 # ggml type → (elements in a block, bytes of a block), as ggml 0.25 has them. A type beyond is refused: the library
@@ -53,37 +57,45 @@ _TENSOR_TYPES: Final[dict[int, tuple[int, int]]] = {
     **{34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18), 42: (64, 18)},
 }
 
-# llama.h's llama_ftype: what general.file_type counts through.
-_FILE_TYPES: Final[dict[int, str]] = {
-    **{0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S"},
-    **{12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K"},
-    **{19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL"},
-    **{26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16"},
-    **{36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4", 40: "Q1_0", 41: "Q2_0"},
-}
-
 
 class InvalidModelFile(Exception):
     """The file is not a GGUF that this engine would hand to llama.cpp; the message is the cause."""
 
 
 @dataclass(frozen=True, slots=True)
-class ModelHeader:
-    """What the header says. ``context_length`` is what the model was trained for (0: not stated)."""
+class Tensor:
+    """One tensor's place: ``shape`` has the row's length first, ``offset`` is in bytes from the data's beginning."""
 
-    architecture: str
-    quantization: str
-    block_count: int
-    context_length: int
-    chat_template: str | None
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+    size_bytes: int
 
 
-def read_header(data: bytes | mmap.mmap) -> ModelHeader:
+@dataclass(frozen=True, slots=True)
+class Gguf:
+    """A well-formed file's header.
+
+    ``kinds`` are the types of all values, as the format counts them. ``strings`` are the few that are kept, ``lengths``
+    those of all arrays, ``numbers`` the content of short integer arrays.
+    """
+
+    kinds: Mapping[str, int]
+    scalars: Mapping[str, Any]
+    strings: Mapping[str, str]
+    lengths: Mapping[str, int]
+    numbers: Mapping[str, tuple[int, ...]]
+    tensors: Mapping[str, Tensor]
+    version: int
+
+
+def read_gguf(data: bytes | mmap.mmap) -> Gguf:
     """Check a whole GGUF file given as a buffer. Raises InvalidModelFile with the first thing found wrong.
 
-    Reads only the header (some MiB, mostly the vocabulary); tensor data is checked by offset and size.
+    Reads only the header (some MiB, mostly the vocabulary); of tensors it checks that each has its place in the file,
+    right behind the one before it, and that nothing follows the last.
     """
-    return _Reader(data).header()
+    return _Reader(data).read()
 
 
 class _Reader:
@@ -92,9 +104,13 @@ class _Reader:
         self._size = len(data)
         self._at = 0
         self._elements_left = MAX_ELEMENTS
-        self._array_lengths: dict[str, int] = {}
+        self._kinds: dict[str, int] = {}
+        self._scalars: dict[str, Any] = {}
+        self._strings: dict[str, str] = {}
+        self._lengths: dict[str, int] = {}
+        self._numbers: dict[str, tuple[int, ...]] = {}
 
-    def header(self) -> ModelHeader:
+    def read(self) -> Gguf:
         if self._take(4) != b"GGUF":
             raise InvalidModelFile("it does not start with the magic GGUF")
         version = self._number(_U32)
@@ -102,50 +118,52 @@ class _Reader:
             hint = " (big-endian?)" if version >= 1 << 16 else ""
             raise InvalidModelFile(f"GGUF version {version}{hint} is not 2 or 3")
         tensor_count, key_count = self._number(_U64), self._number(_U64)
-        if not 0 < tensor_count <= MAX_TENSORS:
-            raise InvalidModelFile(f"{tensor_count} tensors, expected 1 to {MAX_TENSORS}")
+        if tensor_count > MAX_TENSORS:
+            raise InvalidModelFile(f"{tensor_count} tensors, at most {MAX_TENSORS} are allowed")
         if not 0 < key_count <= MAX_KEYS:
             raise InvalidModelFile(f"{key_count} metadata keys, expected 1 to {MAX_KEYS}")
-        values = self._values(key_count)
-        header = self._describe(values)
-        self._check_vocabulary()
-        self._check_tensors(tensor_count, _alignment(values))
-        return header
+        self._read_values(key_count)
+        tensors = self._read_tensors(tensor_count, self._alignment())
+        return Gguf(self._kinds, self._scalars, self._strings, self._lengths, self._numbers, tensors, version)
 
-    def _values(self, key_count: int) -> dict[str, Any]:
-        values: dict[str, Any] = {}
+    def _read_values(self, key_count: int) -> None:
         for _ in range(key_count):
             key = self._name(MAX_NAME_BYTES)
-            if key in values:
+            if key in self._kinds:
                 raise InvalidModelFile(f"the metadata key {key!r} appears twice")
-            values[key] = self._value(key, self._number(_U32))
-        return values
+            self._kinds[key] = kind = self._number(_U32)
+            self._read_value(key, kind)
 
-    def _value(self, key: str, kind: int) -> Any:
+    def _read_value(self, key: str, kind: int) -> None:
         if kind == _STRING:
             limit = MAX_TEMPLATE_BYTES if key.startswith("tokenizer.chat_template") else MAX_VALUE_BYTES
             if key in _KEPT_STRINGS:
-                return self._string(key, limit)
-            # Not kept, so that a file of many large strings costs no memory.
-            self._skip(key, self._length(key, limit))
-            return None
-        if kind == _ARRAY:
-            self._skip_array(key)
-            return None
-        if kind not in _SCALARS:
-            raise InvalidModelFile(f"{key!r} has the unknown type {kind}")
-        value = self._number(_SCALARS[kind])
-        # The type matters to llama.cpp, so an integer of another width is not taken for one.
-        return (kind, value)
-
-    def _skip_array(self, key: str) -> None:
-        kind, count = self._number(_U32), self._number(_U64)
-        self._array_lengths[key] = count
-        if kind in _SCALARS:
-            self._skip(key, count * _SCALARS[kind].size)
-        elif kind == _STRING:
-            self._skip_strings(key, count)
+                self._strings[key] = self._string(key, limit)
+            else:
+                # Not kept, so that a file of many large strings costs no memory.
+                self._skip(key, self._length(key, limit))
+        elif kind == _ARRAY:
+            self._read_array(key)
+        elif kind in _SCALARS:
+            value = self._number(_SCALARS[kind])
+            if kind == _BOOL and value > 1:
+                raise InvalidModelFile(f"{key!r} is neither true nor false")
+            self._scalars[key] = value
         else:
+            raise InvalidModelFile(f"{key!r} has the unknown type {kind}")
+
+    def _read_array(self, key: str) -> None:
+        kind, count = self._number(_U32), self._number(_U64)
+        self._lengths[key] = count
+        if kind == _STRING:
+            self._skip_strings(key, count)
+        elif kind in _SCALARS:
+            begin = self._at
+            self._skip(key, count * _SCALARS[kind].size)
+            if kind in _INTEGERS and count <= MAX_NUMBERS:
+                self._numbers[key] = tuple(n for (n,) in _SCALARS[kind].iter_unpack(self._data[begin : self._at]))
+        else:
+            # Arrays of arrays among them: ggml knows none, and nesting is how a reader is made to recurse.
             raise InvalidModelFile(f"{key!r} is an array of the unsupported type {kind}")
 
     def _skip_strings(self, key: str, count: int) -> None:
@@ -162,59 +180,46 @@ class _Reader:
             raise InvalidModelFile(f"{key!r} ends beyond the file")
         self._at = at
 
-    def _describe(self, values: dict[str, Any]) -> ModelHeader:
-        architecture = values.get("general.architecture")
-        if not isinstance(architecture, str) or not 0 < len(architecture) <= 64:
-            raise InvalidModelFile("general.architecture is missing")
-        block_count = _unsigned(values, f"{architecture}.block_count", 0)
-        if not 0 < block_count <= MAX_BLOCKS:
-            raise InvalidModelFile(f"{architecture}.block_count is {block_count}, expected 1 to {MAX_BLOCKS}")
-        split = values.get("split.count")
-        if split is not None and (not isinstance(split, tuple) or split[1] > 1):
-            raise InvalidModelFile("it is one part of a split GGUF; give a single file")
-        template = values.get("tokenizer.chat_template")
-        if template is not None and not isinstance(template, str):
-            raise InvalidModelFile("tokenizer.chat_template is not a string")
-        file_type = _unsigned(values, "general.file_type", 1024)
-        return ModelHeader(
-            architecture=architecture,
-            quantization=_FILE_TYPES.get(file_type, "Unknown"),
-            block_count=block_count,
-            context_length=_unsigned(values, f"{architecture}.context_length", 0),
-            chat_template=template,
-        )
+    def _alignment(self) -> int:
+        kind = self._kinds.get("general.alignment", _UINT32)
+        alignment = self._scalars.get("general.alignment", 32)
+        if kind != _UINT32 or not 8 <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
+            raise InvalidModelFile(
+                f"general.alignment is {alignment}, expected a power of two from 8 to {MAX_ALIGNMENT}"
+            )
+        return int(alignment)
 
-    def _check_vocabulary(self) -> None:
-        tokens = self._array_lengths.get("tokenizer.ggml.tokens")
-        for beside in ("tokenizer.ggml.token_type", "tokenizer.ggml.scores"):
-            length = self._array_lengths.get(beside)
-            # llama.cpp indexes both by token without looking at their lengths in every loader.
-            if length is not None and length != tokens:
-                raise InvalidModelFile(f"{beside} has {length} entries for {tokens} tokens")
-
-    def _check_tensors(self, count: int, alignment: int) -> None:
-        names: set[str] = set()
-        ends = []
+    def _read_tensors(self, count: int, alignment: int) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        expected = end = 0
         for _ in range(count):
-            name = self._name(MAX_TENSOR_NAME_BYTES)
-            if name in names:
-                raise InvalidModelFile(f"the tensor {name!r} appears twice")
-            names.add(name)
-            offset, size_bytes = self._tensor(name)
-            if offset % alignment:
-                raise InvalidModelFile(f"the tensor {name!r} is not aligned to {alignment} bytes")
-            ends.append((offset + size_bytes, name))
-        data_at = -(-self._at // alignment) * alignment
-        end, name = max(ends)
-        if data_at + end > self._size:
-            missing = data_at + end - self._size
-            raise InvalidModelFile(f"the tensor {name!r} ends {missing} bytes beyond the file; is it truncated?")
+            tensor = self._tensor()
+            if tensor.name in tensors:
+                raise InvalidModelFile(f"the tensor {tensor.name!r} appears twice")
+            if tensor.offset % alignment:
+                raise InvalidModelFile(f"the tensor {tensor.name!r} is not aligned to {alignment} bytes")
+            if tensor.offset != expected:
+                fault = "overlaps the one before it" if tensor.offset < expected else "leaves a gap before it"
+                message = f"the tensor {tensor.name!r} begins at {tensor.offset} instead of {expected}: it {fault}"
+                raise InvalidModelFile(message)
+            tensors[tensor.name] = tensor
+            end = tensor.offset + tensor.size_bytes
+            expected = _padded(end, alignment)
+        begin = _padded(self._at, alignment)
+        if count and begin + end > self._size:
+            missing = begin + end - self._size
+            message = f"the tensor {tensor.name!r} ends {missing} bytes beyond the file; is it truncated?"
+            raise InvalidModelFile(message)
+        if self._size > begin + expected:
+            raise InvalidModelFile(f"{self._size - begin - expected} bytes follow the last tensor")
+        return tensors
 
-    def _tensor(self, name: str) -> tuple[int, int]:
+    def _tensor(self) -> Tensor:
+        name = self._name(MAX_TENSOR_NAME_BYTES)
         dimensions = self._number(_U32)
         if not 0 < dimensions <= 4:
             raise InvalidModelFile(f"the tensor {name!r} has {dimensions} dimensions")
-        shape = [self._number(_U64) for _ in range(dimensions)]
+        shape = tuple(self._number(_U64) for _ in range(dimensions))
         kind, offset = self._number(_U32), self._number(_U64)
         if kind not in _TENSOR_TYPES:
             raise InvalidModelFile(f"the tensor {name!r} has the unknown type {kind}")
@@ -223,10 +228,10 @@ class _Reader:
         for length in shape:
             elements *= length
             if not 0 < elements < 1 << 48:
-                raise InvalidModelFile(f"the tensor {name!r} has the impossible shape {shape}")
+                raise InvalidModelFile(f"the tensor {name!r} has the impossible shape {list(shape)}")
         if shape[0] % block_elements:
             raise InvalidModelFile(f"the rows of tensor {name!r} are not whole blocks of {block_elements}")
-        return offset, elements // block_elements * block_bytes
+        return Tensor(name, shape, offset, elements // block_elements * block_bytes)
 
     def _name(self, limit: int) -> str:
         name = self._string("a name", limit)
@@ -260,17 +265,5 @@ class _Reader:
         self._at += count
 
 
-def _alignment(values: dict[str, Any]) -> int:
-    alignment = _unsigned(values, "general.alignment", 32)
-    if not 8 <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
-        raise InvalidModelFile(f"general.alignment is {alignment}, expected a power of two from 8 to {MAX_ALIGNMENT}")
-    return alignment
-
-
-def _unsigned(values: dict[str, Any], key: str, default: int) -> int:
-    if key not in values:
-        return default
-    value = values[key]
-    if not isinstance(value, tuple) or value[0] != _UINT32:
-        raise InvalidModelFile(f"{key} is not an unsigned 32-bit integer")
-    return int(value[1])
+def _padded(length: int, alignment: int) -> int:
+    return -(-length // alignment) * alignment

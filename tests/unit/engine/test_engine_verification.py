@@ -8,12 +8,17 @@ import pytest
 from gguf_files import GgufFile
 
 from headrace_runner.engine.failures import EngineRefusal
+from headrace_runner.engine.settings import EngineSettings
 from headrace_runner.engine.verification import verify
+
+
+def meant(path: Path, models_dir: Path, sha256: str | None = None) -> EngineSettings:
+    return EngineSettings(path, models_dir=models_dir, model_sha256=sha256)
 
 
 def refused(path: Path, models_dir: Path, sha256: str | None = None) -> EngineRefusal:
     with pytest.raises(EngineRefusal) as info:
-        verify(path, models_dir, sha256, lambda percent: None)
+        verify(meant(path, models_dir, sha256), lambda percent: None)
     return info.value
 
 
@@ -21,9 +26,9 @@ def test_a_good_file_is_loaded_through_its_descriptor(tmp_path: Path) -> None:
     raw = GgufFile().build()
     (tmp_path / "m.gguf").write_bytes(raw)
     told: list[int] = []
-    file = verify(tmp_path / "m.gguf", tmp_path, hashlib.sha256(raw).hexdigest(), told.append)
+    file = verify(meant(tmp_path / "m.gguf", tmp_path, hashlib.sha256(raw).hexdigest()), told.append)
     (tmp_path / "m.gguf").unlink()
-    assert Path(file.load_path).read_bytes() == raw
+    assert [Path(path).read_bytes() for path in file.load_paths] == [raw]
     assert (file.size_bytes, told) == (len(raw), [100])
     assert file.sha256 == hashlib.sha256(raw).hexdigest()
 
@@ -31,7 +36,7 @@ def test_a_good_file_is_loaded_through_its_descriptor(tmp_path: Path) -> None:
 def test_no_checksum_is_computed_where_none_is_expected(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(GgufFile().build())
     told: list[int] = []
-    assert verify(tmp_path / "m.gguf", tmp_path, None, told.append).sha256 is None
+    assert verify(meant(tmp_path / "m.gguf", tmp_path), told.append).sha256 is None
     assert told == []
 
 
