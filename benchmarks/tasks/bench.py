@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import ceiling
-import jobs
 import judge
 import queued
 from api import Api
@@ -176,9 +175,6 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
         running.end()
         after = await of_ceiling("after")
         rate, allowed = arguments.tasks / seconds, 2 * half / (before + after)
-    per_job = None
-    if arguments.jobs_kubeconfig:
-        per_job = await jobs.measure(arguments.jobs_kubeconfig, arguments.jobs_image, arguments.jobs, note)
     return {
         "tasks": arguments.tasks,
         "terminal": terminal,
@@ -186,8 +182,8 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
         "tasks_per_s": round(rate, 1),
         "ceiling_tasks_per_s": round(allowed, 1),
         "ratio_to_ceiling": round(rate / allowed, 3),
-        "jobs_per_s": round(per_job, 2) if per_job else None,
-        "ratio_to_jobs": round(rate / per_job, 1) if per_job else None,
+        "jobs_per_s": round(arguments.jobs_per_s, 2) if arguments.jobs_per_s else None,
+        "ratio_to_jobs": round(rate / arguments.jobs_per_s, 1) if arguments.jobs_per_s else None,
         "operator_rss_mib": round(rss, 1),
         "bytes_per_task_etcd": round(etcd_bytes),
         "writes_per_task": round(follower.writes / arguments.tasks, 3),
@@ -204,9 +200,7 @@ def main() -> None:
     parser.add_argument("--runners", type=int, default=4)
     parser.add_argument("--at-once", type=int, default=64, help="requests of the creating client in flight")
     parser.add_argument("--queued", type=int, help="measure so many queued tasks instead: memory, LIST, resync")
-    parser.add_argument("--jobs-kubeconfig", type=Path, help="a cluster with a node, for empty Jobs")
-    parser.add_argument("--jobs-image", help="one that the node has, with /bin/true")
-    parser.add_argument("--jobs", type=int, default=60)
+    parser.add_argument("--jobs-per-s", type=float, help="what jobs.py found, for the ratio")
     arguments = parser.parse_args()
     # Whatever ends it, the processes it started end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
