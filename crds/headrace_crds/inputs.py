@@ -1,6 +1,5 @@
-"""What goes into a generation: the model's name, messages, sampling parameters, the shape of the output."""
+"""What goes into a generation: the model's name, sampling parameters, the shape of the output."""
 
-from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
@@ -40,21 +39,6 @@ class InputFrom(ApiModel):
 
     config_map_key_ref: KeyRef | None = None
     """A ConfigMap of the task's namespace with the label headrace.dev/input: "true". Its text is one user message."""
-
-
-class Role(StrEnum):
-    SYSTEM = "system"
-    USER = "user"
-    ASSISTANT = "assistant"
-
-
-class Message(ApiModel):
-    """One turn of a conversation."""
-
-    role: Role
-    """Who speaks: system, user or assistant."""
-    content: Annotated[str, Field(max_length=INPUT_LIMIT_BYTES)]
-    """What is said, as text."""
 
 
 class Parameters(ApiModel):

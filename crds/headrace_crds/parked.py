@@ -43,7 +43,7 @@ class Parked(ApiModel):
     """Size of the text in UTF-8."""
     sha256: Annotated[str, Field(pattern=SHA256)]
     """Digest of the text in UTF-8."""
-    finish_reason: Literal["Stop", "Length", "Cancelled"]
+    finish_reason: Literal["Stop", "Length", "Cancelled", "ToolCalls"]
     """Cancelled: the task was cancelled and this is what had been generated until then."""
     enforcement: Enforcement | None = None
     """How the task's output was enforced; the text was validated in any case."""
@@ -66,7 +66,7 @@ class Parked(ApiModel):
     def of(
         cls,
         text: str,
-        finish_reason: Literal["Stop", "Length", "Cancelled"],
+        finish_reason: Literal["Stop", "Length", "Cancelled", "ToolCalls"],
         enforcement: Enforcement | None,
         usage: Usage,
         timings: Timings,

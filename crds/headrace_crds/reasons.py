@@ -34,6 +34,7 @@ class Reason(StrEnum):
     INVALID_SCHEMA = "InvalidSchema"
     UNSUPPORTED_SCHEMA = "UnsupportedSchema"
     INVALID_PARAMETERS = "InvalidParameters"
+    UNSUPPORTED_CONTENT = "UnsupportedContent"
     INVALID_OUTPUT = "InvalidOutput"
     OUTPUT_TRUNCATED = "OutputTruncated"
     RESULT_TOO_LARGE = "ResultTooLarge"

@@ -6,10 +6,12 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field
 
 from headrace_crds.base import SHA256, ApiModel, Timestamp, exactly_one_of
+from headrace_crds.dialogue import MAX_TOOL_CALLS, ToolCall
 from headrace_crds.inputs import KeyRef
 
 INLINE_RESULT_LIMIT_BYTES: Final = 32 * 1024
 LARGE_RESULT_LIMIT_BYTES: Final = 900 * 1024
+REASONING_LIMIT_CHARS: Final = 16 * 1024
 
 
 class RunnerRef(ApiModel):
@@ -60,7 +62,14 @@ class Result(ApiModel):
     partial: bool | None = None
     """True: the task was cancelled, and this is what had been generated until then."""
     finish_reason: Annotated[str, Field(max_length=32)]
-    """Stop (the model or a stop text ended it), Length (maxTokens or the context ended it) or Cancelled."""
+    """Stop (the model or a stop text ended it), ToolCalls (it ended with calls of tools), Length (maxTokens or the
+    context ended it) or Cancelled."""
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOL_CALLS)] | None = None
+    """Calls of spec.tools that the model asks for, in its order; their arguments fit the tools' parameters. At most
+    32 KiB together."""
+    reasoning: Annotated[str, Field(max_length=REASONING_LIMIT_CHARS)] | None = None
+    """What the model thought before its answer, where it marks it; beyond 16 KiB its end is cut, which the last line
+    says."""
     size_bytes: Annotated[int, Field(ge=0)]
     """Size of the text in UTF-8."""
     sha256: Annotated[str, Field(pattern=SHA256)]

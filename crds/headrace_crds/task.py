@@ -10,7 +10,8 @@ from typing import Annotated, ClassVar, Final, Self
 from pydantic import Field, model_validator
 
 from headrace_crds.base import ApiModel, Conditions, ObjectMeta, Rule, Timestamp, exactly_one_of, immutable
-from headrace_crds.inputs import INPUT_LIMIT_BYTES, InputFrom, KeyRef, Message, ModelRef, Output, Parameters, Role
+from headrace_crds.dialogue import Message, Role, Tool, ToolCall, ToolName, Tools
+from headrace_crds.inputs import INPUT_LIMIT_BYTES, InputFrom, KeyRef, ModelRef, Output, Parameters
 from headrace_crds.result import (
     INLINE_RESULT_LIMIT_BYTES,
     LARGE_RESULT_LIMIT_BYTES,
@@ -45,6 +46,8 @@ __all__ = [
     "RunnerRef",
     "TaskPhase",
     "Timings",
+    "Tool",
+    "ToolCall",
     "Usage",
     "Webhook",
     "derive_phase",
@@ -114,9 +117,25 @@ class LLMTaskSpec(ApiModel):
         ),
         # In characters: counting the bytes of 1,024 messages is over the API server's cost budget. Accept counts them.
         Rule(
-            "!has(self.messages) || self.messages.map(m, size(m.content)).sum() <= 262144",
+            "!has(self.messages) || self.messages.map(m, has(m.content) ? size(m.content) : 0).sum() <= 262144",
             "messages hold more than 262144 characters together: shorten them",
             ".messages",
+        ),
+        Rule(
+            "!has(self.toolChoice) || has(self.tools)",
+            "toolChoice chooses among tools: add tools or remove it",
+            ".toolChoice",
+        ),
+        Rule(
+            "!has(self.toolChoice) || !has(self.tools) || self.toolChoice in ['auto', 'none', 'required'] || "
+            "self.tools.exists(t, t.name == self.toolChoice)",
+            "toolChoice is auto, none, required or the name of one of the tools",
+            ".toolChoice",
+        ),
+        Rule(
+            "!has(self.toolChoice) || !has(self.output) || self.toolChoice in ['auto', 'none']",
+            "a call that is required leaves no answer for output: remove output, or set toolChoice to auto",
+            ".output",
         ),
     )
 
@@ -126,6 +145,11 @@ class LLMTaskSpec(ApiModel):
     """A single instruction, put through the model's chat template as one user message."""
     messages: Annotated[list[Message], Field(min_length=1, max_length=1024)] | None = None
     """A conversation, oldest turn first."""
+    tools: Tools | None = None
+    """Functions that the model may ask to be called. The calls are in result.toolCalls; a further task answers them
+    with messages of role tool."""
+    tool_choice: ToolName | None = None
+    """auto (the model decides; the default), none, required (at least one call) or the name of the tool to call."""
     input_from: InputFrom | None = None
     """Takes the prompt from a ConfigMap, up to 900 KiB."""
     parameters: Parameters | None = None

@@ -12,7 +12,7 @@ from headrace_crds.base import ApiModel
 from headrace_crds.inputs import LARGE_INPUT_LIMIT_BYTES, Output
 from headrace_crds.model import Defaults, LLMModel
 from headrace_crds.outcome import notified_outcomes
-from headrace_crds.task import LLMTask, Message, Outcome, Parameters, Role
+from headrace_crds.task import LLMTask, Message, Outcome, Parameters, Role, Tool
 
 
 class WorkMessage(Message):
@@ -21,7 +21,7 @@ class WorkMessage(Message):
     # A spec's messages are taken as they are.
     model_config = ConfigDict(from_attributes=True)
 
-    content: Annotated[str, Field(max_length=LARGE_INPUT_LIMIT_BYTES)]
+    content: Annotated[str, Field(max_length=LARGE_INPUT_LIMIT_BYTES)] | None = None
     """What is said, as text."""
 
 
@@ -38,6 +38,10 @@ class Work(ApiModel):
     """Sampling parameters with the model's defaults filled in; maxTokens is always set."""
     output: Output | None = None
     """The shape of the result, its texts byte for byte."""
+    tools: list[Tool] = Field(default_factory=list)
+    """Functions that the model may ask to be called."""
+    tool_choice: str = "auto"
+    """auto, none, required or a tool's name."""
     started: bool = False
     """status.startTime was set by an earlier attempt."""
     attempts: list[dict[str, object]] = Field(default_factory=list)
@@ -55,15 +59,17 @@ def resolve(task: LLMTask, model: LLMModel, *, input_text: str | None = None, de
     defaults = model.spec.defaults or Defaults()
     given = (task.spec.parameters or Parameters()).model_dump(exclude_none=True)
     filled = {"temperature": defaults.temperature, "max_tokens": defaults.max_tokens, "stop": defaults.stop, **given}
-    turns = [(each.role, each.content) for each in task.spec.messages or []]
-    turns = turns or [(Role.USER, input_text or task.spec.prompt or "")]
+    turns = [WorkMessage.model_validate(each) for each in task.spec.messages or []]
+    turns = turns or [WorkMessage(role=Role.USER, content=input_text or task.spec.prompt or "")]
     status = task.status
     return Work(
         model=f"{model.metadata.namespace}/{model.metadata.name}",
         generation=task.metadata.generation,
-        messages=[WorkMessage(role=role, content=content) for role, content in turns],
+        messages=turns,
         parameters=Parameters.model_validate(filled),
         output=task.spec.output,
+        tools=task.spec.tools or [],
+        tool_choice=task.spec.tool_choice or "auto",
         started=bool(status and status.start_time),
         attempts=[record.dump() for record in (status.attempts if status and status.attempts else [])[-9:]],
         attempt_timeout_ms=task.spec.attempt_timeout_seconds * 1000,

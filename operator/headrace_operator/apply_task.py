@@ -143,7 +143,7 @@ def _places(error: ValueError) -> str:
 
 
 def _envelope(task: LLMTask, work: Work, attempt: int, priority: int) -> Envelope:
-    input_bytes = sum(len(message.content.encode()) for message in work.messages)
+    input_bytes = sum(len(message.text.encode()) for message in work.messages)
     if work.output is not None:
         input_bytes += sum(len(text) for text in work.output.texts())
     return Envelope(

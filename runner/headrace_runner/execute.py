@@ -9,13 +9,14 @@ from typing import Protocol
 from headrace_crds.inputs import Output
 from headrace_crds.reasons import Reason
 from headrace_crds.task import Timings
-from headrace_crds.work import Work
+from headrace_crds.work import Work, WorkMessage
 from headrace_runner.attempt import Attempt
 from headrace_runner.curb import Curb
 from headrace_runner.cut import Cut, Halt
 from headrace_runner.engine.client import EngineError
 from headrace_runner.engine.frames import ProtocolError
 from headrace_runner.engine.protocol import Generate, GenerationResult, Message, Parameters
+from headrace_runner.engine.tools import Tool, ToolCall
 from headrace_runner.generating import Engine, generate
 from headrace_runner.validate import Finding, ValidationUnavailable, Validator
 from headrace_runner.verdict import GivenBack, Setback, Verdict, failed, of_cut, of_error, of_generation
@@ -105,13 +106,20 @@ def _request(attempt: Attempt) -> Generate:
     output = attempt.work.output or Output()
     return Generate(
         id=f"{attempt.uid}/{attempt.number}",
-        messages=tuple(Message(message.role.value, message.content) for message in attempt.work.messages),
+        messages=tuple(_message(message) for message in attempt.work.messages),
         parameters=engine_parameters(attempt.work),
         json_schema=output.json_schema,
         grammar=output.grammar,
         regex=output.regex,
         choice=tuple(output.choice or ()),
+        tools=tuple(Tool(tool.name, tool.description or "", tool.parameters or "{}") for tool in attempt.work.tools),
+        tool_choice=attempt.work.tool_choice,
     )
+
+
+def _message(message: WorkMessage) -> Message:
+    calls = tuple(ToolCall(call.id, call.name, call.arguments) for call in message.tool_calls or [])
+    return Message(message.role.value, message.text, calls, message.tool_call_id)
 
 
 def engine_parameters(work: Work) -> Parameters:

@@ -28,7 +28,7 @@ class Refusal:
 
 def _texts(task: LLMTask) -> list[str]:
     spec = task.spec
-    texts = [message.content for message in spec.messages] if spec.messages is not None else [spec.prompt or ""]
+    texts = [message.text for message in spec.messages] if spec.messages is not None else [spec.prompt or ""]
     return texts if spec.output is None else [*texts, *spec.output.texts()]
 
 

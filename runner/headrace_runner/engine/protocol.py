@@ -4,13 +4,14 @@
 sent by  ``type``     fields
 ======== ============ =========================================================================================
 runner   ``generate`` ``id``, one of ``prompt`` | ``messages``, ``parameters``, ``stream``, at most one of
-                      ``json_schema`` (JSON *text*), ``grammar`` (GBNF), ``regex``, ``choice`` (texts); ``narrow``
+                      ``json_schema`` (JSON *text*), ``grammar`` (GBNF), ``regex``, ``choice`` (texts); ``narrow``,
+                      ``tools``, ``tool_choice``
 runner   ``abort``    ``id``
 engine   ``hello``    ``state`` (always ``Serving``), ``engine`` (EngineModel); first frame of a connection
 engine   ``progress`` ``id``, ``completion_tokens``; at most every 500 ms a generation
 engine   ``delta``    ``id``, ``text``, ``completion_tokens``, ``index``; only with ``stream``, at most one a step
 engine   ``done``     ``id``, ``text``, ``finish_reason``, ``usage``, ``timings``, ``enforcement``, ``logprobs``,
-                      ``alternatives``
+                      ``alternatives``, ``tool_calls``, ``reasoning``
 engine   ``aborted``  as ``done``, with ``finish_reason`` ``Cancelled``: the answer to ``abort``
 engine   ``error``    ``id`` (empty: about the connection, which then ends), ``reason``, ``message``, ``retryable``
 ======== ============ =========================================================================================
@@ -27,6 +28,7 @@ from typing import Any, Final, Literal
 
 from headrace_runner.engine.frames import ProtocolError
 from headrace_runner.engine.state import EngineModel
+from headrace_runner.engine.tools import Tool, ToolCall, read_call
 from headrace_runner.engine.untrusted import count, reason_word, sentence, text
 
 
@@ -37,6 +39,7 @@ class Reason(enum.StrEnum):
     INVALID_SCHEMA = "InvalidSchema"  # no: not JSON, not an object, too large
     UNSUPPORTED_SCHEMA = "UnsupportedSchema"  # no: neither mask nor limits admit it; the message says what to do
     INVALID_PARAMETERS = "InvalidParameters"  # no
+    UNSUPPORTED_CONTENT = "UnsupportedContent"  # no: images, audio
     CHAT_TEMPLATE_FAILED = "ChatTemplateFailed"  # no: the model's template refused or broke its bounds
     ENGINE_OVERLOADED = "EngineOverloaded"  # yes: more requests than sequences and waiting places
     DECODE_FAILED = "DecodeFailed"  # yes: llama.cpp refused a batch
@@ -57,10 +60,15 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation; ``role`` is handed to the chat template as it is."""
+    """One message of a conversation; ``role`` is handed to the chat template as it is.
+
+    ``tool_calls`` are what the assistant asked for in this turn, ``tool_call_id`` the call that this message answers.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,7 @@ class Generate:
     ``regex`` and ``choice``; with any of them ``stop`` has no effect: the grammar alone decides where the text ends.
     ``narrow`` asks for a mask that never admits what the schema refuses, at the price of documents that it admits:
     for another try after a document that was refused. With ``stream`` the text comes in Delta events as well.
+    ``tool_choice`` is ``auto``, ``none``, ``required`` or a tool's name.
     """
 
     id: str
@@ -112,12 +121,16 @@ class Generate:
     choice: tuple[str, ...] = ()
     narrow: bool = False
     stream: bool = False
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """Give the frame's body."""
         body: dict[str, Any] = {"type": "generate", "id": self.id, "json_schema": self.json_schema}
         if self.stream:
             body["stream"] = True
+        if self.tools:
+            body |= {"tools": [asdict(tool) for tool in self.tools], "tool_choice": self.tool_choice}
         if self.prompt is not None:
             body["prompt"] = self.prompt
         else:
@@ -148,7 +161,7 @@ class Abort:
         return {"type": "abort", "id": self.id}
 
 
-FinishReason = Literal["Stop", "Length", "Cancelled"]
+FinishReason = Literal["Stop", "Length", "Cancelled", "ToolCalls"]
 Enforcement = Literal["Grammar", "ValidatedOnly"]
 
 
@@ -242,8 +255,10 @@ class GenerationResult:
     ``finish_reason`` is ``Length`` where ``max_tokens`` or the context ended it: with an ``enforcement`` the
     text is then a document cut off, while with ``Stop`` it is a complete one. ``enforcement`` is ``Grammar`` where the
     mask admits nothing that the request's shape refuses, ``ValidatedOnly`` where it may. ``Cancelled``: an
-    abort ended it, and ``text`` is what any end of it would begin with, empty before the first token.
-    ``alternatives`` are the second and further completions of a request with ``n``.
+    abort ended it, and ``text`` is what any end of it would begin with, empty before the first token. ``ToolCalls``: it
+    ended by itself, with ``tool_calls``; what was said beside them is in ``text``. ``reasoning`` is what came before
+    the answer, in marks of the model's own. ``alternatives`` are the second and further completions of a request with
+    ``n``.
     """
 
     id: str
@@ -254,6 +269,8 @@ class GenerationResult:
     enforcement: Enforcement | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
     alternatives: tuple[Completion, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Give the frame's body."""
@@ -310,7 +327,7 @@ def decode_event(body: Mapping[str, Any]) -> Event | None:
                 completion_tokens, index = count(body["completion_tokens"]), count(body.get("index", 0))
                 return Delta(text(body["id"]), text(body["text"]), completion_tokens, index)
             case "done":
-                return _read_result(body, ("Stop", "Length"))
+                return _read_result(body, ("Stop", "Length", "ToolCalls"))
             case "aborted":
                 return _read_result(body, ("Cancelled",))
             case "error":
@@ -334,6 +351,8 @@ def _read_result(body: Mapping[str, Any], finish_reasons: tuple[FinishReason, ..
         enforcement=enforcement,
         logprobs=_read_logprobs(body.get("logprobs")),
         alternatives=tuple(_read_completion(each, finish_reasons) for each in body.get("alternatives") or ()),
+        tool_calls=tuple(read_call(call) for call in body.get("tool_calls") or ()),
+        reasoning=text(body.get("reasoning") or ""),
     )
 
 

@@ -6,12 +6,12 @@ The runner never needs this module; it writes requests with ``protocol.Generate.
 from collections.abc import Mapping
 from typing import Any, Final
 
+from headrace_runner.engine.dialogue_requests import clean, invalid, read_messages, read_tools
 from headrace_runner.engine.frames import ProtocolError
 from headrace_runner.engine.protocol import (
     PARAMETER_NAMES,
     Abort,
     Generate,
-    Message,
     Parameters,
     Reason,
     Refusal,
@@ -21,13 +21,15 @@ from headrace_runner.engine.protocol import (
 MAX_ID_CHARS: Final = 256
 MAX_STOPS: Final = 16
 MAX_STOP_CHARS: Final = 256
-MAX_MESSAGES: Final = 4096
 MAX_SCHEMA_BYTES: Final = 64 * 1024
 MAX_CHOICES: Final = 128
 MAX_CHOICE_CHARS: Final = 512
 MAX_BIASED_TOKENS: Final = 1024
 MAX_BIAS: Final = 100.0
 _SHAPES: Final = ("json_schema", "grammar", "regex", "choice")
+_GENERATE_FIELDS: Final = frozenset(
+    {"type", "id", "prompt", "messages", "parameters", *_SHAPES, "narrow", "stream", "tools", "tool_choice"}
+)
 _SHAPE_BYTES: Final[Mapping[str, int]] = {
     "json_schema": MAX_SCHEMA_BYTES,
     "grammar": MAX_SCHEMA_BYTES,
@@ -63,7 +65,7 @@ def decode_request(body: Mapping[str, Any]) -> Request:
         case "abort":
             return Abort(request_id)
         case "generate":
-            _refuse_unknown(body, {"type", "id", "prompt", "messages", "parameters", *_SHAPES, "narrow", "stream"})
+            _refuse_unknown(body, _GENERATE_FIELDS)
             return _read_generate(request_id, body)
     raise ProtocolError(f"unknown request type {str(kind)[:64]!r}")
 
@@ -71,69 +73,58 @@ def decode_request(body: Mapping[str, Any]) -> Request:
 def _read_generate(request_id: str, body: Mapping[str, Any]) -> Generate:
     prompt, messages = body.get("prompt"), body.get("messages")
     if (prompt is None) == (messages is None):
-        raise _invalid("exactly one of prompt and messages is needed")
+        raise invalid("exactly one of prompt and messages is needed")
     if prompt is not None and not isinstance(prompt, str):
-        raise _invalid("prompt: expected a string")
+        raise invalid("prompt: expected a string")
     stream = body.get("stream", False)
     if not isinstance(stream, bool):
-        raise _invalid("stream: expected true or false")
+        raise invalid("stream: expected true or false")
+    tools, tool_choice = read_tools(body.get("tools", []), body.get("tool_choice", "auto"))
     return Generate(
         id=request_id,
-        prompt=None if prompt is None else _clean(prompt),
-        messages=() if messages is None else _read_messages(messages),
+        prompt=None if prompt is None else clean(prompt),
+        messages=() if messages is None else read_messages(messages),
         parameters=_read_parameters(body.get("parameters")),
         **_read_shape(body),
         stream=stream,
+        tools=tools,
+        tool_choice=tool_choice,
     )
 
 
 def _read_shape(body: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: body[name] for name in _SHAPES if body.get(name) is not None}
     if len(given) > 1:
-        raise _invalid(f"at most one of {', '.join(_SHAPES)} can be given")
+        raise invalid(f"at most one of {', '.join(_SHAPES)} can be given")
     for name, limit in _SHAPE_BYTES.items():
         value = given.get(name)
         if value is not None and not isinstance(value, str):
             raise Refusal(Reason.INVALID_SCHEMA, f"{name}: expected text")
         if value is not None and len(value.encode("utf-8", "surrogatepass")) > limit:
             raise Refusal(Reason.INVALID_SCHEMA, f"{name}: larger than {limit} bytes")
-        if value is not None and value != _clean(value):
+        if value is not None and value != clean(value):
             raise Refusal(Reason.INVALID_SCHEMA, f"{name}: has half of a surrogate pair")
     if "choice" in given:
         given["choice"] = _read_choice(given["choice"])
     narrow = body.get("narrow", False)
     if not isinstance(narrow, bool):
-        raise _invalid("narrow: expected true or false")
+        raise invalid("narrow: expected true or false")
     return {**given, "narrow": narrow}
 
 
 def _read_choice(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not 0 < len(value) <= MAX_CHOICES:
         raise Refusal(Reason.INVALID_SCHEMA, f"choice: expected 1 to {MAX_CHOICES} texts")
-    if not all(isinstance(text, str) and 0 < len(text) <= MAX_CHOICE_CHARS and text == _clean(text) for text in value):
+    if not all(isinstance(text, str) and 0 < len(text) <= MAX_CHOICE_CHARS and text == clean(text) for text in value):
         raise Refusal(Reason.INVALID_SCHEMA, f"choice: texts of 1 to {MAX_CHOICE_CHARS} characters")
     return tuple(value)
-
-
-def _read_messages(value: object) -> tuple[Message, ...]:
-    if not isinstance(value, list) or not 0 < len(value) <= MAX_MESSAGES:
-        raise _invalid(f"messages: expected 1 to {MAX_MESSAGES} messages")
-    read = []
-    for index, item in enumerate(value):
-        if not isinstance(item, dict) or set(item) != {"role", "content"}:
-            raise _invalid(f"messages[{index}]: expected role and content and nothing else")
-        role, content = item["role"], item["content"]
-        if not isinstance(role, str) or not isinstance(content, str) or not 0 < len(role) <= 64:
-            raise _invalid(f"messages[{index}]: role and content are strings, role of 1 to 64 characters")
-        read.append(Message(_clean(role), _clean(content)))
-    return tuple(read)
 
 
 def _read_parameters(value: object) -> Parameters:
     if value is None:
         return Parameters()
     if not isinstance(value, dict):
-        raise _invalid("parameters: expected an object")
+        raise invalid("parameters: expected an object")
     _refuse_unknown(value, {*PARAMETER_NAMES, "logitBias"})
     read: dict[str, Any] = {}
     for wire, given in value.items():
@@ -152,19 +143,19 @@ def _read_parameters(value: object) -> Parameters:
 
 def _read_stops(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > MAX_STOPS:
-        raise _invalid(f"parameters.stop: expected at most {MAX_STOPS} strings")
+        raise invalid(f"parameters.stop: expected at most {MAX_STOPS} strings")
     if not all(isinstance(stop, str) and 0 < len(stop) <= MAX_STOP_CHARS for stop in value):
-        raise _invalid(f"parameters.stop: strings of 1 to {MAX_STOP_CHARS} characters")
+        raise invalid(f"parameters.stop: strings of 1 to {MAX_STOP_CHARS} characters")
     return tuple(value)
 
 
 def _read_bias(value: object) -> tuple[tuple[int, float], ...]:
     if not isinstance(value, dict) or len(value) > MAX_BIASED_TOKENS:
-        raise _invalid(f"parameters.logitBias: expected an object of at most {MAX_BIASED_TOKENS} tokens")
+        raise invalid(f"parameters.logitBias: expected an object of at most {MAX_BIASED_TOKENS} tokens")
     read = []
     for token, bias in value.items():
         if not (token.isascii() and token.isdigit() and len(token) <= 9):
-            raise _invalid("parameters.logitBias: names are numbers of tokens")
+            raise invalid("parameters.logitBias: names are numbers of tokens")
         read.append((int(token), float(_bounded("logitBias", bias, (int, float), -MAX_BIAS, MAX_BIAS))))
     return tuple(read)
 
@@ -173,20 +164,11 @@ def _bounded(name: str, value: object, kind: Any, low: float, high: float) -> An
     # bool is an int to isinstance, never a number to a user.
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         word = "an integer" if kind is int else "a number"
-        raise _invalid(f"parameters.{name}: expected {word} between {low} and {high}")
+        raise invalid(f"parameters.{name}: expected {word} between {low} and {high}")
     return value
-
-
-def _clean(text: str) -> str:
-    # JSON can carry lone surrogates ("\ud800"), which no tokenizer can read.
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _refuse_unknown(value: Mapping[str, Any], known: Any) -> None:
     unknown = sorted(set(value) - set(known))
     if unknown:
-        raise _invalid(f"unknown fields: {', '.join(name[:64] for name in unknown[:8])}")
-
-
-def _invalid(message: str) -> Refusal:
-    return Refusal(Reason.INVALID_PARAMETERS, message)
+        raise invalid(f"unknown fields: {', '.join(name[:64] for name in unknown[:8])}")

@@ -26,6 +26,10 @@ OVERSIZED = {
         "prompt": "p",
         "output": {"jsonSchema": '{"description": "' + "\u00fc" * 35_000 + '"}'},
     },
+    "parameters hold more than 16384 bytes in UTF-8: shorten them": {
+        "prompt": "p",
+        "tools": [{"name": "f", "parameters": '{"description": "' + "\u00fc" * 9_000 + '"}'}],
+    },
 }
 
 

@@ -63,6 +63,13 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 
 HOOK = {"url": "https://hooks.example/x", "secretRef": {"name": "keys", "key": "current"}}
 
+CALL = {"id": "a1", "name": "f", "arguments": "{}"}
+
+
+def said(name: str, where: str, says: str, **message: object) -> Case:
+    return task(name, f"spec.messages[0]{where}", says, prompt=..., messages=[message])
+
+
 CASES = [
     task("prompt"),
     task("messages", prompt=..., messages=MESSAGES),
@@ -141,7 +148,7 @@ CASES = [
     task("model as a list", "spec.modelRef", "not a list: write its members", modelRef=[{"name": "m"}]),
     task("messages as text", "spec.messages", "not text: write ['hi']", prompt=..., messages="hi"),
     task("messages as an object", "spec.messages", "a dash before each entry", prompt=..., messages={"role": "user"}),
-    task("message as text", "spec.messages[0]", "{role: …, content: …}", prompt=..., messages=["hi"]),
+    task("message as text", "spec.messages[0]", "{role: …}", prompt=..., messages=["hi"]),
     task("prompt as a list", "spec.prompt", "not a list: write it in quotes, or as a block after |", prompt=["hi"]),
     task("webhook", webhook={**HOOK, "events": ["Complete", "Failed"]}),
     task(
@@ -149,6 +156,26 @@ CASES = [
         "spec.webhook.events[1]",
         "in the list before: remove one",
         webhook={**HOOK, "events": ["Failed"] * 2},
+    ),
+    task("parts", prompt=..., messages=[{"role": "user", "contentParts": [{"type": "text", "text": "hi"}]}]),
+    said("image", ".contentParts[0].type", "UnsupportedContent", role="user", contentParts=[{"type": "image_url"}]),
+    said("content twice", ".contentParts", "not both", role="user", content="a", contentParts=[{"text": "b"}]),
+    said("nothing said", "", "needs content", role="user"),
+    said("call of a user", ".toolCalls", "assistant's", role="user", content="", toolCalls=[CALL]),
+    said("answer to nothing", ".toolCallId", "needs toolCallId", role="tool", content="1"),
+    task("calls", prompt=..., messages=[*MESSAGES, {"role": "assistant", "toolCalls": [CALL]}]),
+    task("tools", tools=[{"name": "f", "parameters": '{"type": "object"}'}], toolChoice="f"),
+    task("tool named none", "spec.tools[0].name", "words of toolChoice", tools=[{"name": "none"}]),
+    task("large tool", "spec.tools[0].parameters", "16384 bytes", tools=[{"name": "f", "parameters": "ü" * 9000}]),
+    task("choice of nothing", "spec.toolChoice", "chooses among tools", toolChoice="auto"),
+    task("unknown choice", "spec.toolChoice", "the name of one", tools=[{"name": "f"}], toolChoice="g"),
+    task(
+        "call and document",
+        "spec.output",
+        "leaves no answer",
+        tools=[{"name": "f"}],
+        toolChoice="required",
+        output={"jsonSchema": "{}"},
     ),
     task("schema is a list", "spec.output.jsonSchema", "JSON object", only_here=True, output={"jsonSchema": "[]"}),
     parameter("temperature", "0"),

@@ -1,12 +1,14 @@
 """The protocol: what one side writes the other reads; what nobody should write is refused with a reason."""
 
 import contextlib
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace_runner.engine.dialogue_requests import TOOL_CHOICES
 from headrace_runner.engine.frames import ProtocolError, decode_body, encode_frame
 from headrace_runner.engine.protocol import (
     Abort,
@@ -28,6 +30,7 @@ from headrace_runner.engine.protocol import (
 )
 from headrace_runner.engine.requests import MAX_SCHEMA_BYTES, decode_request
 from headrace_runner.engine.state import EngineModel
+from headrace_runner.engine.tools import Tool, ToolCall
 from headrace_runner.engine.untrusted import MAX_COUNT
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -53,11 +56,23 @@ PARAMETERS = st.builds(
     logprobs=st.none() | st.integers(0, 20),
     n=st.none() | st.integers(1, 16),
 )
-MESSAGES = st.lists(st.builds(Message, role=st.sampled_from(["system", "user"]), content=TEXT), min_size=1, max_size=3)
+NAME = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+OBJECT = st.dictionaries(TEXT, TEXT, max_size=3).map(json.dumps)
+CALLS = st.lists(st.builds(ToolCall, NAME, NAME, OBJECT), max_size=3).map(tuple)
+MESSAGES = st.lists(
+    st.builds(Message, st.sampled_from(["system", "user", "tool"]), TEXT, CALLS, st.none() | NAME),
+    min_size=1,
+    max_size=3,
+)
+TOOLS = st.lists(
+    st.builds(Tool, NAME.filter(lambda name: name not in TOOL_CHOICES), TEXT, OBJECT),
+    max_size=3,
+    unique_by=lambda tool: tool.name,
+).map(tuple)
 REQUESTS = st.one_of(
     st.builds(Abort, ID),
     st.builds(Generate, id=ID, prompt=TEXT, parameters=PARAMETERS, json_schema=st.none() | TEXT, stream=st.booleans()),
-    st.builds(Generate, id=ID, messages=MESSAGES.map(tuple), parameters=PARAMETERS),
+    st.builds(Generate, id=ID, messages=MESSAGES.map(tuple), parameters=PARAMETERS, tools=TOOLS),
     st.builds(Generate, id=ID, prompt=TEXT, choice=st.lists(st.sampled_from(["a", "ü\n"]), min_size=1).map(tuple)),
     st.builds(Generate, id=ID, prompt=TEXT, regex=st.sampled_from(["a", "[0-9]+"]), narrow=st.booleans()),
     st.builds(Generate, id=ID, prompt=TEXT, grammar=st.just('root ::= "a"')),
@@ -87,7 +102,7 @@ EVENTS = st.one_of(
         GenerationResult,
         id=ID,
         text=TEXT,
-        finish_reason=st.sampled_from(["Stop", "Length", "Cancelled"]),
+        finish_reason=st.sampled_from(["Stop", "Length", "Cancelled", "ToolCalls"]),
         usage=st.builds(Usage, COUNT, COUNT, COUNT),
         timings=st.builds(Timings, COUNT, COUNT, COUNT),
         enforcement=st.sampled_from([None, "Grammar"]),
@@ -95,6 +110,8 @@ EVENTS = st.one_of(
         alternatives=st.lists(
             st.builds(Completion, TEXT, st.sampled_from(["Stop", "Length"]), LOGPROBS), max_size=2
         ).map(tuple),
+        tool_calls=CALLS,
+        reasoning=TEXT,
     ),
 )
 JSON = st.recursive(
@@ -135,6 +152,11 @@ def a_request(**changes: Any) -> dict[str, Any]:
     return {"type": "generate", "id": "1", "prompt": "hi", **changes}
 
 
+def a_turn(**changes: Any) -> dict[str, Any]:
+    call = {"id": "1", "name": "f", "arguments": "{}", **changes}
+    return {"role": "assistant", "content": "", "tool_calls": [call]}
+
+
 @pytest.mark.parametrize(
     ("changes", "reason", "words"),
     [
@@ -142,6 +164,16 @@ def a_request(**changes: Any) -> dict[str, Any]:
         ({"messages": [{"role": "user", "content": "x"}]}, Reason.INVALID_PARAMETERS, "exactly one"),
         ({"prompt": None, "messages": []}, Reason.INVALID_PARAMETERS, "messages"),
         ({"prompt": None, "messages": [{"role": "u", "content": "x", "n": 1}]}, Reason.INVALID_PARAMETERS, "nothing"),
+        ({"prompt": None, "messages": [{"role": "u", "content": []}]}, Reason.UNSUPPORTED_CONTENT, "images"),
+        ({"prompt": None, "messages": [a_turn(id="")]}, Reason.INVALID_PARAMETERS, "an id"),
+        ({"prompt": None, "messages": [a_turn(name="f g")]}, Reason.INVALID_PARAMETERS, "letters"),
+        ({"prompt": None, "messages": [a_turn(arguments="[]")]}, Reason.INVALID_PARAMETERS, "JSON object"),
+        ({"tools": [{"name": "f"}] * 2}, Reason.INVALID_PARAMETERS, "same name"),
+        ({"tools": [{"name": "none"}]}, Reason.INVALID_PARAMETERS, "letters"),
+        ({"tools": [{"name": "f", "parameters": "{"}]}, Reason.INVALID_PARAMETERS, "not JSON"),
+        ({"tools": [{"name": "f", "strict": True}]}, Reason.INVALID_PARAMETERS, "nothing else"),
+        ({"tools": [{"name": "f"}], "tool_choice": "g"}, Reason.INVALID_PARAMETERS, "tool_choice"),
+        ({"tools": [{"name": f"f{n}"} for n in range(65)]}, Reason.INVALID_PARAMETERS, "at most 64"),
         ({"n_discard": -1}, Reason.INVALID_PARAMETERS, "unknown fields: n_discard"),
         ({"stream": 1}, Reason.INVALID_PARAMETERS, "stream"),
         ({"parameters": {"logitBiases": {}}}, Reason.INVALID_PARAMETERS, "unknown fields: logitBiases"),
