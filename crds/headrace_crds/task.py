@@ -255,7 +255,7 @@ class LLMTaskStatus(ApiModel):
     retries: Annotated[int, Field(ge=0)] | None = None
     """Failed attempts charged against spec.backoffLimit."""
     losses: Annotated[int, Field(ge=0)] | None = None
-    """Attempts that ended with their runner or engine; at three the task is Failed as Poison."""
+    """Attempts that ended with their runner, or alone with their engine; at three the task is Failed as Poison."""
     reason: Annotated[str, Field(max_length=128)] | None = None
     """Why the task waits or how it ended, in one PascalCase word."""
     message: Annotated[str, Field(max_length=1024)] | None = None

@@ -52,8 +52,9 @@ class Claims:
     async def _claim(self) -> None:
         deck = self._deck
         await self._unless_stopped(deck.engine.serving.wait())
+        await self._unless_stopped(deck.quarantine.open.wait())
         await self._unless_stopped(deck.slots.wait_free())
-        if self._stop.is_set() or not deck.engine.serving.is_set():
+        if self._stop.is_set() or not deck.engine.serving.is_set() or not deck.quarantine.open.is_set():
             return
         # Not interrupted by a stop, which waits for it: a cancelled claim may have taken leases that nobody holds.
         self._answered.clear()

@@ -18,6 +18,7 @@ from headrace_runner.kube import KubeTaskStatus, KubeUnconfigured
 from headrace_runner.lease import LeaseKeeper
 from headrace_runner.logs import error_keys
 from headrace_runner.metrics import Metrics
+from headrace_runner.quarantine import Quarantine
 from headrace_runner.report import Reporter
 from headrace_runner.rotation import until_rotated
 from headrace_runner.settings import RunnerSettings, SettingsError
@@ -72,6 +73,7 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
             committer=committer,
             leases=leases,
             engine=engine,
+            quarantine=Quarantine(engine),
             validator=validator,
             slots=slots,
             metrics=metrics,

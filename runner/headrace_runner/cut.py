@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+from headrace_runner.engine.client import EngineError
 from headrace_runner.engine.protocol import GenerationResult
 
 
@@ -28,3 +29,7 @@ class Cut:
     @property
     def completion_tokens(self) -> int:
         return self.seen_tokens if self.partial is None else self.partial.usage.completion_tokens
+
+
+class Quarantined(EngineError):
+    """Its engine died under several at once, and its time is over before it is known who ended it."""

@@ -30,6 +30,7 @@ from headrace_runner.lease import LeaseKeeper
 from headrace_runner.logs import error_keys
 from headrace_runner.metrics import Metrics
 from headrace_runner.pod_sink import PodSink
+from headrace_runner.quarantine import Quarantine
 from headrace_runner.slots import Slots
 from headrace_runner.validate import Validator
 from headrace_runner.verdict import Setback
@@ -59,6 +60,7 @@ class Deck:
     committer: Committer
     leases: LeaseKeeper
     engine: EngineLink
+    quarantine: Quarantine
     validator: Validator
     slots: Slots
     metrics: Metrics
@@ -154,7 +156,7 @@ class Flight:
 
     async def _execute(self, attempt: Attempt, sink: PodSink) -> None:
         try:
-            engine = self._deck.engine.client
+            engine = self._deck.quarantine.trial(attempt)
         except EngineLost:
             # It was never asked: nobody is charged.
             await sink.release(Reason.ENGINE_LOST)

@@ -13,7 +13,8 @@
 | aborted: the task is suspended          | given back, Suspended                         |
 | refused, trying again cannot help       | Failed with the engine's reason and message   |
 | refused, trying again may help          | setback with the engine's reason              |
-| nothing: it is gone                     | setback EngineLost                            |
+| nothing: it died with this one alone    | setback EngineLost                            |
+| nothing: it died under several          | given back, EngineLost                        |
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from headrace_crds.result import (
 )
 from headrace_crds.task import Outcome
 from headrace_crds.work import Work
-from headrace_runner.cut import Cut, Halt
+from headrace_runner.cut import Cut, Halt, Quarantined
 from headrace_runner.engine.client import EngineError, EngineRefused
 from headrace_runner.engine.protocol import FinishReason, GenerationResult
 from headrace_runner.validate import Finding, Judgement
@@ -138,10 +139,12 @@ def _cancelled(message: str, text: str, usage: Usage | None, timings: Timings | 
     return Verdict(Outcome.CANCELLED, Reason.CANCELLED, message, result, usage, timings, large)
 
 
-def of_error(error: EngineError) -> Verdict | Setback:
+def of_error(error: EngineError) -> Verdict | Setback | GivenBack:
     """What an engine's error means for the attempt."""
+    if isinstance(error, Quarantined):
+        return GivenBack(Reason.ENGINE_LOST)
     if not isinstance(error, EngineRefused):
-        return Setback(Reason.ENGINE_LOST, "the engine ended before it answered")
+        return Setback(Reason.ENGINE_LOST, "the engine died while it generated this task alone")
     if error.retryable:
         return Setback(error.reason, error.message)
     return failed(error.reason, error.message)

@@ -18,6 +18,7 @@ What is bounded in time or number has kinds of its own: `limits.py`.
 """
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -175,13 +176,21 @@ def _twice(ran: Sequence[Execution], rules: Rules) -> Iterable[Problem]:
     for attempt, same in by_attempt.items():
         if len(same) < 2:
             continue
-        if not rules.forgets:
-            yield "twice", f"attempt {attempt} ran {len(same)} times"
+        if not rules.forgets and (times := len(same) - _resumed(same)) > 1:
+            yield "twice", f"attempt {attempt} ran {times} times"
         latest = max(same, key=lambda each: each.began)
         for execution in same:
             beyond = (execution.ended or 0.0) - latest.began
             if execution is not latest and execution.ending == "end" and beyond > rules.lease_seconds:
                 yield "overlap", f"attempt {attempt} went on for {beyond:.1f} s beside its successor"
+
+
+def _resumed(same: Sequence[Execution]) -> int:
+    """How many died with their engine, and were begun again by the runner that still held the attempt."""
+    return sum(
+        each.ending is None and any(later.pod == each.pod and later.began > each.began for later in same)
+        for each in same
+    )
 
 
 def _overlap(ran: Sequence[Execution], rules: Rules) -> Iterable[Problem]:
@@ -231,8 +240,10 @@ def _charges(task: Expected, seen: Sequence[Version], ran: Sequence[Execution], 
     if not seen:
         return
     limit = seen[0].backoff_limit
-    if task.ending == "crash" and len(ran) > LOSSES_LIMIT + rules.flushes:
-        yield "overcharged", f"{len(ran)} engines died of it, {LOSSES_LIMIT} should have"
+    # Found out by halves among those who ran beside it, the first time; then it is always alone.
+    most = LOSSES_LIMIT + math.ceil(math.log2(rules.parallelism)) + rules.flushes
+    if task.ending == "crash" and len(ran) > most:
+        yield "overcharged", f"{len(ran)} engines died of it, {most} should have at most"
     failed = sum(execution.ending == "fail" for execution in ran)
     if failed > limit + 1 + rules.flushes:
         yield "overcharged", f"failed {failed} times at backoffLimit {limit} and {rules.flushes} flushes"

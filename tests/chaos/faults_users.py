@@ -104,6 +104,6 @@ USER_FAULTS: Final = (
     ),
     Fault("cancel-storm", "cancelled once, or complete", storm(cancel), Load(0.5, 8.0), bound=None),
     Fault("delete-storm", "what is deleted ends, the rest does not", storm(delete), Load(0.5, 9.0), bound=None),
-    Fault("poison", "ends after three lost engines", poison, needs_victims=False),
+    Fault("poison", "ends after three engines that it had alone", poison, needs_victims=False, deaths=0),
     Fault("webhooks", "told at least once, never elsewhere", call_back, needs_victims=False, after=all_told),
 )

@@ -2,7 +2,7 @@
 
 Failed, retryable      charged   Failed record     backoff by retries
 Failed, not retryable            Failed record     the task is Failed for that reason
-Failed: EngineLost     charged   Failed record     counted as a loss; the third is the end: Poison
+Failed: EngineLost     charged   Failed record     it was alone: counted as a loss; the third is the end: Poison
 LeaseExpired           charged   Lost record       as above
 LeaseExpired, spec.suspend free  Lost record       no loss: nobody says whether the runner had let go
 Released               free      Released record   at once; backoff from the second in a row

@@ -11,6 +11,7 @@ from headrace_runner.flight import Deck
 from headrace_runner.kube import Answer, Operation, TaskStatus
 from headrace_runner.lease import LeaseKeeper
 from headrace_runner.metrics import Metrics
+from headrace_runner.quarantine import Quarantine
 from headrace_runner.slots import Slots
 from headrace_runner.validate import Validator
 
@@ -52,6 +53,7 @@ def deck_of(
         committer=Committer(tasks),
         leases=LeaseKeeper(lambda: Bus.connect(url), MODEL, lease_ms=LEASE_MS),
         engine=engine,
+        quarantine=Quarantine(engine),
         validator=Validator(),
         slots=Slots(2),
         metrics=Metrics(),

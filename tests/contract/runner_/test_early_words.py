@@ -28,6 +28,7 @@ class Played(EngineLink):
     def __init__(self, folder: Path) -> None:
         super().__init__(EngineFiles(folder / "sock", folder / "state"))
         self.asked = 0
+        self.closed = asyncio.Event()
 
     @property
     def client(self) -> Any:

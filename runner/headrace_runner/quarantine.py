@@ -1,0 +1,179 @@
+"""Finds out whose generation an engine does not survive.
+
+A prompt that kills the engine takes its neighbours in the batch down with it, so a death charges nobody who was not
+alone with the engine. Whoever ran then is a suspect. Suspects are tried again in halves, one half after another and
+nobody beside: a half that ends well is cleared, one that the engine does not survive is halved again. Who is alone at
+the end has its ``EngineLost`` to itself. All that happens within the same attempts; leases are renewed meanwhile.
+
+::
+
+    open ──the engine dies under several──► [half, half] ──a half ended──► [half] ──► open
+      └──a suspect of an earlier attempt comes──► [it alone] ──► open
+
+A suspect whose time runs out before anything is known is given back: what the engine's death took is not its to pay.
+"""
+
+import asyncio
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import structlog
+
+from headrace_crds.reasons import Reason
+from headrace_runner.attempt import Attempt
+from headrace_runner.cut import Quarantined
+from headrace_runner.engine.client import EngineClient, EngineLost
+from headrace_runner.engine.protocol import Generate, GenerationResult
+from headrace_runner.engine_link import EngineLink
+
+MARGIN_SECONDS: Final = 0.5
+"""So long before its time is over a suspect is given back."""
+_LOOK_AGAIN_SECONDS: Final = 0.05
+
+_log = structlog.get_logger()
+
+
+class Quarantine:
+    """Who may use the engine now. ``open`` is set while nobody is suspected: only then anything should be claimed."""
+
+    def __init__(self, link: EngineLink) -> None:
+        self.open = asyncio.Event()
+        self.open.set()
+        self._link = link
+        self._running: dict[str, EngineClient] = {}
+        # The last one is on trial. Nobody is in two.
+        self._groups: list[list[str]] = []
+        self._crowds: weakref.WeakKeyDictionary[EngineClient, list[str]] = weakref.WeakKeyDictionary()
+        self._changed = asyncio.Event()
+
+    def trial(self, attempt: Attempt) -> "Trial":
+        """The engine for one attempt. Raises EngineLost while there is none."""
+        return Trial(self, self._link.client, attempt)
+
+    def accuse(self, suspects: Iterable[str]) -> None:
+        """Try these again before anybody else, in halves."""
+        accused = list(suspects)
+        self._forget(accused)
+        middle = (len(accused) + 1) // 2
+        self._groups += [half for half in (accused[middle:], accused[:middle]) if half]
+        self._settle()
+
+    def leave(self, generation_id: str) -> None:
+        """It ended, however that was."""
+        self._running.pop(generation_id, None)
+        self._forget([generation_id])
+        self._settle()
+
+    async def enter(self, generation_id: str, first: EngineClient | None) -> EngineClient:
+        """Wait until it may run, on ``first`` if that still serves; notes that it runs."""
+        while True:
+            changed = self._changed
+            if not self._may_run(generation_id):
+                await changed.wait()
+                continue
+            if first is not None and not first.closed.is_set():
+                client = first
+            else:
+                await self._link.serving.wait()
+                client = self._link.client
+                if client.closed.is_set():
+                    # Its end is known here before the link has noticed.
+                    await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                    continue
+                if not self._may_run(generation_id):
+                    continue
+            self._running[generation_id] = client
+            return client
+
+    def died(self, client: EngineClient) -> list[str]:
+        """Whose generations the engine had when it died; the first to ask has all of them accused."""
+        crowd = self._crowds.get(client)
+        if crowd is None:
+            crowd = self._crowds[client] = [each for each, on in self._running.items() if on is client]
+            if len(crowd) > 1:
+                _log.warning("engine died under several", suspects=len(crowd))
+                self.accuse(crowd)
+        return crowd
+
+    def stopped(self, generation_id: str) -> None:
+        """It runs no more, and will run again."""
+        self._running.pop(generation_id, None)
+        self._settle()
+
+    def _may_run(self, generation_id: str) -> bool:
+        if not self._groups:
+            return True
+        on_trial = self._groups[-1]
+        return generation_id in on_trial and all(each in on_trial for each in self._running)
+
+    def _forget(self, ended: Iterable[str]) -> None:
+        gone = set(ended)
+        groups = ([each for each in group if each not in gone] for group in self._groups)
+        self._groups = [group for group in groups if group]
+
+    def _settle(self) -> None:
+        if self._groups:
+            self.open.clear()
+        else:
+            self.open.set()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class Trial:
+    """An engine as one attempt sees it: one that may die under others' generations without that being told."""
+
+    def __init__(self, quarantine: Quarantine, client: EngineClient, attempt: Attempt) -> None:
+        self._quarantine = quarantine
+        self._client: EngineClient | None = client
+        self._attempt = attempt
+        # An earlier attempt's engine died, and nobody knows better: it is tried alone from the start.
+        self._suspected = any(record.get("reason") == Reason.ENGINE_LOST for record in attempt.work.attempts)
+        self._limit: asyncio.Timeout | None = None
+        self._asking = False
+
+    async def generate(
+        self, request: Generate, *, on_progress: Callable[[int], None] | None = None
+    ) -> GenerationResult:
+        """As an EngineClient's. Raises EngineLost where it was alone with the engine, and Quarantined."""
+        if self._suspected:
+            self._quarantine.accuse([request.id])
+        try:
+            async with asyncio.timeout(None) as self._limit:
+                return await self._tried(request, on_progress)
+        except TimeoutError as error:
+            if self._limit is None or not self._limit.expired():
+                raise
+            raise Quarantined("its time was over before it was known whose generation ends the engine") from error
+        finally:
+            self._quarantine.leave(request.id)
+
+    async def abort(self, generation_id: str) -> None:
+        """As an EngineClient's; while it waits for its turn there is nothing to abort, and it ends as Quarantined."""
+        if self._client is not None and self._asking:
+            await self._client.abort(generation_id)
+        elif self._limit is not None and self._limit.when() != 0.0:
+            self._limit.reschedule(0.0)
+
+    async def _tried(self, request: Generate, on_progress: Callable[[int], None] | None) -> GenerationResult:
+        disturbed = False
+        while True:
+            self._bound(disturbed or self._suspected)
+            self._client = await self._quarantine.enter(request.id, self._client)
+            # From here on its time is its own, unless some of it went to another's death.
+            self._bound(disturbed)
+            try:
+                self._asking = True
+                return await self._client.generate(request, on_progress=on_progress)
+            except EngineLost:
+                self._asking = False
+                if len(self._quarantine.died(self._client)) < 2:
+                    raise
+                disturbed, self._client = True, None
+                self._quarantine.stopped(request.id)
+
+    def _bound(self, bounded: bool) -> None:
+        assert self._limit is not None  # noqa: S101  set by generate
+        left_seconds = max(0.0, self._attempt.left_ms / 1000 - MARGIN_SECONDS)
+        self._limit.reschedule(asyncio.get_running_loop().time() + left_seconds if bounded else None)
