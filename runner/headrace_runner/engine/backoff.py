@@ -4,13 +4,13 @@ from typing import Final
 
 FIRST_SECONDS: Final = 1.0
 LAST_SECONDS: Final = 300.0
-SERVED_LAST_SECONDS: Final = 4.0
+SERVED_LAST_SECONDS: Final = 2.0
 """After an engine that served. Its tasks wait: whose generation it was that ended it is found out by trying them."""
 STABLE_SECONDS: Final = 60.0
 
 
 class Backoff:
-    """Doubles from one second to five minutes where engines do not come to serve, to four seconds where they do.
+    """Doubles from one second to five minutes where engines do not come to serve, to two seconds where they do.
 
     An engine that served for a minute starts from one second again.
     """

@@ -15,6 +15,6 @@ def test_a_minute_of_serving_forgives() -> None:
 
 def test_who_serves_and_dies_again_and_again_is_not_waited_for_long() -> None:
     backoff = Backoff()
-    assert [backoff.next_seconds(1) for _ in range(6)] == [1, 2, 4, 4, 4, 4]
+    assert [backoff.next_seconds(1) for _ in range(6)] == [1, 2, 2, 2, 2, 2]
     # One that does not even come to serve is another matter, and none once it does.
-    assert [backoff.next_seconds(served) for served in (0, 0, 0, 1)] == [4, 8, 16, 4]
+    assert [backoff.next_seconds(served) for served in (0, 0, 0, 1)] == [2, 4, 8, 2]
