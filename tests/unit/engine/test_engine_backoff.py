@@ -10,7 +10,7 @@ def test_it_doubles_up_to_five_minutes() -> None:
 
 def test_a_minute_of_serving_forgives() -> None:
     backoff = Backoff()
-    assert [backoff.next_seconds(served) for served in (0, 59.9, 0, 60, 0, 1000)] == [1, 2, 4, 1, 2, 1]
+    assert [backoff.next_seconds(served) for served in (0, 59.9, 0, 60, 0, 1000)] == [1, 2, 2, 1, 2, 1]
 
 
 def test_who_serves_and_dies_again_and_again_is_not_waited_for_long() -> None:
