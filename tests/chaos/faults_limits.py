@@ -24,8 +24,8 @@ WAIT_SECONDS: Final = 3
 BEHIND: Final = {"priority": -100}
 TTL_SECONDS: Final = 2
 GONE_SECONDS: Final = 30.0
-QUEUED_TASKS: Final = 5
-RUNNING_TASKS: Final = 3
+QUEUED_TASKS: Final = 6
+RUNNING_TASKS: Final = 4
 WAITING_SECONDS: Final = 30.0
 
 

@@ -54,6 +54,8 @@ async def strike_all(
             for problem in rows[-1].problems:
                 say(f"    {problem}")
             told(rows)
+            if settings.clears:
+                await tenant.clear()
     return rows
 
 
@@ -108,6 +110,7 @@ def main() -> int:
         folder=folder,
         settle_seconds=arguments.settle_seconds,
         late_fails=arguments.late == "fail",
+        clears=arguments.long,
     )
     # So that what was started is ended then, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

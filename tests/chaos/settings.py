@@ -60,3 +60,5 @@ class RunSettings:
     settle_seconds: float = 90.0
     late_fails: bool = True
     """A recovery above its bound fails the run. Where others use the machine too it is told alone."""
+    clears: bool = False
+    """Tasks that were judged are deleted: with so short a `relist` thousands of them would take all of the machine."""

@@ -108,6 +108,14 @@ class Tenant:
         submission.deleted = True
         await self._insist("DELETE", submission)
 
+    async def clear(self) -> None:
+        """Take away every task there is, as who has read the results would."""
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                await self._world.api.request("DELETE", self._path)
+                return
+            await asyncio.sleep(AGAIN_SECONDS)
+
     async def patch(self, submission: Submission, spec: dict[str, Any]) -> None:
         """Change the spec; a task that is gone is left alone."""
         submission.cancelled |= bool(spec.get("cancel"))
