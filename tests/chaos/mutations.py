@@ -63,7 +63,7 @@ MUTANTS: Final = (
     Mutant(
         "nonce-not-checked",
         "a lease is whose attempt it is, whoever claimed it (leases.lua)",
-        (Edit(f"{_LUA}/shared/leases.lua", " or entry[3] ~= nonce then", " then"),),
+        (Edit(f"{_LUA}/shared/leases.lua", " == attempt and entry[3] == nonce, entry[4]", " == attempt, entry[4]"),),
         "redis-rollback",
         frozenset({"overlap", "double"}),
     ),
