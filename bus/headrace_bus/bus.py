@@ -87,6 +87,21 @@ class Bus(BusReader):
         )
         return EnqueueOutcome(reply.decode())
 
+    async def move(self, model: ModelKey, envelope: Envelope) -> bool:
+        """Gives the waiting copy of this attempt the place of the envelope's age and priority; what is handed out is
+        still the copy's own envelope. False: no such copy waits.
+        """
+        reply = await self._connection.run(
+            "move",
+            key_prefix(model),
+            key_part(envelope.uid),
+            envelope.attempt,
+            envelope.kind.value,
+            envelope.namespace,
+            score(envelope.created_ms, envelope.priority),
+        )
+        return bool(reply == 1)
+
     async def claim(self, model: ModelKey, *, worker: str, count: int, lease_ms: int) -> list[Delivery]:
         """Takes up to `count` envelopes in the queue's order, each with a lease and a token of its own.
 

@@ -19,6 +19,7 @@ ScriptName = Literal[
     "inspect",
     "interrupt",
     "keep",
+    "move",
     "park",
     "parked",
     "peek",

@@ -16,7 +16,8 @@ class LLMQuotaSpec(ApiModel):
     priority_ceiling: Annotated[int, Field(ge=-100, le=100)] | None = None
     """Highest spec.priority of a task. Higher ones are refused, or ordered as this one if they are there already."""
     max_queued_tasks: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    """Tasks that are handed out at the same time, queued and running together. The others wait as QuotaExceeded."""
+    """Tasks that are queued or running at the same time, over all models; the others wait as QuotaExceeded, and the
+    HTTP API answers one more with a 429. Where maxRunningTasks is lower, what waits for it counts as queued there."""
     max_running_tasks: Annotated[int, Field(ge=0, le=100_000)] | None = None
     """Tasks that run at the same time. The others wait as QuotaExceeded."""
     weight: Annotated[int, Field(ge=1, le=1000)] = 1

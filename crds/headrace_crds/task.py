@@ -245,7 +245,7 @@ class LLMTaskStatus(ApiModel):
     """metadata.generation that this status was derived from."""
     conditions: Conditions = Field(default_factory=list)
     """Finished is the one to wait for; Ready mirrors success and Stalled failure for Helm, Flux and Argo CD. Notified
-    tells whether the webhook was delivered; Suspended and Running appear when they apply."""
+    tells whether the webhook was delivered; Suspended, Running and Shared appear when they apply."""
     phase: TaskPhase | None = None
     """Summary in one word, derived from the rest of the status."""
     outcome: Outcome | None = None

@@ -97,6 +97,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     Reason.MODEL_NOT_READY: "kubectl describe llmmodel {model_name} -n {model_namespace} tells more",
     Reason.MODEL_LOADING: "wait: its conditions tell how far it is",
     Reason.MODEL_SCALED_TO_ZERO: "kubectl scale llmmodel {model_name} -n {model_namespace} --replicas=1",
+    Reason.MODEL_NOT_SHARED: "have spec.sharing of LLMModel {model_name} in {model_namespace} admit {namespace}",
     Reason.QUEUED: "wait; more replicas of the model or a higher spec.priority shorten it",
     Reason.RETRY_BACKOFF: "wait; status.attempts tells what went wrong",
     Reason.QUEUE_FULL: "wait: room is given by itself, oldest first; more replicas of the model shorten it",

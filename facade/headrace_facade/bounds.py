@@ -26,7 +26,8 @@ class Bounds:
 
 
 def quota_used_up(namespace: str, quota: LLMQuota) -> FacadeError | None:
-    """One more task would wait for the quota, behind as many open tasks as `maxQueuedTasks` grants.
+    """As many tasks are queued or running as `maxQueuedTasks` grants. Where `maxRunningTasks` is lower, no more than
+    that are handed out, and the open tasks that wait for it count as queued.
 
     By the counts that the operator keeps in the LLMQuota. `maxRunningTasks` alone refuses nothing: it makes tasks wait.
     """

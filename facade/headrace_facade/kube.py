@@ -95,6 +95,10 @@ class KubeClient:
     async def get_model(self, namespace: str, name: str, token: Token) -> KubeObject:
         return await self._request("GET", f"{_objects(namespace, 'llmmodels')}/{quote(name, safe='')}", token)
 
+    async def get_config_map(self, namespace: str, name: str, token: Token) -> KubeObject:
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/configmaps/{quote(name, safe='')}"
+        return await self._request("GET", path, token)
+
     async def get_quota(self, namespace: str, token: Token) -> KubeObject:
         """The one quota that counts."""
         return await self._request("GET", f"{_objects(namespace, 'llmquotas')}/{QUOTA_NAME}", token)

@@ -151,7 +151,9 @@ class TaskResult(_Answer):
     """What the model generated."""
 
     text: str | None = None
-    """The text, byte for byte. null: it is larger than 32 KiB and lies in `config_map`."""
+    """The text, byte for byte. null: `text_missing` says why."""
+    text_missing: str | None = None
+    """Why a text above 32 KiB is not in this answer, and what to do about it."""
     config_map: ResultPlace | None = None
     """Where a text above 32 KiB lies."""
     partial: bool = False

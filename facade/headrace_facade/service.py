@@ -15,6 +15,7 @@ from headrace_facade.objects import to_summary, to_task
 from headrace_facade.room import Room
 from headrace_facade.schema import CreateTask, Task, TaskList
 from headrace_facade.submission import in_request_words, manifest
+from headrace_facade.texts import with_text
 
 _ID: Final = re.compile(r"([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)\.([a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?)")
 _TRIES: Final = 3
@@ -63,7 +64,7 @@ class TaskService:
                 except Forbidden as error:
                     told = f"a task with this idempotency key exists, and you may not read it: {error.message}"
                     raise Forbidden(told) from error
-            return Submitted(_same(found, made), replayed=True)
+            return Submitted(await with_text(_same(found, made), self._kube, token), replayed=True)
         raise Unavailable("the task of this idempotency key comes and goes: try again")
 
     async def _submit(self, namespace: str, made: KubeObject, token: Token) -> KubeObject:
@@ -78,7 +79,7 @@ class TaskService:
         raise full
 
     async def get(self, task_id: str, token: Token) -> Task:
-        return to_task(await self._kube.get_task(*parts(task_id), token))
+        return await with_text(to_task(await self._kube.get_task(*parts(task_id), token)), self._kube, token)
 
     async def change(self, task_id: str, spec: dict[str, Any], token: Token) -> Task:
         """Sets members of an open task's spec; a finished one is left as it is."""
@@ -87,7 +88,7 @@ class TaskService:
         # A change that comes after the outcome changes nothing, but the object would have to be looked at again.
         if (found.get("status") or {}).get("outcome") is None:
             found = await self._kube.change_task(namespace, name, spec, token)
-        return to_task(found)
+        return await with_text(to_task(found), self._kube, token)
 
     async def delete(self, task_id: str, token: Token) -> None:
         await self._kube.delete_task(*parts(task_id), token)

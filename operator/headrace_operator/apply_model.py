@@ -6,6 +6,7 @@ import structlog
 
 from headrace_operator import announce, bindings
 from headrace_operator.context import Applied, Context, bus_key
+from headrace_operator.decide import children
 from headrace_operator.decide.children import redis_user
 from headrace_operator.decide.plans import ModelPlan
 from headrace_operator.decide.snapshots import ModelSnapshot
@@ -80,9 +81,14 @@ async def _apply_children(plan: ModelPlan, s: ModelSnapshot, ctx: Context) -> No
     if s.model is None:
         return
     versions: dict[str, str] = {}
-    for manifest in plan.children:
+    account_uid = ""
+    for child in plan.children:
+        # The account comes before the pods that are its.
+        manifest = children.of_account(child, account_uid) if child["kind"] == "Deployment" else child
         body = await ctx.kube.apply(manifest, uid=plan.uids.get(manifest["kind"], ""))
         versions[manifest["kind"]] = body["metadata"]["resourceVersion"]
+        if manifest["kind"] == "ServiceAccount":
+            account_uid = body["metadata"]["uid"]
         if manifest["kind"] == "Deployment":
             view = deployment_view(body)
             ctx.store.put_deployment(s.ref, view)

@@ -1,6 +1,6 @@
 """The only writes of a task's reconcile: a large result, the entry back, status once, queue, event."""
 
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from pydantic import ValidationError
@@ -101,12 +101,17 @@ async def _interrupted(word: Interruption, s: TaskSnapshot, ctx: Context) -> boo
 
 
 async def _moved(wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskRef, ctx: Context) -> None:
-    """What is queued was acceptable when it was handed out: it keeps its place if it would not be today."""
-    try:
-        await _enqueue(wanted, task, model, about, ctx)
-    except WorkUnacceptable as error:
-        ctx.memory.misplaced.discard(about)
-        _log.warning("task keeps its place in the queue", task=str(about), reason=error.reason)
+    """What is queued was acceptable when it was handed out: would it not be today, it takes its new place as it is."""
+    if not wanted.as_it_is:
+        try:
+            await _enqueue(wanted, task, model, about, ctx)
+        except WorkUnacceptable as error:
+            _log.warning("task keeps the work that it was queued with", task=str(about), reason=error.reason)
+        else:
+            return
+    priority = ctx.grants.of(about.namespace).clamped(task.spec.priority)
+    await ctx.bus.move(bus_key(about.model), _envelope(task, {}, wanted.attempt, priority, cost_tokens=0))
+    ctx.memory.misplaced.discard(about)
 
 
 async def _enqueue(wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskRef, ctx: Context) -> None:
@@ -114,7 +119,7 @@ async def _enqueue(wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskR
     try:
         work = resolve(task, model, input_text=wanted.input_text, deadline_ms=clocks.active_end_ms(task))
         priority = ctx.grants.of(about.namespace).clamped(task.spec.priority)
-        envelope = _envelope(task, work, wanted.attempt, priority)
+        envelope = _envelope(task, work.dump(), wanted.attempt, priority, cost_tokens=_cost_tokens(work))
     except ValueError as error:
         raise WorkUnacceptable(Reason.INVALID_WORK, _places(error)) from None
     try:
@@ -142,10 +147,14 @@ def _places(error: ValueError) -> str:
     return f"the task's parameters and the model's defaults do not fit together: {', '.join(sorted(places))}"
 
 
-def _envelope(task: LLMTask, work: Work, attempt: int, priority: int) -> Envelope:
+def _cost_tokens(work: Work) -> int:
     input_bytes = sum(len(message.text.encode()) for message in work.messages)
     if work.output is not None:
         input_bytes += sum(len(text) for text in work.output.texts())
+    return input_bytes // _BYTES_PER_TOKEN + (work.parameters.max_tokens or 0)
+
+
+def _envelope(task: LLMTask, payload: dict[str, Any], attempt: int, priority: int, *, cost_tokens: int) -> Envelope:
     return Envelope(
         uid=task.metadata.uid,
         kind=WorkClass.TASK,
@@ -154,6 +163,6 @@ def _envelope(task: LLMTask, work: Work, attempt: int, priority: int) -> Envelop
         attempt=attempt,
         created_ms=clocks.milliseconds(task.metadata.creation_timestamp) or 0,
         priority=priority,
-        cost_tokens=input_bytes // _BYTES_PER_TOKEN + (work.parameters.max_tokens or 0),
-        payload=work.dump(),
+        cost_tokens=cost_tokens,
+        payload=payload,
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headrace_crds.model import LLMModel
+from headrace_crds.reasons import Reason
 from headrace_operator.context import Context
 from headrace_operator.decide import sharing
 from headrace_operator.kube import MODELS, NAMESPACES
@@ -30,11 +31,13 @@ def model_changed(ref: ModelRef, ctx: Context) -> None:
 
 
 def _look_at_strangers(ref: ModelRef, ctx: Context, *, namespace: str = "") -> None:
-    """Have those tasks of other namespaces reconciled that the model does not serve any more."""
+    """Have those tasks of other namespaces reconciled that the model does not serve any more, or may serve again."""
     if ref.namespace not in ctx.settings.sharing_model_namespaces:
         return
     for view in ctx.store.open_tasks_of(ref):
-        if namespace in ("", view.ref.namespace) and not admitted(view.ref.model, view.ref.namespace, ctx):
+        if namespace not in ("", view.ref.namespace):
+            continue
+        if view.reason == Reason.MODEL_NOT_SHARED or not admitted(view.ref.model, view.ref.namespace, ctx):
             ctx.tasks.add(view.ref)
 
 

@@ -21,6 +21,7 @@ from headrace_operator.refs import ModelRef
 
 ANNOTATION_SPEC_HASH: Final = f"{GROUP}/spec-hash"
 ANNOTATION_SPEC_GENERATION: Final = f"{GROUP}/spec-generation"
+ANNOTATION_ACCOUNT_UID: Final = f"{GROUP}/service-account-uid"
 REDIS_URL_KEY: Final = "url"
 
 KINDS: Final = ("ServiceAccount", "RoleBinding", "Secret", "NetworkPolicy", "Deployment")
@@ -36,6 +37,17 @@ def build(s: ModelSnapshot, model: LLMModel) -> list[dict[str, Any]]:
         _network_policy(s, model),
         _deployment(s, model),
     ]
+
+
+def of_account(deployment: Mapping[str, Any], account_uid: str) -> dict[str, Any]:
+    """The Deployment with pods of this very ServiceAccount: tokens are its uid's, and those of a deleted one are
+    refused until the kubelet renews them, most of an hour later. An account that is made again rolls the pods, which
+    give back their tasks.
+    """
+    spec, template = deployment["spec"], deployment["spec"]["template"]
+    annotations = {**template["metadata"]["annotations"], ANNOTATION_ACCOUNT_UID: account_uid}
+    metadata = {**template["metadata"], "annotations": annotations}
+    return {**deployment, "spec": {**spec, "template": {**template, "metadata": metadata}}}
 
 
 def redis_user(ref: ModelRef) -> str:

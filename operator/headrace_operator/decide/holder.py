@@ -35,11 +35,11 @@ def status_at_end(
 ) -> dict[str, Any]:
     """The outcome as the operator writes it, with all that the bus knows of the attempt that the task ends in."""
     write = task_status.cancelled if outcome is Outcome.CANCELLED else task_status.failed
-    records = _records_at_end(s, task, reason, message)
-    return {**write(task, reason, message, now_ms=s.now_ms, attempts=records), **_start_at_end(s, task)}
+    records = records_at_end(s, task, reason, message)
+    return {**write(task, reason, message, now_ms=s.now_ms, attempts=records), **start_at_end(s, task)}
 
 
-def _records_at_end(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) -> Sequence[AttemptRecord]:
+def records_at_end(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) -> Sequence[AttemptRecord]:
     """The records with that of the attempt that the task ends in: as it came back, or taken from its holder."""
     records, attempt = task_status.records_of(task), task_status.attempt_of(task)
     if s.held is None or attempt == 0 or s.held.attempt != attempt:
@@ -61,7 +61,7 @@ def _records_at_end(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str
     return [*records, lost]
 
 
-def _start_at_end(s: TaskSnapshot, task: LLMTask) -> dict[str, Any]:
+def start_at_end(s: TaskSnapshot, task: LLMTask) -> dict[str, Any]:
     """status.startTime, where only the bus knows of the first claim."""
     if s.held is None or s.held.attempt != task_status.attempt_of(task):
         return {}

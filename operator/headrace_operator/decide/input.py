@@ -77,7 +77,7 @@ def waits(plan: TaskPlan, s: TaskSnapshot, task: LLMTask, why: Waiting, again_se
     """Instead of the hand-out. A copy that is queued already stays there: its input was read when it was handed out."""
     queued = s.held is not None and s.held.place in (Place.QUEUED, Place.DELAYED)
     if queued and plan.enqueue is not None and s.held is not None and s.held.attempt == plan.enqueue.attempt:
-        return replace(plan, enqueue=None)
+        return replace(plan, enqueue=replace(plan.enqueue, as_it_is=True))
     return replace(held_back(plan, s, task, why), requeue_after_seconds=again_seconds)
 
 

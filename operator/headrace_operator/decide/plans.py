@@ -11,6 +11,8 @@ class Enqueue:
 
     attempt: int
     not_before_ms: int | None = None
+    as_it_is: bool = False
+    """The copy that waits at this attempt keeps its work and takes its place anew."""
     input_text: str | None = field(default=None, repr=False)
     """What spec.inputFrom refers to, as it was read for this hand-out."""
 

@@ -1,6 +1,6 @@
 """Which namespaces' tasks a model serves, and the RoleBinding that lets its runner commit there.
 
-A model that was not shared is refused for good, so `not_shared` must be asked about facts that were read afresh.
+A refusal ends tasks, so it must be asked about facts that were read afresh. `withdrawn` says when it does.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -19,7 +19,7 @@ from headrace_crds.names import (
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask
 from headrace_operator.decide import waiting, window
-from headrace_operator.decide.holder import status_at_end
+from headrace_operator.decide.holder import status_at_end, taken_back
 from headrace_operator.decide.plans import Announcement, TaskPlan
 from headrace_operator.decide.snapshots import TaskSnapshot
 from headrace_operator.refs import ModelRef
@@ -59,22 +59,27 @@ def _holds(requirement: LabelRequirement, labels: Mapping[str, str]) -> bool:
     return holds[requirement.operator]()
 
 
-def not_shared(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
-    """Also of a task that was handed out before sharing ended: its runner loses the right to commit it.
+def refused(s: TaskSnapshot) -> bool:
+    """Where the chart names the model's namespace, a model that is missing refuses nobody."""
+    return not s.admitted and not (s.model is None and s.may_share)
 
-    Where the chart does not name the model's namespace, nothing is told of that namespace, not even what is in it.
-    """
-    if s.admitted or (s.model is None and s.may_share):
-        return None
+
+def message_of(s: TaskSnapshot) -> str:
+    """Where the chart does not name the model's namespace, nothing is told of what is in it."""
     model, namespace = s.ref.model, s.ref.namespace
-    message = (
+    return (
         f"LLMModel {model.name!r} of namespace {model.namespace!r} does not serve namespace {namespace!r}: "
         f"{_missing(model.namespace, namespace, may_share=s.may_share)}"
     )
+
+
+def unserved(s: TaskSnapshot, task: LLMTask) -> TaskPlan:
+    """The end, also of what a runner works on: it has lost the right to commit it."""
+    message = message_of(s)
     return TaskPlan(
         "model is not shared",
+        take_back=taken_back(s, task),
         status=status_at_end(s, task, Reason.MODEL_NOT_SHARED, message),
-        remove=s.held is not None,
         announcement=Announcement("Warning", Reason.MODEL_NOT_SHARED, message),
     )
 

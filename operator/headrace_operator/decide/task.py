@@ -7,11 +7,12 @@ finished            anything       remove, but leave a lease's holder time to co
 n                   parked n       Complete, with a ConfigMap: what was generated counts, whatever happened since
 spec.cancel         no lease       Cancelled
 spec.cancel         leased         tell its runner; Cancelled when it does not answer
-not shared          anything       Failed/ModelNotShared
+not shared          anything       Failed/ModelNotShared, unless it was admitted less than an hour ago
 no attempt          –              fail, wait, suspend, or hand out at 1
 deadline passed     no lease       Failed; under a lease the runner does it, the operator when it does not
 spec.suspend        no lease       Suspended, at n + 1 if it was handed out at n
 spec.suspend        leased         tell its runner, which gives it back
+not shared any more anything       Waiting, at n + 1 if it was handed out at n
 n                   returned n     attempt n + 1, or Failed
 n, Queued/Running   –              attempt n + 1 (the bus lost it), or Waiting if the model is gone
 n, Waiting          –              hand out at n once there is a model
@@ -42,9 +43,9 @@ from headrace_operator.decide.handing_out import (
 from headrace_operator.decide.holder import may_commit, status_at_end
 from headrace_operator.decide.large_result import parked_result
 from headrace_operator.decide.plans import SETTLED, Announcement, TaskPlan
-from headrace_operator.decide.sharing import not_shared
 from headrace_operator.decide.snapshots import TaskSnapshot
 from headrace_operator.decide.suspend import suspended
+from headrace_operator.decide.withdrawn import not_shared, sharing_withdrawn
 
 HELD_LOOK_SECONDS: Final = 1.0
 """Until the next look at a task whose hand-out was refused while somebody works on it."""
@@ -97,6 +98,7 @@ GATES: Final[tuple[Callable[[TaskSnapshot, LLMTask], TaskPlan | None], ...]] = (
     queue_deadline_passed,
     active_deadline_passed,
     suspended,
+    sharing_withdrawn,
     delivery_returned,
     model_missing,
     not_handed_out,

@@ -13,6 +13,7 @@ from headrace_operator.decide.waiting import Waiting
 
 SUSPENDED: Final = Waiting(Reason.SUSPENDED, "spec.suspend is true: set it to false and the task goes on")
 
+_SAYS_NOTHING_OF_SHARING: Final = frozenset({Reason.SUSPENDED, Reason.MODEL_NOT_FOUND})
 _NO_STATUS = LLMTaskStatus()
 
 
@@ -156,6 +157,18 @@ def _open_conditions(task: LLMTask, why: Waiting, *, now_ms: int) -> list[dict[s
     types = ["Finished", "Ready"]
     if find_condition(conditions, "Running") is not None:
         types.append("Running")
+    shared = find_condition(conditions, "Shared")
+    withdrawn = why.reason is Reason.MODEL_NOT_SHARED
+    if withdrawn or (shared is not None and why.reason not in _SAYS_NOTHING_OF_SHARING):
+        conditions = with_condition(
+            conditions,
+            "Shared",
+            ConditionStatus.FALSE if withdrawn else ConditionStatus.TRUE,
+            Reason.MODEL_NOT_SHARED if withdrawn else Reason.SHARED,
+            why.message if withdrawn else "",
+            generation=task.metadata.generation,
+            now=timestamp(now_ms),
+        )
     suspension = find_condition(conditions, "Suspended")
     if why.reason is Reason.SUSPENDED or (suspension is not None and suspension.status is ConditionStatus.TRUE):
         suspends = why.reason is Reason.SUSPENDED

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -49,6 +50,20 @@ async def test_priority_goes_first_and_is_worth_its_age(bus: Bus, model: ModelKe
     just_beaten = envelopes(created_ms=at + PRIORITY_AGE_MS + 1, priority=1)
     await fill(bus, model, [idle, just_beaten, plain, urgent])
     assert names(await drain(bus, model)) == names([urgent, plain, just_beaten, idle])
+
+
+async def test_a_copy_is_moved_as_it_is(bus: Bus, model: ModelKey, envelopes) -> None:
+    at = 1_700_000_000_000
+    first, second, third = made = [envelopes(created_ms=at + n) for n in range(3)]
+    await fill(bus, model, made)
+    for unlike in (replace(third, attempt=2, priority=9), replace(third, uid="nobody", priority=9)):
+        assert not await bus.move(model, unlike)
+    for _ in range(2):
+        assert await bus.move(model, replace(third, priority=9, payload={}))
+    (delivery,) = await bus.claim(model, worker="pod-a", count=1, lease_ms=60_000)
+    assert delivery.envelope == third, "another copy, or another's work"
+    assert not await bus.move(model, replace(third, priority=-9)), "it waits no more"
+    assert names(await drain(bus, model)) == names([first, second])
 
 
 async def test_the_starvation_bound(bus: Bus, model: ModelKey, envelopes) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from headrace_crds.outcome import text_digest
 from headrace_facade.app import create_app
 from headrace_facade.context import open_context
 from headrace_facade.settings import Settings
@@ -31,6 +32,38 @@ def stored(kubectl: Kubectl, task_id: str) -> dict[str, Any]:
     namespace, name = task_id.split(".", 1)
     found: dict[str, Any] = json.loads(kubectl.ok("get", "llmtask", name, "-n", namespace, "-o", "json"))
     return found
+
+
+async def test_a_large_text_is_told_to_whoever_may_read_it(
+    http: httpx.AsyncClient, alice: Caller, namespace: str, kubectl: Kubectl
+) -> None:
+    task = (await http.post("/api/v1/tasks", json={"model": "m", "prompt": "p"}, headers=as_(alice))).json()
+    name, text = task["name"], "ü\n" * 200_000
+    size_bytes, digest = text_digest(text)
+    lies = {"name": "large", "key": "text"}
+    result = {"finishReason": "Stop", "sizeBytes": size_bytes, "sha256": digest, "configMapRef": lies}
+    stands = {"attempt": 1, "phase": "Complete", "outcome": "Complete", "completionTime": "2026-01-01T00:00:00Z"}
+    patch = json.dumps({"status": {**stands, "result": result}})
+    kubectl.ok("patch", "llmtask", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
+
+    async def found() -> dict[str, Any]:
+        answer = await http.get(f"/api/v1/tasks/{task['task_id']}", headers=as_(alice))
+        assert answer.status_code == 200, answer.text
+        told: dict[str, Any] = answer.json()["result"]
+        return told
+
+    refused = await found()
+    assert refused["text"] is None
+    assert "get on configmaps" in refused["text_missing"]
+    kubectl.ok("create", "role", "texts", "-n", namespace, "--verb=get", "--resource=configmaps")
+    kubectl.ok("create", "rolebinding", "texts", "-n", namespace, "--role=texts", f"--serviceaccount={namespace}:alice")
+    while "get on configmaps" in ((await found())["text_missing"] or ""):
+        pass  # until the API server has heard of it
+    assert "was deleted" in (await found())["text_missing"]
+    manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "large"}, "data": {"text": text}}
+    kubectl.ok("create", "-n", namespace, "-f", "-", stdin=json.dumps(manifest))
+    whole = await found()
+    assert (whole["text"], whole["text_missing"]) == (text, None)
 
 
 async def test_a_task_is_created_and_found_again(

@@ -40,6 +40,40 @@ async def test_another_spec_rolls_the_runner_and_leaves_the_tasks_alone(
     assert cluster.status("running")["attempt"] == 1
 
 
+async def test_pods_of_a_deleted_account_are_replaced_and_their_tasks_go_on(
+    start: StartOperator, cluster: Cluster, bus: Bus, key: ModelKey
+) -> None:
+    operator = start(HEADRACE_SWEEP_SECONDS="1")
+    await until(operator.leads)
+    cluster.model()
+    uid = cluster.task("running")
+    await until(lambda: in_state(bus, key, uid, EntryState.QUEUED, 1))
+    await bus.claim(key, worker="pod-a", count=1, lease_ms=60_000)
+
+    async def pods_are_of(account: str) -> bool:
+        found = cluster.get("deployment", RUNNER)
+        annotations = found["spec"]["template"]["metadata"]["annotations"] if found else {}
+        return annotations.get("headrace.dev/service-account-uid") == account
+
+    async def account_uid() -> str:
+        found = cluster.get("serviceaccount", RUNNER)
+        return found["metadata"]["uid"] if found else ""
+
+    before = await until(account_uid)
+    await until(lambda: pods_are_of(before))
+    cluster.delete("serviceaccount", RUNNER)
+
+    async def another() -> str:
+        return "" if await account_uid() == before else await account_uid()
+
+    after = await until(another, 30)
+    await until(lambda: pods_are_of(after))
+    found = cluster.get("deployment", RUNNER)
+    assert found is not None
+    assert found["metadata"]["generation"] == 2, "rolled once"
+    assert await in_state(bus, key, uid, EntryState.LEASED, 1)
+
+
 async def test_scaled_to_zero_while_running_the_task_waits_for_the_next_runner_uncharged(
     operator: Operator, cluster: Cluster, bus: Bus, key: ModelKey
 ) -> None:

@@ -102,6 +102,23 @@ async def test_a_large_input_is_handed_out_whole_and_waits_while_it_is_missing(
     assert writes.count() <= 5, "accept, two explanations, handed out, the model's reason"
 
 
+async def test_a_new_priority_counts_though_the_input_is_gone(
+    operator: Operator, cluster: Cluster, bus: Bus, key: ModelKey
+) -> None:
+    cluster.model()
+    cluster.create(config_map("as it was"))
+    cluster.task("first")
+    await until(said(cluster, "first", phase="Queued"))
+    input_task(cluster, "last")
+    await until(said(cluster, "last", phase="Queued"))
+    cluster.delete("configmap", "book")
+    cluster.patch("llmtask", "last", {"spec": {"priority": 50}})
+    await until(said(cluster, "last", observedGeneration=2))
+    delivery = await claimed(bus, key)
+    assert delivery.envelope.name == "last"
+    assert delivery.envelope.payload["messages"][0]["content"] == "as it was"
+
+
 async def test_it_is_read_at_every_hand_out(operator: Operator, cluster: Cluster, bus: Bus, key: ModelKey) -> None:
     cluster.model()
     cluster.create(config_map("first"))

@@ -174,7 +174,7 @@ async def test_a_task_waits_for_a_model_of_another_namespace(
 
 
 @pytest.mark.parametrize("end", ["model", "label"])
-async def test_the_end_of_sharing_takes_right_and_tasks(
+async def test_the_end_of_sharing_takes_the_right_and_lets_tasks_wait(
     sharing: Operator, cluster: Cluster, tenant: Cluster, bus: Bus, key: ModelKey, end: str
 ) -> None:
     cluster.model(sharing=SELECTED)
@@ -188,8 +188,16 @@ async def test_the_end_of_sharing_takes_right_and_tasks(
         label(tenant, None)
     await until(lambda: unbound(cluster, tenant))
     for name, uid in (("running", running), ("waits", waits)):
-        await until(lambda name=name: told(tenant, name, "Failed", "ModelNotShared"))
+        await until(lambda name=name: told(tenant, name, "Waiting", "ModelNotShared"))
         await until(lambda uid=uid: absent(bus, key, uid))
+    foreign_task(cluster, tenant, "late")
+    await until(lambda: told(tenant, "late", "Failed", "ModelNotShared"))
+    # Mended within the grace.
+    cluster.patch("llmmodel", MODEL, {"spec": {"sharing": SELECTED}})
+    label(tenant, "ml")
+    for uid in (running, waits):
+        await until(lambda uid=uid: queued(bus, key, uid, 2))
+    assert tenant.status("running")["retries"] == 0
 
 
 async def test_the_bindings_of_a_deleted_model_are_swept_by_whoever_leads_next(

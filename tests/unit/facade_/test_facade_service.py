@@ -203,6 +203,7 @@ def test_a_finished_task_shows_everything() -> None:
         "metadata": {},
         "result": {
             "text": "Hi",
+            "text_missing": None,
             "config_map": None,
             "partial": False,
             "finish_reason": "Stop",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from operator_cases import LOADING, MODEL, NOW_MS, TASK, came_back, held, merged, queued, snapshot, task_body
 
-from headrace_bus import BusUnavailable, EnqueueOutcome, EntryState
+from headrace_bus import BusUnavailable, EnqueueOutcome, EntryState, Envelope
 from headrace_crds.outcome import timestamp
 from headrace_crds.quota import LLMQuotaSpec
 from headrace_crds.task import LLMTask
@@ -55,6 +55,10 @@ class Bench:
         self.calls.append(f"withdraw {attempt} {seen}")
         return not self.parked_meanwhile
 
+    async def move(self, _: Any, envelope: Envelope) -> bool:
+        self.calls.append(f"move {envelope.attempt} {envelope.priority}")
+        return True
+
     async def remove(self, *_: Any) -> bool:
         self.calls.append("remove")
         return True
@@ -96,7 +100,9 @@ async def test_an_edited_priority_is_offered_before_it_is_said_to_be_seen() -> N
     assert bench.calls == ["enqueue", "enqueue", "status"]
 
 
-async def test_a_copy_that_would_not_be_taken_today_stays_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_copy_that_would_not_be_taken_today_goes_to_its_new_place_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuses(*_: Any, **__: Any) -> None:
         raise ValueError("the model has other defaults since")
 
@@ -104,7 +110,7 @@ async def test_a_copy_that_would_not_be_taken_today_stays_queued(monkeypatch: py
     body, plan = edited()
     bench = Bench(body)
     await bench.apply(plan, held=held("Queued"))
-    assert bench.calls == ["status"]
+    assert bench.calls == ["move 1 9", "status"]
     assert bench.body["status"]["observedGeneration"] == 2
     assert "outcome" not in bench.body["status"]
 

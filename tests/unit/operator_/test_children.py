@@ -167,3 +167,18 @@ def test_an_external_redis_is_reached_anywhere(address: str, ours: bool) -> None
 def test_the_operators_secrets_reach_no_pod() -> None:
     assert "s3cret" not in json.dumps(built(model())["Deployment"])
     assert RUNNER.image in json.dumps(built(model())["Deployment"])
+
+
+def test_pods_are_of_one_account_and_roll_when_it_is_made_again() -> None:
+    plain = built(model())["Deployment"]
+    first, again, other = (children.of_account(plain, uid) for uid in ("uid-1", "uid-1", "uid-2"))
+    assert first == again
+    assert first["spec"]["template"] != other["spec"]["template"]
+    template = other["spec"]["template"]
+    annotations = template["metadata"].pop("annotations")
+    assert annotations.pop(children.ANNOTATION_ACCOUNT_UID) == "uid-2"
+    assert annotations == plain["spec"]["template"]["metadata"]["annotations"]
+    assert children.ANNOTATION_ACCOUNT_UID not in plain["spec"]["template"]["metadata"]["annotations"], (
+        "changed in place"
+    )
+    assert {**other, "spec": None} == {**plain, "spec": None}

@@ -138,7 +138,8 @@ def test_a_task_that_waits_for_the_same_input_is_not_written_again() -> None:
 
 def test_a_queued_copy_keeps_the_input_that_it_was_given() -> None:
     _, plan = handed_out(task(queued(), generation=2, **FROM), held=held("Queued"), model=model())
-    assert plan.enqueue is None
+    assert plan.enqueue == Enqueue(1, as_it_is=True), "its place follows the edit"
+    assert plan.enqueue_first
     assert not plan.remove
     assert "phase" not in plan.status
 
