@@ -22,7 +22,8 @@ def queue_deadline_passed(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     if end_ms is None or s.now_ms < end_ms or was_claimed:
         return None
     limit = task.spec.queue_deadline_seconds
-    return _end(s, task, Reason.QUEUE_DEADLINE_EXCEEDED, f"no runner took it within queueDeadlineSeconds ({limit} s)")
+    message = f"no runner took it within queueDeadlineSeconds ({limit} s): raise it, or the model's replicas"
+    return _end(s, task, Reason.QUEUE_DEADLINE_EXCEEDED, message)
 
 
 def active_deadline_passed(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
@@ -33,7 +34,8 @@ def active_deadline_passed(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
         left_ms = end_ms + HOLDER_GRACE_MS - s.now_ms
         return TaskPlan("over; its runner is ending it", requeue_after_seconds=left_ms / 1000)
     limit = task.spec.active_deadline_seconds
-    return _end(s, task, Reason.DEADLINE_EXCEEDED, f"not done within activeDeadlineSeconds ({limit} s)")
+    message = f"not done within activeDeadlineSeconds ({limit} s): raise it, or lower maxTokens"
+    return _end(s, task, Reason.DEADLINE_EXCEEDED, message)
 
 
 def _came_to_an_end(s: TaskSnapshot, task: LLMTask) -> bool:

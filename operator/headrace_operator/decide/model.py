@@ -54,7 +54,8 @@ def replaced(s: ModelSnapshot, model: LLMModel) -> bool:
 
 def refused(s: ModelSnapshot, model: LLMModel, message: str) -> ModelPlan:
     """The API server does not take a child: a quota, an admission policy, missing rights."""
-    finding = Finding(Rank.NONE, Reason.CHILD_REFUSED, f"the API server refused a runner object: {message}")
+    told = f"the API server refused a runner object: mend the quota, policy or right that it names: {message}"
+    finding = Finding(Rank.NONE, Reason.CHILD_REFUSED, told)
     return _told(s, model, "child refused", finding)
 
 

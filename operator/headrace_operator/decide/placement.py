@@ -71,7 +71,8 @@ def best(
     if findings:
         return min(findings, key=lambda finding: finding.rank)
     if deployment is not None and deployment.replica_failure:
-        return Finding(Rank.NONE, Reason.POD_REFUSED, deployment.replica_failure, stage="Scheduling")
+        message = f"{deployment.replica_failure}: raise the quota, or mend the policy, that refuses the pod"
+        return Finding(Rank.NONE, Reason.POD_REFUSED, message, stage="Scheduling")
     return Finding(Rank.NONE, Reason.STARTING, "the runner's pod is being created", stage="Scheduling")
 
 
@@ -93,7 +94,7 @@ def unplaced(pod: PodView, *, gpu: Gpu | None) -> Finding:
     if missing := _MISSING_CLAIM.search(text):
         return Finding(Rank.UNPLACED, Reason.CLAIM_NOT_FOUND, claim_not_found(missing[1]), "Scheduling", since_ms)
     if gpu is not None and f"Insufficient {gpu.resource_name}" in text:
-        message = f"{since} for {gpu.count} {gpu.resource_name}: {text}"
+        message = f"{since} for {gpu.count} {gpu.resource_name}, free them or add a node with as many: {text}"
         return Finding(Rank.UNPLACED, Reason.WAITING_FOR_GPU, message, "Scheduling", since_ms)
     if "PersistentVolumeClaims" in text:
         return Finding(Rank.UNPLACED, Reason.VOLUME_NOT_READY, f"{since}: {text}", "Scheduling", since_ms)
@@ -119,7 +120,7 @@ def _reported(report: Report) -> Finding:
                 Rank.FAILED, report.reason or Reason.ENGINE_CRASHED, message, "Starting", since_ms, stalled=True
             )
         case "Restarting":
-            text = message or "the engine died and is started again"
+            text = message or "the engine died and is started again: look at the logs of container engine"
             stalled = report.restarts >= CRASHES_TOLD
             return Finding(Rank.FAILED, Reason.ENGINE_CRASHED, text, "Starting", since_ms, stalled=stalled)
     return Finding(Rank.STARTING, Reason.STARTING, "the engine is starting", "Starting", since_ms)
@@ -127,7 +128,8 @@ def _reported(report: Report) -> Finding:
 
 def _silent(pod: PodView, *, now_ms: int) -> Finding:
     if pod.phase == "Failed":
-        return Finding(Rank.HELD_UP, Reason.POD_REFUSED, pod.message or "the pod failed", "Starting", pod.created_ms)
+        text = f"{pod.message or 'the pod failed'}: kubectl describe pod {pod.name} tells more"
+        return Finding(Rank.HELD_UP, Reason.POD_REFUSED, text, "Starting", pod.created_ms)
     for container in pod.containers:
         if (held_up := _held_up(pod, container)) is not None:
             return held_up
@@ -145,8 +147,10 @@ def _silent(pod: PodView, *, now_ms: int) -> Finding:
 def _held_up(pod: PodView, container: ContainerView) -> Finding | None:
     text = f"container {container.name}: {container.waiting_message or container.waiting_reason}"
     if container.waiting_reason in _IMAGE:
+        text = f"{text}: check the chart's runner image and imagePullSecrets"
         return Finding(Rank.HELD_UP, Reason.IMAGE_PULL_FAILED, text, "Starting", pod.created_ms)
     if container.waiting_reason in _CREATION:
+        text = f"{text}: kubectl describe pod {pod.name} tells more"
         return Finding(Rank.HELD_UP, Reason.POD_REFUSED, text, "Starting", pod.created_ms)
     if container.waiting_reason == "CrashLoopBackOff":
         stalled = container.restarts >= CRASHES_TOLD

@@ -77,7 +77,8 @@ def verdict(
     lost = delivery.how == "LeaseExpired" or delivery.reason == Reason.ENGINE_LOST
     last = f"{record.reason}: {record.message}"
     if lost and losses + 1 >= LOSSES_LIMIT:
-        message = f"{losses + 1} attempts ended with their runner or engine; last: {last}"
+        ended = f"{losses + 1} attempts ended with their runner or engine"
+        message = f"{ended}: look at the logs of the pods in status.attempts before it is replayed; last: {last}"
         return GiveUp(record, reason=Reason.POISON, message=message[:1024], lost=True)
     if retries + 1 <= backoff_limit:
         return NextAttempt(record, charged=True, delay_ms=backoff_ms(retries + 1, jitter), lost=lost)

@@ -55,7 +55,10 @@ def test_how_long_it_waits_for_what() -> None:
     status = decide(model_snapshot(of, pods=[unplaced(SCHEDULER_SAYS_GPU)])).status
     assert status is not None
     message = next(c["message"] for c in status["conditions"] if c["type"] == "Placed")
-    assert message.startswith("waiting since 2027-01-15T07:59:10Z for 2 nvidia.com/gpu: 0/1 nodes are available")
+    remedy = "free them or add a node with as many"
+    assert message.startswith(
+        f"waiting since 2027-01-15T07:59:10Z for 2 nvidia.com/gpu, {remedy}: 0/1 nodes are available"
+    )
     assert status["load"] == {"stage": "Scheduling", "since": "2027-01-15T07:59:10Z"}
 
 

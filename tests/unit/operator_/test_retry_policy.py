@@ -156,5 +156,6 @@ def test_poison_says_more_than_a_used_up_limit() -> None:
     assert isinstance(found, GiveUp)
     assert found.reason == "Poison"
     assert found.message == (
-        "3 attempts ended with their runner or engine; last: LeaseExpired: runner pod-a stopped renewing its lease"
+        "3 attempts ended with their runner or engine: look at the logs of the pods in status.attempts before it is "
+        "replayed; last: LeaseExpired: runner pod-a stopped renewing its lease"
     )
