@@ -179,7 +179,11 @@ class EngineInfo(ApiModel):
     size_bytes: Annotated[int, Field(ge=0)]
     """Size of the weights."""
     sha256: Annotated[str, Field(max_length=64)] | None = None
-    """Digest of the file as verified; absent when the spec gives none."""
+    """Digest of the file as verified; absent when the spec gives none, and for weights in several files."""
+    planned_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Memory that weights, contexts and computing were expected to take, in RAM and on GPUs together."""
+    memory_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Memory that they take."""
 
 
 class Load(ApiModel):

@@ -91,6 +91,7 @@ class Reason(StrEnum):
     GPU_UNAVAILABLE = "GPUUnavailable"
     MODEL_LOAD_FAILED = "ModelLoadFailed"
     CONTEXT_TOO_LARGE = "ContextTooLarge"
+    INSUFFICIENT_MEMORY = "InsufficientMemory"
     INVALID_SETTINGS = "InvalidSettings"
     SANDBOX_UNAVAILABLE = "SandboxUnavailable"
     RUNNER_CRASHED = "RunnerCrashed"

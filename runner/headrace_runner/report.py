@@ -101,4 +101,6 @@ def _engine(model: EngineModel) -> dict[str, Any]:
         parameters=model.parameters,
         size_bytes=model.size_bytes,
         sha256=model.sha256,
+        planned_bytes=model.planned_bytes or None,
+        memory_bytes=model.memory_bytes or None,
     ).dump()

@@ -13,8 +13,11 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from headrace_runner.engine.admission import admit, planned_bytes
 from headrace_runner.engine.failures import REFUSED_EXIT, REPORT_FD_VARIABLE, EngineRefusal, Reporter
+from headrace_runner.engine.gpu import Telemetry, telemetry_path
 from headrace_runner.engine.heartbeat import Heartbeat
+from headrace_runner.engine.memory import compare
 from headrace_runner.engine.rendering import TemplateRenderer
 from headrace_runner.engine.settings import EngineSettings
 from headrace_runner.engine.state import EngineModel, Stage
@@ -53,11 +56,14 @@ def _load(settings: EngineSettings, reporter: Reporter) -> tuple["LoadedModel", 
     importing.start()
     reporter.stage(Stage.VERIFYING)
     file = verify(settings, lambda percent: reporter.stage(Stage.VERIFYING, percent))
+    admit(file, settings, os.environ)
     importing.join()
     reporter.stage(Stage.LOADING)
     from headrace_runner.engine.model import LoadedModel
 
-    model = LoadedModel(file.load_paths[0], settings, lambda percent: reporter.stage(Stage.LOADING, percent))
+    model = LoadedModel(
+        file.load_paths, settings, lambda percent: reporter.stage(Stage.LOADING, percent), file.adapters
+    )
     renderer = TemplateRenderer(file.header.chat_template, bos_token=model.bos_text, eos_token=model.eos_text)
     renderer.start()
     return model, file, renderer
@@ -77,13 +83,15 @@ async def _serve(
     decode_loop = DecodeLoop(model, Heartbeat(reporter.beat))
     decode_loop.warm_up()
     preparation = Preparation(model, renderer)
-    engine = _describe(model, file, renderer)
+    engine = _describe(settings, model, file, renderer)
     executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="prepare")
     server = EngineServer(engine, decode_loop, preparation.prepare, executor)
     thread = threading.Thread(target=_decode, args=(decode_loop,), name="decode")
     thread.start()
     stops = _install_stops(server.drain)
     await server.listen(settings.socket_path)
+    if settings.gpu_layers is not None:
+        Telemetry(telemetry_path(settings.state_path), os.environ).start()
     reporter.serving(engine)
     executor.submit(preparation.warm_up)
     await asyncio.wait(
@@ -97,13 +105,17 @@ async def _serve(
     executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _describe(model: "LoadedModel", file: VerifiedModel, renderer: TemplateRenderer) -> EngineModel:
+def _describe(
+    settings: EngineSettings, model: "LoadedModel", file: VerifiedModel, renderer: TemplateRenderer
+) -> EngineModel:
     notes = []
     if renderer.is_fallback:
         notes.append("The GGUF has no chat template: messages are formatted as ChatML, prompts are completed raw.")
     trained = file.header.context_length
     if trained and model.context_tokens > trained:
         notes.append(f"contextTokens {model.context_tokens} exceeds the {trained} the model was trained for.")
+    planned, measured = planned_bytes(file, settings), model.buffer_bytes()
+    notes.append(compare(planned, measured))
     return EngineModel(
         architecture=file.header.architecture,
         context_tokens=model.context_tokens,
@@ -113,6 +125,9 @@ def _describe(model: "LoadedModel", file: VerifiedModel, renderer: TemplateRende
         size_bytes=file.size_bytes,
         sha256=file.sha256,
         gpu_layers=model.gpu_layers,
+        planned_bytes=planned,
+        memory_bytes=measured,
+        adapters=len(file.adapters),
         notes=tuple(notes),
     )
 

@@ -17,7 +17,7 @@ class EngineRefusal(Exception):
     """The engine refuses to serve this configuration. ``reason`` is a PascalCase word for the model's condition:
 
     ModelFileNotFound, ChecksumMismatch, InvalidModelFile, ModelLoadFailed, GPUUnavailable, ContextTooLarge,
-    InvalidSettings, SandboxUnavailable.
+    InsufficientMemory, InvalidSettings, SandboxUnavailable.
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -4,8 +4,6 @@ The only module beside ``sampling`` and ``loop`` that calls llama.cpp. Every poi
 """
 
 import ctypes
-import re
-import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -15,57 +13,46 @@ import llguidance
 
 from headrace_runner.engine.constraint import TokenMasks
 from headrace_runner.engine.failures import EngineRefusal
-from headrace_runner.engine.memory import available_bytes, kv_cache_bytes
+from headrace_runner.engine.native import (
+    Adapters,
+    NativeLog,
+    load_weights,
+    set_context_parameters,
+    set_model_parameters,
+)
 from headrace_runner.engine.settings import EngineSettings
+from headrace_runner.engine.verification import VerifiedAdapter
 
 BATCH_TOKENS: Final = 512
 _PIECE_BYTES: Final = 64 * 1024
-_LOAD_MODE_MMAP: Final = 1
-_OFFLOADED: Final = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
-_ERROR_LEVEL: Final = 3
 # llama_token_attr: what tokenizing with parse_special=False leaves alone.
 _CONTROL_ATTRIBUTES: Final = 1 << 3 | 1 << 0
-
-
-class NativeLog:
-    """Receives llama.cpp's log: errors are kept for messages, and the number of offloaded layers is only told there."""
-
-    def __init__(self) -> None:
-        self.errors: list[str] = []
-        self.offloaded_layers = 0
-        # ctypes keeps no reference to a callback that C holds.
-        self._callback = llama.llama_log_callback(self._receive)
-        llama.llama_log_set(self._callback, ctypes.c_void_p(0))
-
-    def last_error(self) -> str:
-        """Give llama.cpp's last words on a failure."""
-        return "; ".join(self.errors[-3:])[:1000] or "llama.cpp gave no reason"
-
-    def _receive(self, level: int, text: bytes, _user_data: object) -> None:
-        line = text.decode("utf-8", "replace").strip()
-        if found := _OFFLOADED.search(line):
-            self.offloaded_layers = int(found[1])
-        if level >= _ERROR_LEVEL and level != 5 and line:  # 5 continues a line of any level
-            del self.errors[:-20]
-            self.errors.append(line[:500])
-            sys.stderr.write(f"llama.cpp: {line}\n")
 
 
 class LoadedModel:
     """A model with one context of ``parallelism`` sequences, each with its own KV of ``context_tokens``."""
 
-    def __init__(self, path: str, settings: EngineSettings, on_progress: Callable[[int], None]) -> None:
-        """Load from ``path``. Raises EngineRefusal: GPUUnavailable, ModelLoadFailed, ContextTooLarge."""
+    def __init__(
+        self,
+        path: str | Sequence[str],
+        settings: EngineSettings,
+        on_progress: Callable[[int], None],
+        adapters: Sequence[VerifiedAdapter] = (),
+    ) -> None:
+        """Load one file, or the parts of one model.
+
+        Raises EngineRefusal: GPUUnavailable, ModelLoadFailed, ContextTooLarge.
+        """
         self._log = NativeLog()
         llama.llama_backend_init()
         wanted = settings.gpu_layers
         if wanted is not None and not llama.llama_supports_gpu_offload():
             raise EngineRefusal("GPUUnavailable", "a GPU was asked for, but no usable GPU is visible to llama.cpp")
-        self._model = self._load(path, wanted, on_progress)
+        self._model = self._load((path,) if isinstance(path, str) else path, settings, on_progress)
         self.gpu_layers = self._log.offloaded_layers
         self._check_offload(wanted)
-        self._check_memory(settings)
-        self._context = self._create_context(settings)
+        self.adapters = Adapters(self._model, adapters, self._log)
+        self._context = self._create_context(settings) if settings.generates else None
         self.context_tokens = settings.context_tokens
         self.parallelism = settings.parallelism
         self._vocab = llama.llama_model_get_vocab(self._model)
@@ -125,11 +112,9 @@ class LoadedModel:
         )
         return TokenMasks(tokenizer, self.vocab_size)
 
-    def _load(self, path: str, wanted: str | int | None, on_progress: Callable[[int], None]) -> Any:
+    def _load(self, paths: Sequence[str], settings: EngineSettings, on_progress: Callable[[int], None]) -> Any:
         parameters = llama.llama_model_default_params()
-        parameters.load_mode = _LOAD_MODE_MMAP
-        # 0 and not the default: a GPU that was not asked for belongs to somebody else.
-        parameters.n_gpu_layers = 0 if wanted is None else -1 if wanted == "All" else int(wanted)
+        kept = set_model_parameters(parameters, settings)
         told = -1
 
         def progress(fraction: float, _user_data: object) -> bool:
@@ -141,11 +126,12 @@ class LoadedModel:
 
         callback = llama.llama_progress_callback(progress)
         parameters.progress_callback = callback
-        model = llama.llama_model_load_from_file(path.encode(), parameters)
+        model = load_weights(paths, parameters)
+        del kept
         if not model:
             raise EngineRefusal("ModelLoadFailed", f"llama.cpp cannot load the model: {self._log.last_error()}")
-        if not llama.llama_model_has_decoder(model) or llama.llama_model_has_encoder(model):
-            raise EngineRefusal("ModelLoadFailed", "the model is not a decoder-only text model")
+        if settings.generates and (not llama.llama_model_has_decoder(model) or llama.llama_model_has_encoder(model)):
+            raise EngineRefusal("ModelLoadFailed", "the model is not a decoder-only text model: it cannot generate")
         return model
 
     def _check_offload(self, wanted: str | int | None) -> None:
@@ -157,25 +143,6 @@ class LoadedModel:
             message = f"{expected} layers were to be on the GPU, llama.cpp put {self.gpu_layers} there"
             raise EngineRefusal("GPUUnavailable", message)
 
-    def _check_memory(self, settings: EngineSettings) -> None:
-        # With layers on a GPU the KV lies there; recurrent states do not grow with the context.
-        if settings.gpu_layers is not None or llama.llama_model_is_recurrent(self._model):
-            return
-        needed = kv_cache_bytes(
-            layers=llama.llama_model_n_layer(self._model),
-            kv_heads=llama.llama_model_n_head_kv(self._model),
-            heads=llama.llama_model_n_head(self._model),
-            embedding=llama.llama_model_n_embd(self._model),
-            tokens=settings.context_tokens * settings.parallelism,
-        )
-        available = available_bytes()
-        if needed > available:
-            message = (
-                f"{settings.parallelism} sequences of {settings.context_tokens} tokens need {needed >> 20} MiB for "
-                f"their KV cache, {available >> 20} MiB are available"
-            )
-            raise EngineRefusal("ContextTooLarge", message)
-
     def _create_context(self, settings: EngineSettings) -> Any:
         parameters = llama.llama_context_default_params()
         parameters.n_ctx = settings.context_tokens * settings.parallelism
@@ -184,8 +151,7 @@ class LoadedModel:
         parameters.n_seq_max = settings.parallelism
         # Each sequence has its own KV: one long request cannot take the room of the others.
         parameters.kv_unified = False
-        parameters.n_threads = settings.threads
-        parameters.n_threads_batch = settings.threads
+        set_context_parameters(parameters, settings)
         context = llama.llama_init_from_model(self._model, parameters)
         if not context:
             message = (
@@ -193,7 +159,12 @@ class LoadedModel:
                 f"{self._log.last_error()}"
             )
             raise EngineRefusal("ContextTooLarge", message)
+        self.adapters.apply(context)
         return context
+
+    def buffer_bytes(self) -> int:
+        """Sum of the buffers that llama.cpp made, in RAM and on GPUs."""
+        return sum(self._log.buffer_bytes.values())
 
     def _tokenize(self, raw: bytes, add_special: bool) -> list[int]:
         # A token is at least one byte, except for BOS and the like.

@@ -41,7 +41,8 @@ class EngineModel:
     """What is loaded: the source of ``LLMModel.status.engine``.
 
     ``context_tokens`` is per sequence; ``parameters`` is a count of weights; ``sha256`` is None where no checksum was
-    asked for. ``notes`` are sentences for people: what was assumed about this model.
+    asked for. ``planned_bytes`` is what the memory plan expected, ``memory_bytes`` what llama.cpp's buffers take.
+    ``notes`` are sentences for people: what was assumed about this model.
     """
 
     architecture: str
@@ -52,6 +53,9 @@ class EngineModel:
     size_bytes: int
     sha256: str | None = None
     gpu_layers: int = 0
+    planned_bytes: int = 0
+    memory_bytes: int = 0
+    adapters: int = 0
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -68,6 +72,9 @@ class EngineModel:
             size_bytes=count(value.get("size_bytes")),
             sha256=None if value.get("sha256") is None else _digest(value["sha256"]),
             gpu_layers=count(value.get("gpu_layers")),
+            planned_bytes=count(value.get("planned_bytes", 0)),
+            memory_bytes=count(value.get("memory_bytes", 0)),
+            adapters=count(value.get("adapters", 0)),
             notes=_notes(value.get("notes")),
         )
 

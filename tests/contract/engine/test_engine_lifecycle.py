@@ -253,7 +253,9 @@ def test_a_context_without_memory_is_refused(model_path: Path, start_engine: Cal
     engine = start_engine(model_path, HEADRACE_CONTEXT_TOKENS="4000000", HEADRACE_PARALLELISM="64")
     state = engine.wait(lambda state: state.state in (Stage.FAILED, Stage.SERVING))
     assert (state.state, state.reason) == (Stage.FAILED, "ContextTooLarge")
-    assert "64 sequences of 4000000 tokens need 5625000 MiB" in state.message
+    assert "64 sequences of 4000000 tokens needs" in state.message
+    assert "5625000 of KV cache" in state.message
+    assert "lower contextTokens (to " in state.message
 
 
 def test_a_death_while_loading_names_signal_stage_and_file(model_path: Path, start_engine: Callable) -> None:
