@@ -53,10 +53,10 @@ class EngineModel:
     size_bytes: int
     sha256: str | None = None
     gpu_layers: int = 0
+    notes: tuple[str, ...] = ()
     planned_bytes: int = 0
     memory_bytes: int = 0
     adapters: int = 0
-    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, value: object) -> Self:
