@@ -134,8 +134,8 @@ async def cut_off(phase: Phase) -> None:
 
 REBUILT: Final = "the queue is rebuilt from the objects"
 STORE_FAULTS: Final = (
-    Fault("redis-kill", "what is in the file goes on", kill_redis, least=3),
-    Fault("redis-flush", REBUILT, flush_redis, Load(0.5, 3.0), flushes=1, least=3),
+    Fault("redis-kill", "what is in the file goes on", kill_redis, least=2),
+    Fault("redis-flush", REBUILT, flush_redis, Load(0.5, 3.0), flushes=1, least=2),
     Fault("redis-empty", REBUILT, empty_redis, Load(0.5, 3.0), flushes=1, least=2),
     Fault("redis-rollback", "an attempt that runs twice has one outcome", roll_back_redis, forgets=True, most=3),
     Fault(
