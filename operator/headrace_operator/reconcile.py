@@ -32,9 +32,14 @@ async def reconcile_task(ref: TaskRef, ctx: Context) -> float | None:
 
 
 async def _apply_task(snapshot: TaskSnapshot, ctx: Context) -> float | None:
+    """Decide by the gates; what is handed out passes four more, each of which makes it wait instead, in this order: an
+    input that was missing a moment ago, the window with the quota, the runner's right, the input.
+    """
+    plan = decide_task.decide(snapshot)
+    plan = inputs.not_due(plan, snapshot, ctx)
+    plan = await admission.admit(plan, snapshot, ctx)
     # An input may be large: it is read for those who have a seat.
-    plan = inputs.not_due(decide_task.decide(snapshot), snapshot, ctx)
-    plan = await inputs.provide(await admission.admit(plan, snapshot, ctx), snapshot, ctx)
+    plan = await inputs.provide(plan, snapshot, ctx)
     return await apply_task.apply(plan, snapshot, ctx)
 
 
