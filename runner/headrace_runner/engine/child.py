@@ -116,6 +116,8 @@ def _describe(
         notes.append(f"contextTokens {model.context_tokens} exceeds the {trained} the model was trained for.")
     planned, measured = planned_bytes(file, settings), model.buffer_bytes()
     notes.append(compare(planned, measured))
+    if model.no_prefixes_because:
+        notes.append(f"Prompts share no prefixes in the KV cache: {model.no_prefixes_because}.")
     return EngineModel(
         architecture=file.header.architecture,
         context_tokens=model.context_tokens,

@@ -71,6 +71,10 @@ class Constraint:
         self._vocab_size = vocab_size
         self._bits: NDArray[np.int32] = llguidance.numpy.allocate_token_bitmask(1, vocab_size)
 
+    def fork(self) -> "Constraint":
+        """Give one that stands where this one does, and goes on by itself."""
+        return Constraint(self._matcher.deep_copy(), self._vocab_size)
+
     def apply(self, logits_pointer: Any) -> bool:
         """Mask a row of logits (float32, vocabulary long) in place; False where no token may follow.
 

@@ -1,6 +1,6 @@
 """The decode loop: continuous batching over llama.cpp in one thread.
 
-Every step decodes one token of each running sequence and, in the room that is left, chunks of new prompts. Sequences
+Every step decodes one token of each sequence that generates and, in the room that is left, chunks of prompts. Sequences
 join and leave between steps. Only this thread touches the llama.cpp context; others talk to it by ``submit`` and
 ``abort``, and it talks back through ``Job.emit``.
 """
@@ -9,32 +9,52 @@ import collections
 import threading
 import time
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Final
 
 import llama_cpp.llama_cpp as llama
 
 from headrace_runner.engine.batch import TokenBatch
+from headrace_runner.engine.generation import Generation, never_begun
 from headrace_runner.engine.heartbeat import Heartbeat
 from headrace_runner.engine.model import BATCH_TOKENS, LoadedModel
+from headrace_runner.engine.places import Places
 from headrace_runner.engine.protocol import Failure, FinishReason, Reason, Refusal
-from headrace_runner.engine.sampling import SamplerChain
-from headrace_runner.engine.sequence import Job, Sequence, never_begun
+from headrace_runner.engine.sampling import Distribution, SamplerChain
+from headrace_runner.engine.schedule import STEADY_CHUNK, StepBudget, share_among_prompts
+from headrace_runner.engine.sequence import Job, Sequence
 
 MAX_FAILED_STEPS: Final = 3
 _NO_SLOT: Final = 1
 
 
-class DecodeLoop:
-    """Runs jobs on one model. ``run`` is the thread's body and returns after ``stop``."""
+@dataclass(slots=True)
+class StepTimes:
+    """Seconds over all steps: in llama_decode, in masks, in samplers, and altogether. The rest is Python's."""
 
-    def __init__(self, model: LoadedModel, heartbeat: Heartbeat) -> None:
+    steps: int = 0
+    decode: float = 0.0
+    mask: float = 0.0
+    sample: float = 0.0
+    total: float = 0.0
+
+
+class DecodeLoop:
+    """Runs jobs on one model. ``run`` is the thread's body and returns after ``stop``.
+
+    ``cells`` is the size of the KV cache where it is to be smaller than all sequences at their longest.
+    """
+
+    def __init__(self, model: LoadedModel, heartbeat: Heartbeat, cells: int | None = None) -> None:
         self.max_waiting = max(64, 4 * model.parallelism)
+        self.times = StepTimes()
+        self.places = Places(model, model.context_tokens * model.parallelism if cells is None else cells)
         self._model = model
         self._heartbeat = heartbeat
-        self._memory = llama.llama_get_memory(model.context)
         self._batch = TokenBatch(BATCH_TOKENS)
-        self._free = list(range(model.parallelism - 1, -1, -1))
-        self._running: list[Sequence] = []
+        self._budget = StepBudget(BATCH_TOKENS)
+        self._generations: dict[Sequence, Generation] = {}
+        self._arrivals = 0
         self._failed_steps = 0
         # What other threads touch, under the condition's lock.
         self._changed = threading.Condition()
@@ -45,15 +65,18 @@ class DecodeLoop:
     def warm_up(self) -> None:
         """Decode once, so that a build which does not fit this CPU fails before anybody connects."""
         self._batch.clear()
-        for position in range(8):
-            self._batch.add(min(position, self._model.vocab_size - 1), position, 0, wants_logits=position == 7)
+        self._batch.add([min(each, self._model.vocab_size - 1) for each in range(8)], 0, 0, wants_logits=True)
         code = llama.llama_decode(self._model.context, self._batch.native)
         if code != 0:
             raise RuntimeError(f"llama_decode failed with {code} at warm-up")
-        llama.llama_memory_clear(self._memory, True)
+        self.places.cache.clear()
 
     def submit(self, job: Job) -> None:
-        """Queue a job. Raises Refusal with EngineOverloaded or EngineStopping; both are retryable."""
+        """Queue a job.
+
+        Raises Refusal: InvalidParameters for what can never fit, and, retryable, EngineOverloaded or EngineStopping.
+        """
+        self.places.check_fits(job)
         with self._changed:
             if self._stopping:
                 raise Refusal(Reason.ENGINE_STOPPING, "the engine is stopping", retryable=True)
@@ -76,22 +99,27 @@ class DecodeLoop:
             self._changed.notify()
 
     def run(self) -> None:
-        """Work until ``stop``. Raises RuntimeError where llama.cpp is beyond repair: let the process die then."""
-        while self._admit():
-            if self._running:
+        """Work until ``stop``. Raises RuntimeError or LedgerMismatch where all is lost: let the process die then."""
+        while self._next():
+            self._admit()
+            if self.places.live:
                 self._heartbeat.busy()
+                began = time.perf_counter()
                 self._step()
-            if not self._running:
+                self.times.total += time.perf_counter() - began
+                self.times.steps += 1
+            if not self._generations:
                 self._heartbeat.idle()
-        for sequence in tuple(self._running):
-            self._fail(sequence, Refusal(Reason.ENGINE_STOPPING, "the engine is stopping", retryable=True))
+        stopping = Refusal(Reason.ENGINE_STOPPING, "the engine is stopping", retryable=True)
+        for generation in dict.fromkeys(self._generations.values()):
+            self._fail(generation, stopping)
         for job in self._waiting:
-            job.emit(Failure(job.id, Reason.ENGINE_STOPPING, "the engine is stopping", retryable=True))
+            job.emit(Failure(job.id, stopping.reason, stopping.message, stopping.retryable))
 
-    def _admit(self) -> bool:
-        """Apply aborts and give free sequences to waiting jobs; waits where there is nothing to do."""
+    def _next(self) -> bool:
+        """Wait for something to do and apply aborts; False when all is to end."""
         with self._changed:
-            while not (self._running or self._waiting or self._aborted or self._stopping):
+            while not (self._generations or self._waiting or self._aborted or self._stopping):
                 self._changed.wait()
             if self._stopping:
                 return False
@@ -99,71 +127,136 @@ class DecodeLoop:
             dropped = [job for job in self._waiting if job.key in aborted]
             if dropped:
                 self._waiting = collections.deque(job for job in self._waiting if job.key not in aborted)
-            for sequence in [each for each in self._running if each.job.key in aborted]:
-                self._finish(sequence, "Cancelled")
-            admitted = [self._waiting.popleft() for _ in range(min(len(self._free), len(self._waiting)))]
         for job in dropped:
             waited_seconds = time.monotonic() - job.submitted
             job.emit(never_begun(job.id, prompt_tokens=len(job.tokens), queued_seconds=waited_seconds))
-        for job in admitted:
-            chain = SamplerChain(job.parameters, self._model.vocab_size)
-            self._running.append(Sequence(job, self._free.pop(), chain, self._model.context_tokens))
+        for generation in dict.fromkeys(self._generations.values()):
+            if generation.job.key in aborted:
+                self._drop(generation)
+                generation.end("Cancelled")
         return True
 
+    def _admit(self) -> None:
+        """Give places to who lost theirs, then to who waits, the oldest first; nobody overtakes."""
+        for sequence in tuple(self.places.preempted):
+            if not self.places.place(sequence, self._generations[sequence]):
+                return
+            self.places.preempted.remove(sequence)
+        # Only this thread takes from the left, so what is first stays first.
+        while self._waiting and self.places.has_room_for(self._waiting[0].completions):
+            generation = self._begin(self._waiting[0])
+            if not self.places.place(generation.sequences[0], generation):
+                _free_chains(generation)
+                return
+            with self._changed:
+                self._waiting.popleft()
+            self._arrivals += 1
+            self._generations.update(dict.fromkeys(generation.sequences, generation))
+
+    def _begin(self, job: Job) -> Generation:
+        sequences = []
+        for index in range(job.completions):
+            constraint = job.constraint if job.constraint is None or index == 0 else job.constraint.fork()
+            chain = SamplerChain(job.parameters, self._model.vocab_size, index)
+            budget = job.token_budget(self._model.context_tokens)
+            sequences.append(Sequence(job, (self._arrivals, index), chain, constraint, budget))
+        return Generation(job, sequences)
+
     def _step(self) -> None:
-        outputs = self._fill_batch()
+        plan, prompt_tokens = self._plan()
+        self._batch.clear()
+        rows = []
+        for sequence, count in plan:
+            tokens = sequence.tokens[sequence.decoded : sequence.decoded + count]
+            is_last = count == sequence.lacking
+            row = self._batch.add(tokens, sequence.decoded, sequence.holder, wants_logits=is_last)
+            if is_last:
+                rows.append((sequence, row))
+        began = time.perf_counter()
         code = llama.llama_decode(self._model.context, self._batch.native)
+        seconds = time.perf_counter() - began
+        self.times.decode += seconds
         if code != 0:
-            self._give_up(code, outputs)
+            self._give_up(code, [sequence for sequence, _ in plan])
             return
         self._failed_steps = 0
-        for sequence, added, row in outputs:
-            sequence.decoded += added
-            if row is None:
-                continue
-            try:
-                finish_reason = self._sample(sequence, row)
-            except Refusal as refusal:
-                self._fail(sequence, refusal)
-                continue
-            if finish_reason is None:
-                sequence.tell_progress()
-            else:
-                self._finish(sequence, finish_reason)
+        self._budget.observe(prompt_tokens, len(self._batch), seconds)
+        for sequence, count in plan:
+            self.places.cache.ledger.extend(sequence.holder, count)
+            sequence.decoded += count
+            self.places.keep_prefix(sequence)
+        # Before anybody ends: whoever waits to share a beginning gets it while it is there.
+        self.places.follow(self._generations)
+        for sequence, row in rows:
+            # Another completion of the same request may have failed it meanwhile.
+            if sequence in self._generations:
+                self._draw(sequence, row)
 
-    def _fill_batch(self) -> list[tuple[Sequence, int, int | None]]:
-        """Fill the batch; gives per sequence the tokens added and the row that has its logits, if any."""
-        self._batch.clear()
-        outputs: list[tuple[Sequence, int, int | None]] = []
-        for sequence in self._running:
-            if sequence.pending is not None:
-                row = self._batch.add(sequence.pending, sequence.decoded, sequence.seq_id, wants_logits=True)
-                outputs.append((sequence, 1, row))
-        for sequence in self._running:
-            tokens = sequence.job.tokens
-            if sequence.pending is not None or not self._batch.room:
-                continue
-            end = min(sequence.decoded + self._batch.room, len(tokens))
-            last_row = None
-            for position in range(sequence.decoded, end):
-                is_last = position == len(tokens) - 1
-                row = self._batch.add(tokens[position], position, sequence.seq_id, wants_logits=is_last)
-                last_row = row if is_last else None
-            outputs.append((sequence, end - sequence.decoded, last_row))
-        return outputs
+    def _plan(self) -> tuple[list[tuple[Sequence, int]], int]:
+        """What the step decodes of whom, and how much of it is of prompts; makes room for it."""
+        while True:
+            self.places.follow(self._generations)
+            ready = [sequence for sequence in self.places.live if sequence.follows is None]
+            plan = [(sequence, 1) for sequence in ready if sequence.lacking == 1]
+            prompts = [sequence for sequence in ready if sequence.lacking > 1]
+            room = self._room_for_prompts(len(plan))
+            chunks = share_among_prompts([sequence.lacking for sequence in prompts], room)
+            plan += [(sequence, count) for sequence, count in zip(prompts, chunks, strict=True) if count]
+            if self.places.cache.make_room(sum(count for _, count in plan)):
+                return plan, sum(chunks)
+            self.places.preempt_youngest(self._generations)
+
+    def _room_for_prompts(self, generating: int) -> int:
+        if len(self.places.live) == 1 and not self._waiting:
+            steady = min(STEADY_CHUNK, self._batch.capacity)
+            # Where even this is slow, only a seed is worth it: it asks for the same sums in the same order.
+            if self._budget.tokens >= steady or self.places.live[0].job.parameters.seed is not None:
+                return steady
+        return self._budget.for_prompts(generating)
+
+    def _draw(self, sequence: Sequence, row: int) -> None:
+        """Draw the next token of a sequence, and at a prompt's end of all that begin there."""
+        generation = self._generations[sequence]
+        beginning = [sequence]
+        if generation.waits_to_fork:
+            self.places.fork(generation)
+            beginning = generation.sequences
+        try:
+            for each in beginning:
+                each.finish_reason = self._sample(each, row)
+        except Refusal as refusal:
+            self._fail(generation, refusal)
+            return
+        for each in beginning:
+            if each.finish_reason is not None:
+                each.text.end()
+                self._release(each, generation)
+            generation.tell(each)
+        if generation.has_ended:
+            generation.end()
 
     def _sample(self, sequence: Sequence, row: int) -> FinishReason | None:
-        context, constraint = self._model.context, sequence.job.constraint
+        context, constraint, wanted = self._model.context, sequence.constraint, sequence.job.parameters.logprobs
+        began = time.perf_counter()
+        distribution = None
+        if wanted is not None:
+            logits = llama.llama_get_logits_ith(context, row)
+            distribution = Distribution(logits, self._model.vocab_size, wanted)
         if constraint is not None and not constraint.apply(llama.llama_get_logits_ith(context, row)):
             # Nothing may follow: drawing now would give the vocabulary's last token.
             if constraint.is_complete():
                 return "Stop"
             raise Refusal(Reason.UNSUPPORTED_SCHEMA, "the grammar allows no token of this model's vocabulary here")
+        masked = time.perf_counter()
         token = sequence.chain.sample(context, row)
+        self.times.mask += masked - began
+        self.times.sample += time.perf_counter() - masked
         if token in self._model.eog_tokens:
             return "Stop"
-        sequence.count_token()
-        sequence.pending = token
+        sequence.completion_tokens += 1
+        sequence.tokens.append(token)
+        if distribution is not None and sequence.logprobs is not None:
+            sequence.logprobs.append(distribution.describe(token, self._model.piece))
         stopped = sequence.text.push(self._model.piece(token))
         if constraint is not None and constraint.consume(token):
             stopped = True
@@ -171,33 +264,37 @@ class DecodeLoop:
             return "Stop"
         return "Length" if sequence.completion_tokens >= sequence.token_budget else None
 
-    def _give_up(self, code: int, outputs: list[tuple[Sequence, int, int | None]]) -> None:
+    def _give_up(self, code: int, planned: list[Sequence]) -> None:
         self._failed_steps += 1
         if self._failed_steps >= MAX_FAILED_STEPS:
             raise RuntimeError(f"llama_decode failed {self._failed_steps} times in a row, last with {code}")
-        refusal = Refusal(Reason.DECODE_FAILED, f"llama_decode returned {code}", retryable=True)
         if code == _NO_SLOT:
-            # The memory is as before the step, so all but the youngest can go on.
-            self._fail(outputs[-1][0], refusal)
+            # The memory is as before the step. The ledger promised room; if it knows every position, cells are lost
+            # to something else, and who is youngest makes room.
+            self.places.cache.check(sequence.holder for sequence in self.places.live)
+            self.places.preempt_youngest(self._generations)
             return
-        # Parts of the batch may have been decoded: nobody's KV can be trusted.
-        for sequence, _, _ in outputs:
-            self._fail(sequence, refusal, trusted=False)
+        refusal = Refusal(Reason.DECODE_FAILED, f"llama_decode returned {code}", retryable=True)
+        # Parts of the batch may have been decoded: the KV of those in it cannot be trusted, that of all others has to.
+        for generation in dict.fromkeys(self._generations[sequence] for sequence in planned):
+            self._fail(generation, refusal, trusted=False)
+        self.places.cache.check(sequence.holder for sequence in self.places.live)
 
-    def _finish(self, sequence: Sequence, finish_reason: FinishReason) -> None:
-        self._release(sequence)
-        sequence.job.emit(sequence.result(finish_reason))
+    def _fail(self, generation: Generation, refusal: Refusal, *, trusted: bool = True) -> None:
+        self._drop(generation, trusted=trusted)
+        generation.fail(refusal)
 
-    def _fail(self, sequence: Sequence, refusal: Refusal, *, trusted: bool = True) -> None:
-        self._release(sequence, trusted=trusted)
-        sequence.job.emit(Failure(sequence.job.id, refusal.reason, refusal.message, refusal.retryable))
+    def _drop(self, generation: Generation, *, trusted: bool = True) -> None:
+        for sequence in generation.sequences:
+            if sequence in self._generations:
+                self._release(sequence, generation, trusted=trusted)
 
-    def _release(self, sequence: Sequence, *, trusted: bool = True) -> None:
-        last = int(llama.llama_memory_seq_pos_max(self._memory, sequence.seq_id))
-        if trusted and last != sequence.decoded - 1:
-            raise RuntimeError(f"sequence {sequence.seq_id} ends at {last}, the ledger says {sequence.decoded - 1}")
-        if not llama.llama_memory_seq_rm(self._memory, sequence.seq_id, -1, -1):
-            raise RuntimeError(f"sequence {sequence.seq_id} cannot be removed from memory")
+    def _release(self, sequence: Sequence, generation: Generation, *, trusted: bool = True) -> None:
+        self.places.leave(sequence, generation, trusted=trusted)
         sequence.chain.free()
-        self._running.remove(sequence)
-        self._free.append(sequence.seq_id)
+        del self._generations[sequence]
+
+
+def _free_chains(generation: Generation) -> None:
+    for sequence in generation.sequences:
+        sequence.chain.free()

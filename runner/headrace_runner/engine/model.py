@@ -1,6 +1,7 @@
 """A loaded model: llama.cpp's model, context and vocabulary behind typed calls.
 
-The only module beside ``sampling`` and ``loop`` that calls llama.cpp. Every pointer lives as long as the process.
+The only module beside ``sampling``, ``kv_cache`` and ``loop`` that calls llama.cpp. Every pointer lives as long as the
+process.
 """
 
 import ctypes
@@ -20,17 +21,23 @@ from headrace_runner.engine.native import (
     set_context_parameters,
     set_model_parameters,
 )
+from headrace_runner.engine.prefixes import why_not
 from headrace_runner.engine.settings import EngineSettings
 from headrace_runner.engine.verification import VerifiedAdapter
 
 BATCH_TOKENS: Final = 512
+PREFIX_SEQUENCES: Final = 16
+MAX_SEQUENCES: Final = 256  # LLAMA_MAX_SEQ
 _PIECE_BYTES: Final = 64 * 1024
 # llama_token_attr: what tokenizing with parse_special=False leaves alone.
 _CONTROL_ATTRIBUTES: Final = 1 << 3 | 1 << 0
 
 
 class LoadedModel:
-    """A model with one context of ``parallelism`` sequences, each with its own KV of ``context_tokens``."""
+    """A model with one context: ``parallelism`` sequences of at most ``context_tokens`` in one pool of KV cells.
+
+    ``prefix_sequences`` more hold prefixes, where ``no_prefixes_because`` gives no reason against it.
+    """
 
     def __init__(
         self,
@@ -52,6 +59,13 @@ class LoadedModel:
         self.gpu_layers = self._log.offloaded_layers
         self._check_offload(wanted)
         self.adapters = Adapters(self._model, adapters, self._log)
+        self.no_prefixes_because = why_not(
+            recurrent=llama.llama_model_is_recurrent(self._model),
+            hybrid=llama.llama_model_is_hybrid(self._model),
+            sliding_window=llama.llama_model_n_swa(self._model),
+        )
+        room = MAX_SEQUENCES - settings.parallelism
+        self.prefix_sequences = 0 if self.no_prefixes_because else min(PREFIX_SEQUENCES, room)
         self._context = self._create_context(settings) if settings.generates else None
         self.context_tokens = settings.context_tokens
         self.parallelism = settings.parallelism
@@ -148,9 +162,9 @@ class LoadedModel:
         parameters.n_ctx = settings.context_tokens * settings.parallelism
         parameters.n_batch = BATCH_TOKENS
         parameters.n_ubatch = BATCH_TOKENS
-        parameters.n_seq_max = settings.parallelism
-        # Each sequence has its own KV: one long request cannot take the room of the others.
-        parameters.kv_unified = False
+        parameters.n_seq_max = settings.parallelism + self.prefix_sequences
+        # One pool: sequences share prefixes and the ledger sees to it that none takes the room of the others.
+        parameters.kv_unified = True
         set_context_parameters(parameters, settings)
         context = llama.llama_init_from_model(self._model, parameters)
         if not context:

@@ -47,6 +47,7 @@ class Preparation:
             constraint=None if schema is None else self._masks.get().compile(schema),
             emit=connection.emit_from_thread,
             submitted=received,
+            stream=request.stream,
         )
 
     def _check_room(self, tokens: int, at_least: str) -> None:

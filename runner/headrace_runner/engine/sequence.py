@@ -1,31 +1,22 @@
-"""One generation on its way through the decode loop: the job as it comes in, the sequence it becomes."""
+"""One completion on its way through the decode loop: the job as it comes in, the sequence it becomes."""
 
-import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from headrace_runner.engine.constraint import Constraint
-from headrace_runner.engine.protocol import (
-    Event,
-    FinishReason,
-    GenerationResult,
-    Parameters,
-    Progress,
-    Timings,
-    Usage,
-)
+from headrace_runner.engine.prefixes import Tokens
+from headrace_runner.engine.protocol import Completion, Event, FinishReason, Parameters, TokenLogprob
 from headrace_runner.engine.sampling import SamplerChain
 from headrace_runner.engine.text import CompletionText
-
-PROGRESS_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A prepared request. ``key`` identifies it to ``abort``; ``emit`` is called on the decode thread.
 
-    ``submitted`` is a reading of the monotonic clock.
+    ``submitted`` is a reading of the monotonic clock. ``stream`` asks for the text as it grows.
     """
 
     key: Hashable
@@ -35,70 +26,79 @@ class Job:
     constraint: Constraint | None
     emit: Callable[[Event], None]
     submitted: float
+    stream: bool = False
+
+    @property
+    def completions(self) -> int:
+        """How many completions are wanted."""
+        return self.parameters.n or 1
+
+    def token_budget(self, context_tokens: int) -> int:
+        """How many tokens each completion may have."""
+        room = context_tokens - len(self.tokens)
+        return min(self.parameters.max_tokens or room, room)
 
 
+@dataclass(eq=False, slots=True)
 class Sequence:
-    """A job that has a place in the KV cache.
+    """One completion. ``tokens`` are the prompt's and those drawn; the first ``decoded`` of them have their KV.
 
-    ``decoded`` counts the tokens whose KV exists; ``pending`` is the sampled token that the next step decodes. While
-    the prompt is being decoded ``pending`` is None.
+    A sequence that lost its place in the cache keeps everything but ``seq_id`` and goes on where it was, once its
+    tokens are decoded again. ``arrival`` orders sequences by age. ``follows`` is another one and how much of its
+    beginning this one waits to share. ``keeps`` is how much of the prompt is to be kept for others once it is decoded.
     """
 
-    def __init__(self, job: Job, seq_id: int, chain: SamplerChain, context_tokens: int) -> None:
-        self.job = job
-        self.seq_id = seq_id
-        self.chain = chain
-        self.decoded = 0
-        self.pending: int | None = None
+    job: Job
+    arrival: tuple[int, int]
+    chain: SamplerChain
+    constraint: Constraint | None
+    token_budget: int
+    seq_id: int | None = None
+    decoded: int = 0
+    completion_tokens: int = 0
+    follows: "tuple[Sequence, int] | None" = None
+    keeps: int = 0
+    finish_reason: FinishReason | None = None
+    tokens: list[int] = field(init=False)
+    prompt: Tokens = field(init=False)
+    text: CompletionText = field(init=False)
+    logprobs: list[TokenLogprob] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.job.tokens)
+        self.prompt = self.token_array()
         # The grammar alone decides where a document ends: a stop string could cut it open.
-        self.text = CompletionText(() if job.constraint is not None else job.parameters.stop)
-        self.completion_tokens = 0
-        room = context_tokens - len(job.tokens)
-        self.token_budget = min(job.parameters.max_tokens or room, room)
-        self._started = self._told = time.monotonic()
-        self._first_token: float | None = None
+        self.text = CompletionText(() if self.constraint is not None else self.job.parameters.stop)
+        self.logprobs = None if self.job.parameters.logprobs is None else []
 
-    def count_token(self) -> None:
-        """Count a sampled token that belongs to the completion."""
-        self.completion_tokens += 1
-        if self._first_token is None:
-            self._first_token = time.monotonic()
+    @property
+    def index(self) -> int:
+        """Which of the request's completions this is."""
+        return self.arrival[1]
 
-    def tell_progress(self) -> None:
-        """Emit progress where the last one is half a second old."""
-        now = time.monotonic()
-        if now - self._told >= PROGRESS_SECONDS:
-            self._told = now
-            self.job.emit(Progress(self.job.id, self.completion_tokens))
+    @property
+    def lacking(self) -> int:
+        """How many tokens are to be decoded before the next one can be drawn."""
+        return len(self.tokens) - self.decoded
 
-    def result(self, finish_reason: FinishReason) -> GenerationResult:
-        """Give the event that ends this generation."""
-        now = time.monotonic()
-        first_token = now if self._first_token is None else self._first_token
-        return GenerationResult(
-            id=self.job.id,
-            text=self.text.settled() if finish_reason == "Cancelled" else str(self.text),
-            finish_reason=finish_reason,
-            usage=Usage(len(self.job.tokens), 0, self.completion_tokens),
-            timings=Timings(
-                queued_ms=_milliseconds(self._started - self.job.submitted),
-                first_token_ms=_milliseconds(first_token - self._started),
-                generation_ms=_milliseconds(now - self._started),
-            ),
-            enforcement=None if self.job.constraint is None else "Grammar",
-        )
+    @property
+    def holder(self) -> int:
+        """The sequence id; only for sequences that have a place."""
+        if self.seq_id is None:
+            raise ValueError("the sequence has no place in the cache")
+        return self.seq_id
 
+    def token_array(self) -> Tokens:
+        """Give its tokens so that they are compared fast."""
+        return np.array(self.tokens, np.int32)
 
-def never_begun(request_id: str, *, prompt_tokens: int = 0, queued_seconds: float = 0.0) -> GenerationResult:
-    """The event that ends a generation which was aborted before it had a sequence."""
-    return GenerationResult(
-        id=request_id,
-        text="",
-        finish_reason="Cancelled",
-        usage=Usage(prompt_tokens, 0, 0),
-        timings=Timings(_milliseconds(queued_seconds), 0, 0),
-    )
+    def lose_place(self) -> None:
+        """What was decoded is gone; what was drawn stays."""
+        self.seq_id = self.follows = None
+        self.decoded = 0
 
-
-def _milliseconds(seconds: float) -> int:
-    return max(0, round(seconds * 1000))
+    def completion(self, finish_reason: FinishReason | None = None) -> Completion:
+        """Give what there is, ended for ``finish_reason`` where it has not ended on its own."""
+        reason = self.finish_reason or finish_reason or "Cancelled"
+        text = self.text.settled() if reason == "Cancelled" else str(self.text)
+        return Completion(text, reason, None if self.logprobs is None else tuple(self.logprobs))

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from headrace_runner.engine.frames import MAX_FRAME_BYTES, ProtocolError, encode_frame, read_frame
+from headrace_runner.engine.generation import never_begun
 from headrace_runner.engine.loop import DecodeLoop
 from headrace_runner.engine.protocol import Abort, Delta, Event, Failure, Generate, Hello, Progress, Reason, Refusal
 from headrace_runner.engine.requests import decode_request
-from headrace_runner.engine.sequence import Job, never_begun
+from headrace_runner.engine.sequence import Job
 from headrace_runner.engine.state import EngineModel
 
 MAX_CONNECTIONS: Final = 64

@@ -14,9 +14,9 @@ class CompletionText:
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = tuple(stops)
-        self._reach = max((len(stop) for stop in self._stops), default=0)
         self._parts: list[str] = []
-        # The end of the text in which a stop string could still begin or have begun; the rest is in _parts.
+        self._taken = 0
+        # The longest end that some stop string begins with; everything before it is in _parts.
         self._tail = ""
 
     def push(self, piece: bytes) -> bool:
@@ -33,15 +33,27 @@ class CompletionText:
             self._parts.append(tail[: min(found)])
             self._tail = ""
             return True
-        kept = min(len(tail), self._reach - 1)
-        self._parts.append(tail[: len(tail) - kept])
-        self._tail = tail[len(tail) - kept :]
+        begun = max(_overlap(tail, stop) for stop in self._stops)
+        self._parts.append(tail[: len(tail) - begun])
+        self._tail = tail[len(tail) - begun :]
         return False
+
+    def take(self) -> str:
+        """Give what was settled since the last call: whatever follows, it stays text."""
+        if self._taken == len(self._parts):
+            return ""
+        added = "".join(self._parts[self._taken :])
+        self._taken = len(self._parts)
+        return added
+
+    def end(self) -> None:
+        """Nothing follows: an end that only looked like the beginning of a stop string is text after all."""
+        self._parts.append(self._tail)
+        self._tail = ""
 
     def settled(self) -> str:
         """Give the text without an end in which a stop string may have begun: whatever follows, the text begins so."""
-        begun = max((_overlap(self._tail, stop) for stop in self._stops), default=0)
-        return "".join(self._parts) + self._tail[: len(self._tail) - begun]
+        return "".join(self._parts)
 
     def __str__(self) -> str:
         return "".join(self._parts) + self._tail

@@ -94,3 +94,28 @@ def test_of_several_stops_in_one_token_the_first_counts(stops: list[str]) -> Non
     assert completion.push(b"abcde")
     assert not any(stop in str(completion) for stop in stops)
     assert str(completion) in ("a", "")
+
+
+@given(
+    ALPHABET, st.lists(st.integers(0, 200), max_size=20), st.lists(st.text("ab€😀", min_size=1, max_size=4), max_size=3)
+)
+def test_what_is_taken_is_never_taken_back(text: str, cuts: list[int], stops: list[str]) -> None:
+    completion = CompletionText(stops)
+    taken = ""
+    for piece in cut(text.encode(), cuts):
+        stopped = completion.push(piece)
+        taken += completion.take()
+        assert taken == completion.settled()
+        if stopped:
+            break
+    completion.end()
+    assert taken + completion.take() == str(completion)
+
+
+def test_an_end_that_only_looked_like_a_stop_string_is_text() -> None:
+    completion = CompletionText(["END"])
+    completion.push(b"one EN")
+    assert completion.take() == "one "
+    assert completion.take() == ""
+    completion.end()
+    assert completion.take() == "EN"

@@ -1,0 +1,167 @@
+"""Who has a place in the KV cache: admission, preemption, forks and shared prefixes.
+
+For the decode thread alone. A sequence is admitted when its tokens fit with some room to grow, not when its longest
+text would: most end earlier. When cells run out after all, kept prefixes go first, then the youngest sequence loses its
+place and waits for another; what it has drawn stays, so that its text goes on where it was.
+"""
+
+import bisect
+import heapq
+from typing import Final
+
+from headrace_runner.engine.generation import Generation
+from headrace_runner.engine.kv_cache import KvCache
+from headrace_runner.engine.model import LoadedModel
+from headrace_runner.engine.prefixes import LEAST_TOKENS, Tokens, common_length
+from headrace_runner.engine.protocol import Reason, Refusal
+from headrace_runner.engine.sequence import Job, Sequence
+
+_ROOM_TO_GROW: Final = 32
+MAX_LOGPROBS: Final = 32 * 1024
+"""So many logarithms a result may hold: its frame is bounded."""
+
+
+class Places:
+    """The places of one cache of ``cells`` cells. ``live`` are the sequences that have one, the oldest first."""
+
+    def __init__(self, model: LoadedModel, cells: int) -> None:
+        if cells < model.context_tokens:
+            raise ValueError(f"{cells} cells do not hold one sequence of {model.context_tokens} tokens")
+        self.cache = KvCache(model, cells)
+        self.live: list[Sequence] = []
+        self.preempted: list[Sequence] = []
+        self.preemptions = 0
+        self._model = model
+        self._free = list(range(model.parallelism))
+
+    def check_fits(self, job: Job) -> None:
+        """Raises Refusal with InvalidParameters for what never fits, however long it waits."""
+        n, parallelism, total = job.completions, self._model.parallelism, self.cache.ledger.total
+        if n > parallelism:
+            raise _invalid(f"n is {n}, but the model runs {parallelism} sequences at once (parallelism)")
+        budget = job.token_budget(self._model.context_tokens)
+        needed = len(job.tokens) + n * budget
+        if needed > total:
+            message = (
+                f"a prompt of {len(job.tokens)} tokens and {n} completions of {budget} need {needed} cells of the KV "
+                f"cache, which has {total}"
+            )
+            raise _invalid(message)
+        beyond = next((token for token, _ in job.parameters.logit_bias if token >= self._model.vocab_size), None)
+        if beyond is not None:
+            raise _invalid(f"logitBias: token {beyond} is beyond the vocabulary of {self._model.vocab_size}")
+        if job.parameters.logprobs is not None:
+            count = n * budget * (1 + job.parameters.logprobs)
+            if count > MAX_LOGPROBS:
+                raise _invalid(f"logprobs: {count} may come of this, at most {MAX_LOGPROBS}: lower maxTokens or n")
+
+    def has_room_for(self, completions: int) -> bool:
+        """Whether so many sequences could begin, as far as their number goes."""
+        return len(self._free) >= completions
+
+    def place(self, sequence: Sequence, generation: Generation) -> bool:
+        """Give a sequence a place, with those of the forks that are to come; False where it has to wait."""
+        forks = len(generation.sequences) - 1 if generation.waits_to_fork else 0
+        if len(self._free) < 1 + forks:
+            return False
+        tokens = sequence.token_array()
+        if not self.live and (sequence.job.parameters.seed is not None or not len(self.cache.prefixes)):
+            # The same seed gives the same text on an idle engine: whatever ran before leaves no trace.
+            self.cache.clear()
+        kept, leader, shared = self._longest_shared(tokens)
+        grows = (1 + forks) * min(_ROOM_TO_GROW, sequence.token_budget - sequence.completion_tokens)
+        promised = sum(each.lacking for each in self.live)
+        if not self.cache.make_room(promised + len(tokens) - shared + grows, besides=kept):
+            return False
+        sequence.seq_id = heapq.heappop(self._free)
+        generation.reserved = [heapq.heappop(self._free) for _ in range(forks)]
+        bisect.insort(self.live, sequence, key=_by_age)
+        if leader is not None:
+            sequence.follows = leader, shared
+        elif kept is not None:
+            self._take(sequence, generation, kept, shared)
+        if self.cache.shares_prefixes and not sequence.completion_tokens:
+            sequence.keeps = self.cache.prefixes.note(tokens)
+        return True
+
+    def follow(self, generations: dict[Sequence, Generation]) -> None:
+        """Let sequences share what others have decoded for them meanwhile."""
+        for sequence in self.live:
+            if sequence.follows is None:
+                continue
+            leader, shared = sequence.follows
+            if leader.seq_id is None:
+                # It ended or lost its place; what it left may be kept.
+                found = self.cache.prefixes.find(sequence.token_array())
+                sequence.follows = None
+                if found is not None:
+                    self._take(sequence, generations[sequence], found[0], min(found[1], len(sequence.tokens) - 1))
+            elif leader.decoded >= shared:
+                sequence.follows = None
+                self._take(sequence, generations[sequence], leader.seq_id, shared)
+
+    def keep_prefix(self, sequence: Sequence) -> None:
+        """Keep the beginning that two prompts had, as soon as it is decoded."""
+        if sequence.keeps and sequence.decoded >= sequence.keeps:
+            self.cache.keep(sequence.holder, sequence.token_array()[: sequence.keeps])
+            sequence.keeps = 0
+
+    def fork(self, generation: Generation) -> None:
+        """At the prompt's end: give the further completions their places, sharing the prompt."""
+        first, *others = generation.sequences
+        for sequence in others:
+            sequence.seq_id = generation.reserved.pop(0)
+            self.cache.copy(first.holder, sequence.seq_id, first.decoded)
+            sequence.decoded = first.decoded
+            bisect.insort(self.live, sequence, key=_by_age)
+
+    def preempt_youngest(self, generations: dict[Sequence, Generation]) -> None:
+        """Take the place of the youngest sequence. Raises RuntimeError where it is the only one."""
+        if len(self.live) < 2:
+            raise RuntimeError("one sequence alone finds no room in the KV cache: the ledger is wrong")
+        youngest = self.live[-1]
+        self.leave(youngest, generations[youngest])
+        bisect.insort(self.preempted, youngest, key=_by_age)
+        self.preemptions += 1
+
+    def leave(self, sequence: Sequence, generation: Generation, *, trusted: bool = True) -> None:
+        """Take a sequence's place, if it has one. Raises LedgerMismatch where llama.cpp held other cells of it."""
+        if sequence in self.preempted:
+            self.preempted.remove(sequence)
+        if sequence.seq_id is None:
+            return
+        self.cache.remove(sequence.seq_id, trusted=trusted)
+        self.live.remove(sequence)
+        for seq_id in (sequence.seq_id, *(generation.reserved if sequence is generation.sequences[0] else ())):
+            heapq.heappush(self._free, seq_id)
+        if sequence is generation.sequences[0]:
+            generation.reserved = []
+        sequence.lose_place()
+
+    def _longest_shared(self, tokens: Tokens) -> tuple[int | None, Sequence | None, int]:
+        """Who has the longest beginning of ``tokens``, a kept prefix or a sequence that has it or will; its length."""
+        if not self.cache.shares_prefixes:
+            return None, None, 0
+        # The last token is decoded for each: its logits are what the next one is drawn from.
+        most = len(tokens) - 1
+        kept, shared = self.cache.prefixes.find(tokens) or (None, 0)
+        shared, leader = min(shared, most), None
+        for each in self.live:
+            common = min(common_length(each.prompt, tokens), most)
+            if common >= LEAST_TOKENS and common > shared:
+                kept, leader, shared = None, each, common
+        return kept, leader, shared
+
+    def _take(self, sequence: Sequence, generation: Generation, source: int, count: int) -> None:
+        self.cache.copy(source, sequence.holder, count)
+        sequence.decoded = count
+        if not sequence.completion_tokens:
+            generation.cached_tokens = count
+
+
+def _by_age(sequence: Sequence) -> tuple[int, int]:
+    return sequence.arrival
+
+
+def _invalid(message: str) -> Refusal:
+    return Refusal(Reason.INVALID_PARAMETERS, message)

@@ -1,0 +1,116 @@
+"""Which beginnings of prompts are kept in the KV cache, so that they are decoded once.
+
+Pure: it knows token lists and sequence ids and says what to copy; the decode loop copies. A beginning is worth keeping
+when two prompts had it: keeping each prompt would fill the cache with what nobody asks for again, and cells that hold
+nothing of use slow every step down.
+"""
+
+import collections
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEAST_TOKENS: Final = 32
+"""Shorter beginnings are decoded again: that costs less than looking after them."""
+_REMEMBERED_PROMPTS: Final = 64
+Tokens = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A kept beginning, in the cells of the sequence ``seq_id``."""
+
+    seq_id: int
+    tokens: Tokens
+
+
+class PrefixStore:
+    """The kept beginnings, least recently used first, in at most ``most_cells`` cells and as many ``seq_ids``."""
+
+    def __init__(self, seq_ids: Iterable[int], most_cells: int) -> None:
+        self._free = list(seq_ids)
+        self._most_cells = most_cells
+        self._kept: collections.OrderedDict[int, Prefix] = collections.OrderedDict()
+        self._latest: collections.deque[Tokens] = collections.deque(maxlen=_REMEMBERED_PROMPTS)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def cells(self) -> int:
+        """How many cells the kept ones have, at most: what they share among each other counts for each."""
+        return sum(len(prefix.tokens) for prefix in self._kept.values())
+
+    @property
+    def seq_ids(self) -> tuple[int, ...]:
+        """The sequences that hold kept beginnings."""
+        return tuple(self._kept)
+
+    def find(self, tokens: Tokens) -> tuple[int, int] | None:
+        """Give sequence and length of the longest kept beginning of ``tokens``, and note that it was of use."""
+        best = max(
+            ((common_length(prefix.tokens, tokens), seq_id) for seq_id, prefix in self._kept.items()), default=(0, -1)
+        )
+        if best[0] < LEAST_TOKENS:
+            return None
+        self._kept.move_to_end(best[1])
+        return best[1], best[0]
+
+    def note(self, tokens: Tokens) -> int:
+        """Remember a prompt; gives how many tokens it has in common with an earlier one, 0 where it is too few."""
+        # The last token is decoded for each: its logits begin the text.
+        shared = max((common_length(earlier, tokens) for earlier in self._latest), default=0)
+        self._latest.append(tokens)
+        shared = min(shared, len(tokens) - 1)
+        return shared if shared >= LEAST_TOKENS else 0
+
+    def keep(self, tokens: Tokens) -> tuple[int | None, list[int]]:
+        """Make room for a beginning: gives the sequence to copy it to and the sequences to remove before.
+
+        None where it is larger than all the room, or where one nearly as long is kept already.
+        """
+        longest = max((common_length(prefix.tokens, tokens) for prefix in self._kept.values()), default=0)
+        if len(tokens) > self._most_cells or len(tokens) < longest + LEAST_TOKENS:
+            return None, []
+        evicted = []
+        while self._kept and (not self._free or self.cells + len(tokens) > self._most_cells):
+            evicted.append(self._evict())
+        if not self._free:
+            return None, evicted
+        seq_id = self._free.pop()
+        self._kept[seq_id] = Prefix(seq_id, tokens)
+        return seq_id, evicted
+
+    def evict(self, besides: int | None = None) -> int | None:
+        """Drop the least recently used one, never ``besides``; gives its sequence, None where there is none."""
+        oldest = next((seq_id for seq_id in self._kept if seq_id != besides), None)
+        return None if oldest is None else self._evict(oldest)
+
+    def _evict(self, seq_id: int | None = None) -> int:
+        dropped = next(iter(self._kept)) if seq_id is None else seq_id
+        del self._kept[dropped]
+        self._free.append(dropped)
+        return dropped
+
+
+def common_length(one: Tokens, other: Tokens) -> int:
+    """How many tokens two prompts have in common at their beginnings."""
+    length = min(len(one), len(other))
+    # Most prompts differ early: looking at all of both would be wasted.
+    if length > LEAST_TOKENS and one[LEAST_TOKENS - 1] != other[LEAST_TOKENS - 1]:
+        length = LEAST_TOKENS
+    differs = one[:length] != other[:length]
+    first = int(differs.argmax()) if length else 0
+    return first if length and differs[first] else length
+
+
+def why_not(*, recurrent: bool, hybrid: bool, sliding_window: int) -> str | None:
+    """The reason why prefixes of a model cannot be shared; None where they can."""
+    if recurrent or hybrid:
+        return "its state holds all tokens before in one, which cannot be cut at a prefix"
+    if sliding_window:
+        return f"it forgets what lies {sliding_window} tokens back, so that a prefix may be gone when it is wanted"
+    return None
