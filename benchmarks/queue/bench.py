@@ -64,8 +64,9 @@ class Cell:
 
 
 class Process:
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
         self._process = process
+        self._name = name
 
     @classmethod
     async def start(cls, contestant: Contestant, role: str, order: dict[str, Any]) -> "Process":
@@ -78,16 +79,19 @@ class Process:
             stdout=asyncio.subprocess.PIPE,
             limit=64 * 1024 * 1024,
         )
-        started = cls(process)
+        started = cls(process, f"{contestant.name}, {role}")
         await started._line("ready")
         return started
 
     async def _line(self, expected: str = "") -> str:
         assert self._process.stdout is not None
-        async with asyncio.timeout(CELL_SECONDS):
-            line = (await self._process.stdout.readline()).decode().strip()
+        try:
+            async with asyncio.timeout(CELL_SECONDS):
+                line = (await self._process.stdout.readline()).decode().strip()
+        except TimeoutError as error:
+            raise RuntimeError(f"{self._name}: silent for {CELL_SECONDS:.0f} s") from error
         if not line or (expected and line != expected):
-            raise RuntimeError(f"a contestant said {line!r} and ended {self._process.returncode}")
+            raise RuntimeError(f"{self._name}: said {line!r} and ended {self._process.returncode}")
         return line
 
     def go(self) -> None:

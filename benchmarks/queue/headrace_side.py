@@ -79,6 +79,9 @@ async def work(order: side.Order, done: Callable[[int], None]) -> AsyncIterator[
             while True:
                 await asyncio.sleep(REAP_EVERY_S)
                 await bus.reap(key)
+                if lost := await bus.returned(key, limit=1):
+                    # An operator would queue it again. Here it would be waited for until the cell's time is over.
+                    raise RuntimeError(f"{lost[0].name} came back: {lost[0].reason}")
 
         async def lane(size: int) -> None:
             deliveries = await claim(size)

@@ -127,7 +127,13 @@ async def _work(order: Order, work: Work) -> Report:
 @contextlib.asynccontextmanager
 async def _beside(work: Awaitable[None]) -> AsyncIterator[None]:
     task = asyncio.ensure_future(work)
-    task.add_done_callback(lambda ended: None if ended.cancelled() or not ended.exception() else os._exit(70))
+
+    def broke(ended: asyncio.Future[None]) -> None:
+        if not ended.cancelled() and (error := ended.exception()) is not None:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(70)
+
+    task.add_done_callback(broke)
     try:
         yield
     finally:
