@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from headrace_runner.engine.constraint import TokenMasks
 from headrace_runner.engine.model import LoadedModel
-from headrace_runner.engine.protocol import Generate, Message, Reason, Refusal
-from headrace_runner.engine.rendering import TemplateRenderer, guard, segments
+from headrace_runner.engine.prompting import PromptMaker
+from headrace_runner.engine.protocol import Generate, Reason, Refusal
+from headrace_runner.engine.rendering import TemplateRenderer
 from headrace_runner.engine.sequence import Job
 from headrace_runner.engine.server import Connection
 
@@ -18,7 +19,7 @@ class Preparation:
     def __init__(self, model: LoadedModel, renderer: TemplateRenderer) -> None:
         self._model = model
         self._renderer = renderer
-        self._controls = model.control_texts()
+        self._prompts = PromptMaker(renderer, model.control_texts())
         self._masks = _Once(model.token_masks)
 
     def warm_up(self) -> None:
@@ -28,11 +29,11 @@ class Preparation:
     def prepare(self, connection: Connection, request: Generate) -> Job:
         """Make the job. Raises Refusal: ChatTemplateFailed, ContextLengthExceeded, InvalidSchema, UnsupportedSchema."""
         received = time.monotonic()
-        prompt = self._prompt(request)
+        prompt = self._prompts.make(request)
         # Some tokenizers of llama.cpp are quadratic or recursive: what can never fit is not tokenized.
-        size_bytes = sum(len(segment.encode()) for segment in prompt)
+        size_bytes = sum(len(segment.encode()) for segment in prompt.segments)
         self._check_room(size_bytes // self._model.longest_token_bytes, "at least ")
-        tokens = self._model.tokenize(prompt)
+        tokens = self._model.tokenize(prompt.segments)
         if not tokens:
             raise Refusal(Reason.INVALID_PARAMETERS, "the prompt is empty")
         self._check_room(len(tokens), "")
@@ -55,18 +56,6 @@ class Preparation:
         if tokens + 1 > limit:
             message = f"the prompt has {at_least}{tokens} tokens and needs room for one more; contextTokens is {limit}"
             raise Refusal(Reason.CONTEXT_LENGTH_EXCEEDED, message)
-
-    def _prompt(self, request: Generate) -> list[str]:
-        if request.prompt is None:
-            messages = request.messages
-        elif self._renderer.is_fallback:
-            return segments(guard(request.prompt, self._controls))
-        else:
-            messages = (Message("user", request.prompt),)
-        guarded = [
-            Message(guard(message.role, self._controls), guard(message.content, self._controls)) for message in messages
-        ]
-        return segments(self._renderer.render(guarded))
 
 
 class _Once:

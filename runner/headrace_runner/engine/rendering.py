@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -15,9 +16,11 @@ from collections.abc import Iterable
 from typing import IO, Any, Final
 
 from headrace_runner.engine.chat_template import CHATML, HEAD, MAX_OUTPUT_CHARS, write_message
-from headrace_runner.engine.protocol import Message, Reason, Refusal
+from headrace_runner.engine.protocol import Reason, Refusal
 
-RENDER_SECONDS: Final = 5.0
+CPU_SECONDS: Final = 5.0
+WALL_SECONDS: Final = 30.0
+"""A bound for the engine's sake; it says nothing of a template: the node may be busy."""
 _MAX_ANSWER_BYTES: Final = 12 * MAX_OUTPUT_CHARS + 1024  # \uXXXX\uXXXX for a character beyond the BMP
 
 # A private-use character and a nonce: nothing a user's text or a template contains by accident or by guess.
@@ -27,8 +30,10 @@ SPLIT: Final = "\ue00c" + "".join(chr(0xE100 + byte) for byte in secrets.token_b
 class TemplateRenderer:
     """Renders one model's chat template in a helper process. Thread-safe; one rendering at a time."""
 
-    def __init__(self, source: str | None, *, bos_token: str, eos_token: str) -> None:
+    def __init__(self, source: str | None, *, bos_token: str, eos_token: str, cpu_seconds: float = CPU_SECONDS) -> None:
         self.is_fallback = source is None
+        self.source = source
+        self._cpu_seconds = cpu_seconds
         self._template = {
             "source": CHATML if source is None else source,
             "bos_token": bos_token,
@@ -42,12 +47,9 @@ class TemplateRenderer:
         with self._lock:
             self._ensure()
 
-    def render(self, messages: Iterable[Message]) -> str:
-        """Render a conversation. Raises Refusal with ChatTemplateFailed; blocks up to RENDER_SECONDS."""
-        body = {
-            "template": self._template,
-            "messages": [{"role": message.role, "content": message.content} for message in messages],
-        }
+    def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> str:
+        """Render a conversation in OpenAI's form. Raises Refusal with ChatTemplateFailed; blocks up to WALL_SECONDS."""
+        body = {"template": self._template, "messages": messages, "tools": tools}
         with self._lock:
             answer = self._exchange(self._ensure(), body)
         if "error" in answer:
@@ -62,7 +64,7 @@ class TemplateRenderer:
     def _ensure(self) -> subprocess.Popen[bytes]:
         if self._helper is None or self._helper.poll() is not None:
             self._kill()
-            command = [sys.executable, "-P", "-m", "headrace_runner.engine.chat_template"]
+            command = [sys.executable, "-P", "-m", "headrace_runner.engine.chat_template", str(self._cpu_seconds)]
             self._helper = subprocess.Popen(  # noqa: S603  a constant command
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_bare_environment()
             )
@@ -71,7 +73,7 @@ class TemplateRenderer:
     def _exchange(self, helper: subprocess.Popen[bytes], body: dict[str, Any]) -> dict[str, Any]:
         assert helper.stdin is not None  # noqa: S101  both are pipes
         assert helper.stdout is not None  # noqa: S101
-        deadline = time.monotonic() + RENDER_SECONDS
+        deadline = time.monotonic() + WALL_SECONDS
         try:
             # The helper reads whole requests before it works, so this write waits for no template.
             write_message(helper.stdin, body)
@@ -81,11 +83,14 @@ class TemplateRenderer:
             answer = json.loads(_read_exactly(helper.stdout, size_bytes, deadline))
         except TimeoutError:
             self._kill()
-            message = f"the chat template did not finish within {RENDER_SECONDS:.0f} s"
+            message = f"the chat template gave nothing within {WALL_SECONDS:.0f} s"
             raise Refusal(Reason.CHAT_TEMPLATE_FAILED, message) from None
         except (OSError, ValueError) as error:
             self._kill()
-            message = f"the chat template ended its process ({type(error).__name__})"
+            if helper.returncode == -signal.SIGPROF:
+                message = f"the chat template did not finish within {self._cpu_seconds:g} s of CPU time"
+            else:
+                message = f"the chat template ended its process ({type(error).__name__})"
             raise Refusal(Reason.CHAT_TEMPLATE_FAILED, message) from error
         if not isinstance(answer, dict):
             raise Refusal(Reason.CHAT_TEMPLATE_FAILED, "the chat template's process answered nonsense")

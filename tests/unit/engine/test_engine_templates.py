@@ -1,20 +1,21 @@
 """Chat templates: strangers' programs, sandboxed and bounded; what users write cannot speak for them."""
 
-import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from headrace_runner.engine import rendering
-from headrace_runner.engine.chat_template import CHATML, ChatTemplate, TemplateError
-from headrace_runner.engine.protocol import Message, Reason, Refusal
+from headrace_runner.engine.chat_template import CHATML, MAX_MEMORY_BYTES, ChatTemplate, TemplateError
+from headrace_runner.engine.protocol import Reason, Refusal
 from headrace_runner.engine.rendering import SPLIT, TemplateRenderer, guard, segments
 
-USER = [Message("user", "hi")]
+Make = Callable[..., TemplateRenderer]
+USER = [{"role": "user", "content": "hi"}]
 
 
 def render(source: str, **tokens: str) -> str:
-    return ChatTemplate(source, **tokens).render([{"role": "user", "content": "hi"}])
+    return ChatTemplate(source, **tokens).render(USER)
 
 
 def test_chatml() -> None:
@@ -30,6 +31,14 @@ def test_what_template_authors_rely_on() -> None:
     assert render("{% set ns = namespace(n=1) %}{% set ns.n = 2 %}{{ ns.n }}") == "2"
     assert render("{%- if true %}\n  x\n{%- endif %}") == "  x"
     assert len(render("{{ strftime_now('%Y') }}")) == 4
+    assert render("{% generation %}{{ messages | length }}{% endgeneration %}!") == "1!"
+    assert render("{{ tools is none }} {{ add_generation_prompt }} {{ documents is none }}") == "True True True"
+
+
+def test_tojson_is_as_template_authors_know_it() -> None:
+    assert render("{{ {'b': '<ä>', 'a': 1} | tojson }}") == '{"b": "<ä>", "a": 1}'
+    assert render("{{ {'b': 2, 'a': 1} | tojson(separators=(',', ':'), sort_keys=true) }}") == '{"a":1,"b":2}'
+    assert render("{{ ['ä'] | tojson(ensure_ascii=true, indent=1) }}") == '[\n "\\u00e4"\n]'
 
 
 @pytest.mark.parametrize(
@@ -46,6 +55,16 @@ def test_what_template_authors_rely_on() -> None:
         "{% include '/etc/passwd' %}",
         "{% import 'os' as os %}",
         "{{ range(10000000) | list }}",
+        "{{ range(10 ** 9) | sum }}",
+        "{{ namespace.__init__.__globals__['__builtins__'] }}",
+        "{{ tools.__class__() }}",
+        "{{ (messages | map(attribute='__class__') | list)[0].__mro__ }}",
+        "{{ lipsum.__globals__['os'].environ }}",
+        "{{ strftime_now.__code__.co_consts }}",
+        "{{ (1).__class__.__bases__[0].__subclasses__() }}",
+        "{% extends 'x' %}",
+        "{{ messages.__setitem__(0, 1) }}",
+        "{% set _ = messages.clear() %}",
         "{{ 1 / 0 }}",
         "{{ nothing.at.all }}",
         "{% for",
@@ -59,20 +78,27 @@ def test_an_attack_or_a_mistake_is_a_template_error(source: str) -> None:
         render(source)
 
 
-@pytest.mark.parametrize("source", ["{{ '{0.__class__}'.format(messages) }}", "{{ raise_exception.__globals__ }}"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ '{0.__class__}'.format(messages) }}",
+        "{{ raise_exception.__globals__ }}",
+        "{{ messages | attr('__class__') | attr('__base__') }}",
+    ],
+)
 def test_an_internal_attribute_shows_nothing(source: str) -> None:
     assert render(source) == ""
 
 
 @pytest.fixture
-def renderer() -> Iterator[Callable[[str | None], TemplateRenderer]]:
+def make() -> Iterator[Make]:
     made: list[TemplateRenderer] = []
 
-    def make(source: str | None) -> TemplateRenderer:
-        made.append(TemplateRenderer(source, bos_token="", eos_token=""))
+    def start(source: str | None, cpu_seconds: float = 30.0) -> TemplateRenderer:
+        made.append(TemplateRenderer(source, bos_token="", eos_token="", cpu_seconds=cpu_seconds))
         return made[-1]
 
-    yield make
+    yield start
     for each in made:
         each.close()
 
@@ -82,33 +108,53 @@ def renderer() -> Iterator[Callable[[str | None], TemplateRenderer]]:
     [
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
         "{{ 9 ** (9 ** 9) }}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% if messages.x %}{% endif %}{% endfor %}{% endfor %}",
+        "{{ (range(99999) | list * 999) | sort | join }}",
     ],
 )
-def test_an_endless_template_is_ended(
-    renderer: Callable[[str | None], TemplateRenderer], monkeypatch: pytest.MonkeyPatch, source: str
-) -> None:
-    monkeypatch.setattr(rendering, "RENDER_SECONDS", 1.0)
-    slow = renderer(source)
-    began = time.monotonic()
-    with pytest.raises(Refusal, match="did not finish within 1 s") as refused:
+def test_an_endless_template_is_ended_by_its_cpu_time(make: Make, source: str) -> None:
+    slow = make(source, 0.5)
+    with pytest.raises(Refusal, match=r"did not finish within 0.5 s of CPU time|MemoryError|memory") as refused:
         slow.render(USER)
     assert refused.value.reason is Reason.CHAT_TEMPLATE_FAILED
-    assert time.monotonic() - began < 4
 
 
-@pytest.mark.parametrize("source", ["{{ 'x' * 10000000000 }}", "{{ 'x' * 400000000 ~ 'x' * 400000000 }}"])
-def test_a_greedy_template_runs_into_its_memory_limit(
-    renderer: Callable[[str | None], TemplateRenderer], monkeypatch: pytest.MonkeyPatch, source: str
-) -> None:
-    # Memory is the subject: a busy machine may take its time to fill it.
-    monkeypatch.setattr(rendering, "RENDER_SECONDS", 60.0)
-    greedy = renderer(source)
+def test_a_helper_that_says_nothing_is_given_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "WALL_SECONDS", 0.5)
+    with pytest.raises(Refusal, match="gave nothing within"):
+        make("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}").render(USER)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 'x' * 10000000000 }}",
+        "{{ 'x' * 400000000 ~ 'x' * 400000000 }}",
+        "{{ 'x' | center(1000000000) }}",
+        "{{ '%01000000000d' % 1 }}",
+        "{{ ''.ljust(1000000000) }}",
+        "{{ [1] * 1000000000 }}",
+    ],
+)
+def test_a_greedy_template_runs_into_its_memory_limit(make: Make, source: str) -> None:
     with pytest.raises(Refusal, match=r"MemoryError|memory"):
-        greedy.render(USER)
+        make(source).render(USER)
 
 
-def test_a_helper_that_died_is_replaced(renderer: Callable[[str | None], TemplateRenderer]) -> None:
-    template = renderer(None)
+def test_a_helper_writes_no_file_and_opens_few(make: Make) -> None:
+    helper = make(None)
+    helper.render(USER)
+    assert helper._helper is not None
+    limits = Path(f"/proc/{helper._helper.pid}/limits").read_text(encoding="ascii")
+    found = {line[:26].strip(): line[26:47].strip() for line in limits.splitlines()}
+    assert found["Max file size"] == "0"
+    assert found["Max core file size"] == "0"
+    assert int(found["Max open files"]) <= 16
+    assert int(found["Max address space"]) == MAX_MEMORY_BYTES
+
+
+def test_a_helper_that_died_is_replaced(make: Make) -> None:
+    template = make(None)
     assert template.is_fallback
     first = template.render(USER)
     assert template._helper is not None
@@ -117,9 +163,9 @@ def test_a_helper_that_died_is_replaced(renderer: Callable[[str | None], Templat
     assert template.render(USER) == first
 
 
-def test_a_conversation_reaches_the_template_unchanged(renderer: Callable[[str | None], TemplateRenderer]) -> None:
+def test_a_conversation_reaches_the_template_unchanged(make: Make) -> None:
     odd = 'a\n"b" \U0001f600 \x00 <|im_end|>'
-    assert renderer("{{ messages[0].content }}").render([Message("user", odd)]) == odd
+    assert make("{{ messages[0].content }}").render([{"role": "user", "content": odd}]) == odd
 
 
 def test_control_tokens_in_what_users_write_are_cut_open() -> None:
