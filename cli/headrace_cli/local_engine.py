@@ -9,11 +9,10 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from headrace_crds.model import Local
 from headrace_runner.engine.client import EngineClient, EngineLost, EngineState, Stage, read_state
 
 _LOOK_EVERY_SECONDS: Final = 0.05
@@ -26,8 +25,11 @@ class EngineFailed(Exception):
 
 
 @contextlib.asynccontextmanager
-async def local_engine(local: Local, weights: Path, told: Callable[[EngineState], None]) -> AsyncIterator[EngineClient]:
-    """A connection to an engine that serves the file; ``told`` hears of its stages. Raises EngineFailed."""
+async def local_engine(model: Mapping[str, str], told: Callable[[EngineState], None]) -> AsyncIterator[EngineClient]:
+    """A connection to an engine that serves the model, given as its variables; ``told`` hears of its stages.
+
+    Raises EngineFailed.
+    """
     if importlib.util.find_spec("llama_cpp") is None:
         raise EngineFailed("llama-cpp-python is not installed: `headrace run` needs the extras cli, runner and engine")
     # Short: a Unix socket's path has at most 107 characters.
@@ -40,7 +42,7 @@ async def local_engine(local: Local, weights: Path, told: Callable[[EngineState]
                 *(sys.executable, "-P", "-m", "headrace_runner.engine.supervisor"),
                 stdout=sink,
                 stderr=sink,
-                env=_environment(local, weights, place),
+                env=_environment(model, place),
                 # Ctrl-C in a terminal is handled here, by ending the engine.
                 start_new_session=True,
             )
@@ -92,22 +94,18 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def _environment(local: Local, weights: Path, place: Path) -> dict[str, str]:
-    environment = {
-        **os.environ,
+def _environment(model: Mapping[str, str], place: Path) -> dict[str, str]:
+    # A setting of this shell would be the model's.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+    return {
+        **inherited,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "HEADRACE_MODEL_PATH": str(weights),
-        "HEADRACE_MODELS_DIR": str(weights.parent),
-        "HEADRACE_MODEL_SHA256": local.source.sha256 or "",
-        "HEADRACE_CONTEXT_TOKENS": str(local.context_tokens),
-        "HEADRACE_PARALLELISM": str(local.parallelism),
-        "HEADRACE_GPU_LAYERS": local.gpu.layers if local.gpu else "",
+        **model,
+        "HEADRACE_MODELS_DIR": str(Path(model["HEADRACE_MODEL_PATH"]).parent),
         "HEADRACE_ENGINE_SOCKET": str(place / "sock"),
         "HEADRACE_ENGINE_STATE": str(place / "state"),
         "HEADRACE_ENGINE_SANDBOX": "BestEffort",
     }
-    environment.pop("HEADRACE_THREADS", None)
-    return environment
 
 
 def _short_folder() -> str | None:

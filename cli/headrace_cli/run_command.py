@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,14 +13,15 @@ from headrace_cli.printing import render
 from headrace_cli.progress import Progress
 from headrace_cli.sources import SourceError, read_sources
 from headrace_cli.weights import Weights, WeightsError
+from headrace_crds.engine_settings import engine_environment
 from headrace_crds.manifest import Checked, Manifest, Problem, check
 from headrace_crds.model import LLMModel
 from headrace_crds.task import LLMTask, Outcome
 from headrace_runner.engine.client import EngineState
 from headrace_runner.validate import Validator
 
-Group = tuple[LLMModel, Path, list[Manifest]]
-"""A model, its file here, and the tasks that name it."""
+Group = tuple[LLMModel, Mapping[str, Path], list[Manifest]]
+"""A model, its files here, and the tasks that name it."""
 
 _CONTROL_C_CODE: Final = 130
 
@@ -79,12 +80,13 @@ async def _run_group(
     name, local = model.metadata.name, model.spec.local
     if local is None:
         raise EngineFailed(f"LLMModel {name} is not local")
+    environment = engine_environment(model.spec, local, lambda path: str(weights[path]))
     slots = asyncio.Semaphore(local.parallelism)
 
     def told(state: EngineState) -> None:
         progress.engine(name, state)
 
-    async with local_engine(local, weights, told) as engine:
+    async with local_engine(environment, told) as engine:
 
         async def one(task: Manifest) -> None:
             async with slots:

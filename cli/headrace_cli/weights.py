@@ -1,5 +1,6 @@
-"""Which local file stands for the GGUF on a model's volume."""
+"""Which local files stand for the GGUFs on a model's volume."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,23 +18,32 @@ class Weights:
     file: Path | None
     folder: Path | None
 
-    def find(self, model: LLMModel) -> Path:
-        """The model's file. Raises WeightsError."""
+    def find(self, model: LLMModel) -> Mapping[str, Path]:
+        """The model's files, weights first, by their paths inside the volume. Raises WeightsError."""
         local = model.spec.local
-        source = local.source.persistent_volume_claim if local else None
-        if source is None:
+        claim = local.source.persistent_volume_claim if local else None
+        paths = [part.path for part in local.source.parts] if local else []
+        if local is None or claim is None or not paths:
             raise WeightsError(f"LLMModel {model.metadata.name} names no file on a PersistentVolumeClaim")
+        paths += [adapter.path for adapter in local.adapters or ()]
+        if self.file is not None and len(paths) > 1:
+            raise WeightsError(
+                f"LLMModel {model.metadata.name} has {len(paths)} files: name their folder by --model-dir"
+            )
+        return {path: self._find(path, claim.claim_name, model.metadata.name) for path in paths}
+
+    def _find(self, path: str, claim_name: str, model: str) -> Path:
         if self.file is not None:
             candidates = [self.file]
         elif self.folder is not None:
-            candidates = [self.folder / source.path, self.folder / source.claim_name / source.path]
+            candidates = [self.folder / path, self.folder / claim_name / path]
         else:
             raise WeightsError(
-                f"LLMModel {model.metadata.name} takes {source.path} from the claim {source.claim_name}, which is in a "
-                "cluster: name a local copy by --weights FILE or its folder by --model-dir DIR"
+                f"LLMModel {model} takes {path} from the claim {claim_name}, which is in a cluster: name a local copy "
+                "by --weights FILE or its folder by --model-dir DIR"
             )
         for candidate in candidates:
             if candidate.is_file():
                 return candidate.resolve()
         tried = " nor ".join(str(candidate) for candidate in candidates)
-        raise WeightsError(f"LLMModel {model.metadata.name}: no file {tried}; see --weights and --model-dir")
+        raise WeightsError(f"LLMModel {model}: no file {tried}; see --weights and --model-dir")

@@ -8,6 +8,7 @@ from pydantic import Field
 from headrace_crds.base import DECIMAL, SHA256, ApiModel, Conditions, ObjectMeta, Rule, Timestamp, exactly_one_of
 
 PATH = r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
+SCALE = r"^-?[0-9]{1,3}(\.[0-9]{1,6})?$"
 RESOURCE_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 
 
@@ -16,8 +17,18 @@ class ClaimSource(ApiModel):
 
     claim_name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
     """Name of the PersistentVolumeClaim. It is mounted read-only."""
+    path: Annotated[str, Field(min_length=1, max_length=1024, pattern=PATH)] | None = None
+    """The GGUF file's path inside the volume: relative, without hidden or parent segments. For weights in several files
+    source.files names them instead."""
+
+
+class WeightsPart(ApiModel):
+    """One file of a split GGUF."""
+
     path: Annotated[str, Field(min_length=1, max_length=1024, pattern=PATH)]
-    """The GGUF file's path inside the volume: relative, without hidden or parent segments."""
+    """The file's path inside the volume."""
+    sha256: Annotated[str, Field(max_length=64, pattern=SHA256)] | None = None
+    """Digest of the file, 64 lower-case hex digits; checked before every load when given."""
 
 
 class Source(ApiModel):
@@ -27,16 +38,105 @@ class Source(ApiModel):
         exactly_one_of(
             "persistentVolumeClaim", message="source needs persistentVolumeClaim: {claimName, path} with the GGUF file"
         ),
+        Rule(
+            "!has(self.persistentVolumeClaim) || has(self.persistentVolumeClaim.path) != has(self.files)",
+            "source needs either persistentVolumeClaim.path, or files with all parts of a split GGUF",
+        ),
+        Rule(
+            "!has(self.files) || !has(self.sha256)",
+            "sha256 is of one file: give each of files its own",
+            ".sha256",
+        ),
     )
 
     persistent_volume_claim: ClaimSource | None = None
     """A GGUF file on a PersistentVolumeClaim."""
     sha256: Annotated[str, Field(max_length=64, pattern=SHA256)] | None = None
     """Digest of the file, 64 lower-case hex digits; checked before every load when given."""
+    files: Annotated[list[WeightsPart], Field(min_length=2, max_length=64)] | None = None
+    """All parts of a split GGUF in order, as llama.cpp's gguf-split makes them."""
+
+    @property
+    def parts(self) -> list[WeightsPart]:
+        """The weights' files in order, however many they are."""
+        if self.files:
+            return self.files
+        claim = self.persistent_volume_claim
+        return [WeightsPart(path=claim.path, sha256=self.sha256)] if claim is not None and claim.path else []
+
+
+class Adapter(ApiModel):
+    """A LoRA adapter in a GGUF file, on the volume of the weights."""
+
+    rules: ClassVar = (
+        Rule(
+            "!has(self.scale) || (double(self.scale) >= -100.0 && double(self.scale) <= 100.0)",
+            'scale must be between -100 and 100, as a string such as "0.5"',
+            ".scale",
+        ),
+    )
+
+    path: Annotated[str, Field(min_length=1, max_length=1024, pattern=PATH)]
+    """The file's path inside the volume."""
+    sha256: Annotated[str, Field(max_length=64, pattern=SHA256)] | None = None
+    """Digest of the file, 64 lower-case hex digits; checked before every load when given."""
+    scale: Annotated[str, Field(max_length=12, pattern=SCALE)] = "1"
+    """How strongly it is applied, a decimal as a string; "1" is as trained."""
+
+
+class KvType(StrEnum):
+    F32 = "F32"
+    F16 = "F16"
+    BF16 = "BF16"
+    Q8_0 = "Q8_0"
+    Q5_1 = "Q5_1"
+    Q5_0 = "Q5_0"
+    Q4_1 = "Q4_1"
+    Q4_0 = "Q4_0"
+
+
+class KvCache(ApiModel):
+    """How keys and values of the context are stored."""
+
+    key_type: KvType = KvType.F16
+    """Type of the keys. Q8_0 halves their memory at hardly any loss."""
+    value_type: KvType = KvType.F16
+    """Type of the values; quantized ones need flash attention."""
+
+
+class FlashAttention(StrEnum):
+    AUTO = "Auto"
+    ENABLED = "Enabled"
+    DISABLED = "Disabled"
+
+
+class Capability(StrEnum):
+    CHAT = "Chat"
+    COMPLETION = "Completion"
+    EMBEDDING = "Embedding"
+
+
+Capabilities = Annotated[
+    list[Capability], Field(min_length=1, max_length=3, json_schema_extra={"x-kubernetes-list-type": "set"})
+]
+
+
+class Pooling(StrEnum):
+    MEAN = "Mean"
+    CLS = "CLS"
+    LAST = "Last"
 
 
 class Gpu(ApiModel):
     """GPUs that each runner pod holds exclusively. Leave it out to run on the CPU."""
+
+    rules: ClassVar = (
+        Rule(
+            "!has(self.tensorSplit) || size(self.tensorSplit) == self.count",
+            "tensorSplit needs one share for each of count GPUs",
+            ".tensorSplit",
+        ),
+    )
 
     count: Annotated[int, Field(ge=1, le=16)] = 1
     """Number of GPUs per runner pod."""
@@ -44,10 +144,23 @@ class Gpu(ApiModel):
     """Extended resource to ask for."""
     layers: Annotated[str, Field(max_length=4, pattern=r"^(All|[0-9]{1,4})$")] = "All"
     """Layers to offload: "All" or a number as a string."""
+    tensor_split: Annotated[list[Annotated[int, Field(ge=0, le=1000)]], Field(min_length=1, max_length=16)] | None = (
+        None
+    )
+    """Each GPU's share of the layers, such as [3, 1]; absent: as much as each has room for."""
 
 
 class Local(ApiModel):
     """A GGUF model that runs in pods of this cluster with llama.cpp."""
+
+    rules: ClassVar = (
+        Rule(
+            "!has(self.kvCache) || self.kvCache.valueType in ['F32', 'F16', 'BF16'] || "
+            "!has(self.flashAttention) || self.flashAttention != 'Disabled'",
+            "a quantized kvCache.valueType needs flashAttention Auto or Enabled",
+            ".kvCache.valueType",
+        ),
+    )
 
     source: Source
     """Where the weights come from."""
@@ -57,6 +170,17 @@ class Local(ApiModel):
     """Sequences that one runner pod generates at the same time; each has its own context."""
     gpu: Gpu | None = None
     """GPUs per runner pod; absent runs on the CPU."""
+    adapters: Annotated[list[Adapter], Field(min_length=1, max_length=8)] | None = None
+    """LoRA adapters that every task of this model gets; another choice of adapters is another LLMModel."""
+    kv_cache: KvCache | None = None
+    """How the context is stored; absent: keys and values in F16."""
+    flash_attention: FlashAttention = FlashAttention.AUTO
+    """Attention that does not store its scores: less memory, mostly faster. Auto lets llama.cpp decide."""
+    memory_map: bool = True
+    """Maps the weights into memory, so that pods of a node share them and a restart finds them there. False reads them:
+    for volumes on which mapped reads are slow."""
+    pooling: Pooling | None = None
+    """How an embedding is made of its tokens'; absent: as the weights say, else Mean."""
 
 
 class Defaults(ApiModel):
@@ -148,6 +272,9 @@ class LLMModelSpec(ApiModel):
 
     local: Local | None = None
     """A GGUF model that runs in pods of this cluster."""
+    capabilities: Capabilities = Field(default=[Capability.CHAT, Capability.COMPLETION])
+    """What the model is for: Chat and Completion generate text, Embedding turns texts into vectors. Each of the
+    two has a context of its own, which takes memory."""
     defaults: Defaults | None = None
     """Sampling parameters for tasks that leave them out."""
     sharing: Sharing | None = None

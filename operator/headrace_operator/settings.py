@@ -130,6 +130,8 @@ def _runner(environment: Mapping[str, str], namespace: str) -> RunnerSettings:
         redis_address=_text(environment, "HEADRACE_RUNNER_REDIS_ADDRESS"),
         lease_seconds=int(_number(environment, "HEADRACE_LEASE_SECONDS", 15, 1, 3600)),
         api_server_ports=tuple(sorted(ports)),
+        vram_reserve_mib=int(_number(environment, "HEADRACE_VRAM_RESERVE_MB", 1024, 0, 1 << 20)),
+        max_vram_usage_percent=int(_number(environment, "HEADRACE_MAX_VRAM_USAGE_PERCENT", 95, 1, 100)),
     )
 
 

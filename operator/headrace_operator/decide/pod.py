@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from headrace_crds.engine_settings import engine_environment
 from headrace_crds.model import ClaimSource, LLMModel, Local
 from headrace_crds.names import runner_name
 from headrace_operator.decide.snapshots import RunnerSettings
@@ -36,7 +37,7 @@ def spec(model: LLMModel, settings: RunnerSettings, *, spec_generation: int) -> 
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_runner(model, local, settings, spec_generation), _engine(local, claim, settings)],
+        "containers": [_runner(model, local, settings, spec_generation), _engine(model, local, settings)],
         "volumes": _volumes(claim, name),
     }
     if settings.image_pull_secrets:
@@ -83,18 +84,12 @@ def _runner(model: LLMModel, local: Local, settings: RunnerSettings, spec_genera
     }
 
 
-def _engine(local: Local, claim: ClaimSource, settings: RunnerSettings) -> dict[str, Any]:
-    environment = {
-        "HEADRACE_MODEL_PATH": f"/models/{claim.path}",
-        "HEADRACE_CONTEXT_TOKENS": str(local.context_tokens),
-        "HEADRACE_PARALLELISM": str(local.parallelism),
-        **_ENGINE_FILES,
-    }
-    if local.source.sha256 is not None:
-        environment["HEADRACE_MODEL_SHA256"] = local.source.sha256
+def _engine(model: LLMModel, local: Local, settings: RunnerSettings) -> dict[str, Any]:
+    environment = {**engine_environment(model.spec, local, lambda path: f"/models/{path}"), **_ENGINE_FILES}
     resources = {kind: dict(amounts) for kind, amounts in (settings.resources.get("engine") or {}).items()}
     if local.gpu is not None:
-        environment["HEADRACE_GPU_LAYERS"] = local.gpu.layers
+        environment["VRAM_RESERVE_MB"] = str(settings.vram_reserve_mib)
+        environment["MAX_VRAM_USAGE_PERCENT"] = str(settings.max_vram_usage_percent)
         resources["limits"] = {**resources.get("limits", {}), local.gpu.resource_name: str(local.gpu.count)}
     return {
         **_container("engine", settings),

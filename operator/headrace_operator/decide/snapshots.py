@@ -166,6 +166,10 @@ class RunnerSettings:
     redis_address: str = "redis://headrace-redis:6379/0"
     lease_seconds: int = 15
     api_server_ports: tuple[int, ...] = (443, 6443)
+    vram_reserve_mib: int = 1024
+    """Of each GPU so much stays free."""
+    max_vram_usage_percent: int = 95
+    """Of each GPU's memory so much may be in use after a load."""
 
 
 @dataclass(frozen=True, slots=True)

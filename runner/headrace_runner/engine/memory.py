@@ -18,6 +18,7 @@ from headrace_runner.engine.settings import EngineSettings
 BATCH_TOKENS: Final = 512
 """Tokens of one batch: what compute buffers are sized by."""
 _CELLS_MULTIPLE: Final = 256
+_PREFIX_SEQUENCES: Final = 16
 _FLOAT_BYTES: Final = 4
 _MASK_BYTES: Final = 2
 # ggml's types: bytes of a block of 32 elements.
@@ -53,7 +54,8 @@ def plan_ram(header: ModelHeader, adapters_bytes: int, settings: EngineSettings)
     if settings.generates:
         kv = _kv_bytes(header, settings, range(header.block_count - min(on_gpu, header.block_count)))
         compute = 0 if on_gpu > header.block_count else _compute_bytes(header, settings, BATCH_TOKENS)
-        compute += (settings.parallelism + 1) * header.vocabulary * _FLOAT_BYTES
+        # A row of logits for each sequence, those that hold prefixes among them.
+        compute += (settings.parallelism + _PREFIX_SEQUENCES) * header.vocabulary * _FLOAT_BYTES
     if settings.embeds:
         compute += _embedding_bytes(header, settings)
     return MemoryPlan(header.weights_bytes - _gpu_weights(header, on_gpu) + adapters_bytes, kv, compute)

@@ -46,6 +46,9 @@ def model(name: str, field: str = "", says: str = "", *, called: str = "case", *
     return Case(name, "LLMModel", spec, field, says, {"name": called})
 
 
+CLAIM = {"persistentVolumeClaim": {"claimName": "models", "path": "a.gguf"}}
+
+
 def shared(name: str, field: str = "", says: str = "", **namespaces: Any) -> Case:
     base = model(name, field, says)
     return Case(name, "LLMModel", base.spec | {"sharing": {"namespaces": namespaces}}, field, says, {"name": "case"})
@@ -77,6 +80,31 @@ CASES = [
     task("no input", "spec", "exactly one of prompt, messages and inputFrom", prompt=...),
     task("input from", prompt=..., inputFrom={"configMapKeyRef": {"name": "c", "key": "k"}}),
     task("input from nothing", "spec.inputFrom", "inputFrom needs configMapKeyRef", prompt=..., inputFrom={}),
+    model("parts", source={"persistentVolumeClaim": {"claimName": "m"}, "files": [{"path": "a"}, {"path": "b"}]}),
+    model("one part", "spec.local.source.files", "from 2 to 64", source={**CLAIM, "files": [{"path": "a"}]}),
+    model("path and parts", "spec.local.source", "either", source={**CLAIM, "files": [{"path": "a"}, {"path": "b"}]}),
+    model(
+        "digest of parts",
+        "spec.local.source.sha256",
+        "sha256 is of one file",
+        source={
+            "persistentVolumeClaim": {"claimName": "m"},
+            "sha256": "0" * 64,
+            "files": [{"path": "a"}, {"path": "b"}],
+        },
+    ),
+    model("adapter", adapters=[{"path": "l.gguf", "scale": "-0.5"}]),
+    model("adapter's scale", "spec.local.adapters[0].scale", "between -100", adapters=[{"path": "l", "scale": "101"}]),
+    model("quantized context", kvCache={"keyType": "Q8_0", "valueType": "Q4_0"}),
+    model(
+        "quantized values without flash attention",
+        "spec.local.kvCache.valueType",
+        "needs flashAttention",
+        kvCache={"valueType": "Q8_0"},
+        flashAttention="Disabled",
+    ),
+    model("tensor split", gpu={"count": 2, "tensorSplit": [3, 1]}),
+    model("tensor split of another count", "spec.local.gpu.tensorSplit", "one share", gpu={"tensorSplit": [3, 1]}),
     shared("shared with all", **{"from": "All"}),
     shared("shared by labels", **{"from": "Selector", "selector": team(operator="In", values=["a"])}),
     shared("selector missing", "spec.sharing.namespaces.selector", "selector goes with", **{"from": "Selector"}),

@@ -56,9 +56,9 @@ def test_the_kv_cache_of_a_known_model() -> None:
 
 def test_what_is_computed_in() -> None:
     # Logits of a batch, or without flash attention its scores: reported as 98.25 and 166.38 MiB; and the output's rows.
-    assert abs(plan_ram(SMOLLM2, 0, served()).compute_bytes / MIB - 98.25 - 0.38) < 0.1
+    assert abs(plan_ram(SMOLLM2, 0, served()).compute_bytes / MIB - 98.25 - 3.19) < 0.1
     long = served(context_tokens=8192, flash_attention="Disabled")
-    assert abs(plan_ram(SMOLLM2, 0, long).compute_bytes / MIB - 166.38 - 0.38) < 1
+    assert abs(plan_ram(SMOLLM2, 0, long).compute_bytes / MIB - 166.38 - 3.19) < 1
 
 
 def test_layers_go_to_the_gpu_from_the_end_with_their_kv_cache() -> None:

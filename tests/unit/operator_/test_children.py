@@ -8,10 +8,11 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from operator_cases import MODEL, RUNNER, deployment, gpu_model, model, model_snapshot
 
-from headrace_crds.model import LLMModel
+from headrace_crds.model import Capability, LLMModel, Local
 from headrace_operator.decide import children
 from headrace_operator.decide.network import redis_is_ours
 from headrace_operator.decide.snapshots import RunnerSettings
+from headrace_runner.engine.settings import EngineSettings
 
 
 def built(of: LLMModel, **more: Any) -> dict[str, dict[str, Any]]:
@@ -102,8 +103,57 @@ def test_the_contract_with_runner_and_engine() -> None:
         "HEADRACE_ENGINE_SOCKET": "/run/headrace/engine.sock",
         "HEADRACE_ENGINE_STATE": "/run/headrace/engine.json",
         "HEADRACE_GPU_LAYERS": "All",
+        "VRAM_RESERVE_MB": "1024",
+        "MAX_VRAM_USAGE_PERCENT": "95",
     }
     assert "HEADRACE_GPU_LAYERS" not in environment(model(), "engine")
+
+
+def test_what_differs_from_the_engines_defaults_reaches_it() -> None:
+    of = model()
+    local = of.spec.local
+    assert local is not None
+    changed = Local.model_validate(
+        {
+            **local.dump(),
+            "source": {
+                "persistentVolumeClaim": {"claimName": "models"},
+                "files": [{"path": "a-1.gguf", "sha256": "0" * 64}, {"path": "a-2.gguf"}],
+            },
+            "adapters": [{"path": "lora.gguf", "scale": "0.5"}],
+            "kvCache": {"keyType": "Q8_0", "valueType": "Q4_0"},
+            "flashAttention": "Enabled",
+            "memoryMap": False,
+            "pooling": "Last",
+            "gpu": {"count": 2, "layers": "20", "tensorSplit": [3, 1]},
+        }
+    )
+    spec = of.spec.model_copy(update={"local": changed, "capabilities": [Capability.CHAT, Capability.EMBEDDING]})
+    before, after = environment(of, "engine"), environment(of.model_copy(update={"spec": spec}), "engine")
+    assert {name: value for name, value in after.items() if before.get(name) != value} == {
+        "HEADRACE_MODEL_PATH": "/models/a-1.gguf",
+        "HEADRACE_MODEL_PARTS": '[{"path": "/models/a-1.gguf", "sha256": "'
+        + "0" * 64
+        + '"}, {"path": "/models/a-2.gguf"}]',
+        "HEADRACE_ADAPTERS": '[{"path": "/models/lora.gguf", "scale": "0.5"}]',
+        "HEADRACE_KV_TYPE_K": "Q8_0",
+        "HEADRACE_KV_TYPE_V": "Q4_0",
+        "HEADRACE_FLASH_ATTENTION": "Enabled",
+        "HEADRACE_MEMORY_MAP": "false",
+        "HEADRACE_POOLING": "Last",
+        "HEADRACE_CAPABILITIES": "Chat,Embedding",
+        "HEADRACE_GPU_LAYERS": "20",
+        "HEADRACE_GPU_COUNT": "2",
+        "HEADRACE_TENSOR_SPLIT": "3,1",
+        "VRAM_RESERVE_MB": "1024",
+        "MAX_VRAM_USAGE_PERCENT": "95",
+    }
+    engine = EngineSettings.from_environment(after)
+    assert [(part.path.name, part.sha256) for part in engine.files] == [("a-1.gguf", "0" * 64), ("a-2.gguf", None)]
+    assert [(adapter.path.name, adapter.scale) for adapter in engine.adapters] == [("lora.gguf", 0.5)]
+    assert (engine.kv_type_k, engine.kv_type_v, engine.flash_attention) == ("Q8_0", "Q4_0", "Enabled")
+    assert (engine.memory_map, engine.pooling, engine.generates, engine.embeds) == (False, "Last", True, True)
+    assert (engine.gpu_layers, engine.gpu_count, engine.tensor_split) == (20, 2, (3, 1))
 
 
 def test_scaling_changes_replicas_and_no_pod() -> None:
