@@ -77,7 +77,9 @@ images: ## build the images and bring them to the cluster
 install: ## install or upgrade the chart in that cluster
 	@hack/install
 
-.PHONY: bench-latency bench-queue bench-tasks
+.PHONY: bench-engine bench-latency bench-queue bench-tasks
+bench-engine: ## tokens per second of many tasks on one model, beside llama.cpp's own server
+	@hack/bench-engine $(ARGS)
 bench-latency: ## overhead of kubectl apply → Complete over the engine's own time
 	@hack/bench-latency
 bench-queue: ## jobs per second through the bus, beside SAQ and BullMQ on the same Redis
