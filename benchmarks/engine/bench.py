@@ -109,7 +109,7 @@ class Bench:
             finally:
                 side.close()
             print(f"  grid {name}: {rates[-1][0]:.2f} tasks/s with {settings}", file=sys.stderr, flush=True)
-        rate, best = max(rates, key=lambda each: each[0])
+        _, best = max(rates, key=lambda each: each[0])
         self.report["cells"][name] = {"peer": best, "peer_grid_tasks_per_s": [round(each[0], 3) for each in rates]}
         side = Side(self.arguments.peer_python, "peer_side.py", {**self.base, **best})
         side.tasks(tasks, best["slots"])

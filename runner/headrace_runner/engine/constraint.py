@@ -14,7 +14,7 @@ import llguidance.numpy
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace_runner.engine.protocol import Reason, Refusal
+from headrace_runner.engine.protocol import Enforcement, FinishReason, Reason, Refusal
 
 MAX_COMPILE_SECONDS: Final = 2.0
 # Fuel in place of a clock, which cannot stop native code: llguidance gives 50,000 units a millisecond for lexers.
@@ -70,6 +70,19 @@ class Constraint:
         self._matcher = matcher
         self._vocab_size = vocab_size
         self._bits: NDArray[np.int32] = llguidance.numpy.allocate_token_bitmask(1, vocab_size)
+
+    enforcement: Enforcement = "Grammar"
+
+    def begin(self, token_budget: int) -> None:
+        """Say how many tokens the document may have, before the first mask."""
+
+    def prepare(self) -> None:
+        """Begin to fill masks beside the decode that follows; may do so for all constraints of this vocabulary."""
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Of a complete document."""
+        return "Stop"
 
     def fork(self) -> "Constraint":
         """Give one that stands where this one does, and goes on by itself."""

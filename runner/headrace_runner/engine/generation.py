@@ -65,7 +65,7 @@ class Generation:
                 first_token_ms=_milliseconds(first_token - self._started),
                 generation_ms=_milliseconds(now - self._started),
             ),
-            enforcement=None if self.job.constraint is None else "Grammar",
+            enforcement=None if self.job.constraint is None else self.job.constraint.enforcement,
             logprobs=first.logprobs,
             alternatives=tuple(others),
         )

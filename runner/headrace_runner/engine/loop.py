@@ -155,10 +155,12 @@ class DecodeLoop:
 
     def _begin(self, job: Job) -> Generation:
         sequences = []
+        budget = job.token_budget(self._model.context_tokens)
+        if job.constraint is not None:
+            job.constraint.begin(budget)
         for index in range(job.completions):
             constraint = job.constraint if job.constraint is None or index == 0 else job.constraint.fork()
             chain = SamplerChain(job.parameters, self._model.vocab_size, index)
-            budget = job.token_budget(self._model.context_tokens)
             sequences.append(Sequence(job, (self._arrivals, index), chain, constraint, budget))
         return Generation(job, sequences)
 
@@ -172,6 +174,9 @@ class DecodeLoop:
             row = self._batch.add(tokens, sequence.decoded, sequence.holder, wants_logits=is_last)
             if is_last:
                 rows.append((sequence, row))
+        if (constraint := next((each.constraint for each, _ in plan if each.constraint is not None), None)) is not None:
+            # One speaks for all: the masks of the tokens to come are filled while these are decoded.
+            constraint.prepare()
         began = time.perf_counter()
         code = llama.llama_decode(self._model.context, self._batch.native)
         seconds = time.perf_counter() - began
@@ -245,21 +250,21 @@ class DecodeLoop:
         if constraint is not None and not constraint.apply(llama.llama_get_logits_ith(context, row)):
             # Nothing may follow: drawing now would give the vocabulary's last token.
             if constraint.is_complete():
-                return "Stop"
+                return constraint.finish_reason
             raise Refusal(Reason.UNSUPPORTED_SCHEMA, "the grammar allows no token of this model's vocabulary here")
         masked = time.perf_counter()
         token = sequence.chain.sample(context, row)
         self.times.mask += masked - began
         self.times.sample += time.perf_counter() - masked
         if token in self._model.eog_tokens:
-            return "Stop"
+            return "Stop" if constraint is None else constraint.finish_reason
         sequence.completion_tokens += 1
         sequence.tokens.append(token)
         if distribution is not None and sequence.logprobs is not None:
             sequence.logprobs.append(distribution.describe(token, self._model.piece))
         stopped = sequence.text.push(self._model.piece(token))
         if constraint is not None and constraint.consume(token):
-            stopped = True
+            return constraint.finish_reason
         if stopped:
             return "Stop"
         return "Length" if sequence.completion_tokens >= sequence.token_budget else None
