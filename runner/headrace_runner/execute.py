@@ -16,7 +16,7 @@ from headrace_runner.cut import Cut, Halt
 from headrace_runner.engine.client import EngineError
 from headrace_runner.engine.frames import ProtocolError
 from headrace_runner.engine.protocol import Generate, GenerationResult, Message, Parameters
-from headrace_runner.engine.tools import Tool, ToolCall
+from headrace_runner.engine.tools import NO_PARAMETERS, Tool, ToolCall
 from headrace_runner.generating import Engine, generate
 from headrace_runner.validate import Finding, ValidationUnavailable, Validator
 from headrace_runner.verdict import GivenBack, Setback, Verdict, failed, of_cut, of_error, of_generation
@@ -112,7 +112,9 @@ def _request(attempt: Attempt) -> Generate:
         grammar=output.grammar,
         regex=output.regex,
         choice=tuple(output.choice or ()),
-        tools=tuple(Tool(tool.name, tool.description or "", tool.parameters or "{}") for tool in attempt.work.tools),
+        tools=tuple(
+            Tool(tool.name, tool.description or "", tool.parameters or NO_PARAMETERS) for tool in attempt.work.tools
+        ),
         tool_choice=attempt.work.tool_choice,
     )
 

@@ -14,8 +14,8 @@ from typing import Final, Protocol
 
 from headrace_runner.engine.call_bodies import RawCall, Reader, json_calls
 from headrace_runner.engine.dialects import CallMarks, Dialect
+from headrace_runner.engine.tools import MAX_CALLS
 
-MAX_CALLS: Final = 32
 _MAX_TRIES: Final = 16
 _BARE_KEYS: Final = ("name", "type", "function", "parameters", "arguments")
 _BARE_CALL: Final = re.compile(rf'\s*\{{\s*"({"|".join(_BARE_KEYS)})"')
@@ -234,6 +234,29 @@ class MarkedSplitter:
         if said:
             texts.append(said)
             self._said = True
+
+
+class ForcedSplitter:
+    """Reads an answer that a grammar made a call. Cut short it is text."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = frozenset(names)
+        self._text = ""
+
+    def push(self, text: str) -> Parts:
+        """Add what was generated; a call is whole at its end alone."""
+        self._text += text
+        return Parts()
+
+    def end(self) -> Parts:
+        """Give the calls, else the text."""
+        try:
+            found = json_calls(self._text)
+        except (ValueError, IndexError, KeyError, TypeError, RecursionError):
+            return Parts(self._text)
+        if any(call.name not in self._names for call in found):
+            return Parts(self._text)
+        return Parts(calls=tuple(found))
 
 
 def _may_become_bare(text: str) -> bool:

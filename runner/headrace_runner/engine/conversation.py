@@ -40,7 +40,7 @@ def _definition(tool: Tool, guard: Guard) -> dict[str, Any]:
     function = {
         "name": tool.name,
         "description": guard(tool.description),
-        "parameters": _guarded(json.loads(tool.parameters), guard) or {"type": "object", "properties": {}},
+        "parameters": _guarded(json.loads(tool.parameters), guard),
     }
     return {"type": "function", "function": function}
 

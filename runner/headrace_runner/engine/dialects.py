@@ -30,8 +30,8 @@ class CallMarks:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The marks of a family. ``bare_json``: an answer that begins with ``{"name"`` is a call. ``prelude`` and
-    ``envelope`` say how a forced call is written: before the JSON, and the names of its members."""
+    """The marks of a family. ``bare_json``: an answer that begins with ``{"name"`` is a call.
+    ``arguments_key`` is how JSON calls name their arguments."""
 
     name: str
     calls: tuple[CallMarks, ...]
@@ -39,6 +39,11 @@ class Dialect:
     bare_json: bool = False
     harmony: bool = False
     arguments_key: str = "arguments"
+
+    @property
+    def prelude(self) -> str:
+        """What the prompt ends with where the answer has to be a call as JSON."""
+        return "<tool_call>\n" if self.calls == HERMES else ""
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -53,6 +58,17 @@ class Dialect:
         if self.calls == DEEPSEEK:
             found += ["<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>"]
         return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How one answer is to be read. ``names`` are the tools that can be called; ``thinking``: the prompt ends inside
+    of the reasoning; ``forced``: a grammar admits calls as JSON and nothing else."""
+
+    dialect: Dialect
+    names: tuple[str, ...] = ()
+    thinking: bool = False
+    forced: bool = False
 
 
 HARMONY_MARKS: Final = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>")

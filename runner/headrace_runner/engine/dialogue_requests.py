@@ -5,11 +5,10 @@ import re
 from typing import Any, Final
 
 from headrace_runner.engine.protocol import Message, Reason, Refusal
-from headrace_runner.engine.tools import Tool, ToolCall
+from headrace_runner.engine.tools import MAX_CALLS, NO_PARAMETERS, Tool, ToolCall
 
 MAX_MESSAGES: Final = 4096
 MAX_TOOLS: Final = 64
-MAX_CALLS: Final = 32
 MAX_TOOL_BYTES: Final = 64 * 1024
 TOOL_CHOICES: Final = ("auto", "none", "required")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -70,7 +69,7 @@ def _read_tool(item: object, where: str) -> Tool:
         raise invalid(f"{where}.name: expected 1 to 64 letters, digits, dashes and underscores")
     if not isinstance(description, str):
         raise invalid(f"{where}.description: expected a string")
-    parameters = _read_object(item.get("parameters", "{}"), f"{where}.parameters")
+    parameters = _read_object(item.get("parameters", NO_PARAMETERS), f"{where}.parameters")
     return Tool(name, clean(description), parameters)
 
 

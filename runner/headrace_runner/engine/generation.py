@@ -44,8 +44,11 @@ class Generation:
         now = time.monotonic()
         if self._first_token is None:
             self._first_token = now
-        if self.job.stream and (added := sequence.text.take()):
-            self.job.emit(Delta(self.job.id, added, sequence.completion_tokens, sequence.index))
+        if self.job.stream:
+            added, (reasoning, calls) = sequence.text.take(), sequence.text.take_parts()
+            if added or reasoning or calls:
+                index, tokens = sequence.index, sequence.completion_tokens
+                self.job.emit(Delta(self.job.id, added, tokens, index, reasoning, calls))
         if now - self._told >= PROGRESS_SECONDS and sequence.finish_reason is None:
             self._told = now
             self.job.emit(Progress(self.job.id, self._completion_tokens()))
@@ -68,6 +71,8 @@ class Generation:
             enforcement=None if self.job.constraint is None else self.job.constraint.enforcement,
             logprobs=first.logprobs,
             alternatives=tuple(others),
+            tool_calls=first.tool_calls,
+            reasoning=first.reasoning,
         )
         self.job.emit(result)
 

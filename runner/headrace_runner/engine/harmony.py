@@ -9,10 +9,11 @@ import re
 from collections.abc import Collection
 from typing import Final
 
-from headrace_runner.engine.answer_parts import MAX_CALLS, Parts, Trimmed, held
+from headrace_runner.engine.answer_parts import Parts, Trimmed, held
 from headrace_runner.engine.call_bodies import RawCall
 from headrace_runner.engine.dialects import HARMONY_MARKS
 from headrace_runner.engine.json_members import members
+from headrace_runner.engine.tools import MAX_CALLS
 
 _RECIPIENT: Final = re.compile(r"to=functions\.([A-Za-z0-9_-]{1,64})")
 _MARK: Final = re.compile("|".join(re.escape(mark) for mark in HARMONY_MARKS))

@@ -262,7 +262,10 @@ class DecodeLoop:
         sequence.tokens.append(token)
         if distribution is not None and sequence.logprobs is not None:
             sequence.logprobs.append(distribution.describe(token, self._model.piece))
-        stopped = sequence.text.push(self._model.piece(token))
+        piece = self._model.piece(token)
+        if not piece and sequence.text.reads_marks:
+            piece = self._model.marks.get(token, b"")
+        stopped = sequence.text.push(piece)
         if constraint is not None and constraint.consume(token):
             return constraint.finish_reason
         if stopped:

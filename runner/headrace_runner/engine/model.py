@@ -5,7 +5,7 @@ process.
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -82,6 +82,7 @@ class LoadedModel:
         self.bos_text = self._token_text(llama.llama_vocab_bos(self._vocab))
         self.eos_text = self._token_text(llama.llama_vocab_eos(self._vocab))
         self._adds_bos = bool(llama.llama_vocab_get_add_bos(self._vocab))
+        self.marks: dict[int, bytes] = {}
         self.piece = lru_cache(maxsize=65_536)(self._piece)
 
     @property
@@ -98,6 +99,14 @@ class LoadedModel:
                 if len(text) > 1:
                     found.append(text)
         return tuple(found)
+
+    def find_marks(self, texts: Collection[str]) -> None:
+        """Keep the bytes of control tokens by which answers are read; detokenising gives nothing for them."""
+        for token in range(self.vocab_size):
+            if llama.llama_vocab_get_attr(self._vocab, token) & _CONTROL_ATTRIBUTES:
+                piece = self._piece(token, special=True)
+                if piece.decode("utf-8", "replace") in texts:
+                    self.marks[token] = piece
 
     def tokenize(self, segments: Sequence[str]) -> list[int]:
         """Tokenize a rendered prompt; control tokens are recognised inside a segment, never across two."""

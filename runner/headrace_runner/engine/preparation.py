@@ -1,12 +1,13 @@
 """From a request to a job: conversation → rendered prompt → tokens, schema → grammar."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 
-from headrace_runner.engine.constraint import TokenMasks
+from headrace_runner.engine.constraint import Constraint, TokenMasks
 from headrace_runner.engine.model import LoadedModel
-from headrace_runner.engine.prompting import PromptMaker
+from headrace_runner.engine.prompting import Prompt, PromptMaker
 from headrace_runner.engine.protocol import Generate, Reason, Refusal
 from headrace_runner.engine.rendering import TemplateRenderer
 from headrace_runner.engine.sequence import Job
@@ -20,6 +21,7 @@ class Preparation:
         self._model = model
         self._renderer = renderer
         self._prompts = PromptMaker(renderer, model.control_texts())
+        model.find_marks(self._prompts.marks)
         self._masks = _Once(model.token_masks)
 
     def warm_up(self) -> None:
@@ -37,7 +39,6 @@ class Preparation:
         if not tokens:
             raise Refusal(Reason.INVALID_PARAMETERS, "the prompt is empty")
         self._check_room(len(tokens), "")
-        schema = request.json_schema
         if request.grammar or request.regex or request.choice:
             raise Refusal(Reason.UNSUPPORTED_SCHEMA, "this engine takes json_schema alone")
         return Job(
@@ -45,11 +46,21 @@ class Preparation:
             id=request.id,
             tokens=tokens,
             parameters=request.parameters,
-            constraint=None if schema is None else self._masks.get().compile(schema),
+            constraint=self._constraint(request, prompt),
             emit=connection.emit_from_thread,
             submitted=received,
             stream=request.stream,
+            reading=prompt.reading,
         )
+
+    def _constraint(self, request: Generate, prompt: Prompt) -> Constraint | None:
+        if prompt.call_schemas:
+            for schema in prompt.call_schemas[:-1]:
+                # What a tool's schema asks beyond the mask is judged in the call; that it is one must not fail for it.
+                with contextlib.suppress(Refusal):
+                    return self._masks.get().compile(schema)
+            return self._masks.get().compile(prompt.call_schemas[-1])
+        return None if request.json_schema is None else self._masks.get().compile(request.json_schema)
 
     def _check_room(self, tokens: int, at_least: str) -> None:
         limit = self._model.context_tokens

@@ -4,23 +4,22 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from headrace_runner.engine.calling import call_schema, loose_call_schema
 from headrace_runner.engine.conversation import shape
-from headrace_runner.engine.dialects import HERMES, Dialect, recognise
+from headrace_runner.engine.dialects import HERMES, Reading, recognise
 from headrace_runner.engine.protocol import Generate, Message
 from headrace_runner.engine.rendering import TemplateRenderer, guard, segments
 from headrace_runner.engine.template_traits import Traits, probe
-from headrace_runner.engine.tools import Tool
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """``segments`` are tokenized each on its own. ``dialect`` is None where the answer is plain text; ``thinking``:
-    the prompt ends inside of the reasoning. ``tools`` are those that may be called."""
+    """``segments`` are tokenized each on its own. ``reading`` is None where the answer is plain text; ``call_schemas``
+    are JSON Schemas that a call has to meet where one is required, the strictest first."""
 
     segments: list[str]
-    dialect: Dialect | None = None
-    thinking: bool = False
-    tools: tuple[Tool, ...] = ()
+    reading: Reading | None = None
+    call_schemas: tuple[str, ...] = ()
 
 
 class PromptMaker:
@@ -54,9 +53,18 @@ class PromptMaker:
         else:
             shaped = [{"role": self._guard(each.role), "content": self._guard(each.content)} for each in messages]
             rendered = self._renderer.render(shaped)
-        reads = bool(tools or dialect.reasoning or dialect.harmony)
+        forced = bool(tools) and request.tool_choice != "auto"
         thinking = dialect.reasoning is not None and rendered.rstrip().endswith(dialect.reasoning[0])
-        return Prompt(segments(rendered), dialect if reads else None, thinking, tools)
+        if thinking and dialect.reasoning is not None and (forced or _has_shape(request)):
+            # A grammar holds from the first token on.
+            rendered, thinking = f"{rendered.rstrip()}\n\n{dialect.reasoning[1]}\n\n", False
+        names = tuple(tool.name for tool in tools)
+        if forced:
+            wanted = [tool for tool in tools if request.tool_choice in ("required", tool.name)]
+            schemas = tuple(make(wanted, dialect.arguments_key) for make in (call_schema, loose_call_schema))
+            return Prompt(segments(rendered + dialect.prelude), Reading(dialect, names, forced=True), schemas)
+        reads = bool(tools or dialect.reasoning or dialect.harmony) and not _has_shape(request)
+        return Prompt(segments(rendered), Reading(dialect, names, thinking) if reads else None)
 
     def _traits(self) -> Traits:
         with self._lock:
@@ -66,3 +74,8 @@ class PromptMaker:
 
     def _guard(self, text: str) -> str:
         return guard(text, self._controls)
+
+
+def _has_shape(request: Generate) -> bool:
+    shapes = (request.json_schema, request.grammar, request.regex, request.choice or None)
+    return any(shape is not None for shape in shapes)

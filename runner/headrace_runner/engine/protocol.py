@@ -28,7 +28,7 @@ from typing import Any, Final, Literal
 
 from headrace_runner.engine.frames import ProtocolError
 from headrace_runner.engine.state import EngineModel
-from headrace_runner.engine.tools import Tool, ToolCall, read_call
+from headrace_runner.engine.tools import Tool, ToolCall, read_calls
 from headrace_runner.engine.untrusted import count, reason_word, sentence, text
 
 
@@ -213,6 +213,7 @@ class Progress:
 class Delta:
     """Text that was added to completion ``index``; ``completion_tokens`` is how many it has by then.
 
+    ``reasoning`` was added to what precedes the answer; ``tool_calls`` are whole.
     The deltas of a completion are together its text, or a beginning of it where the generation fails. None of them has
     a character that a stop string would take back.
     """
@@ -221,6 +222,8 @@ class Delta:
     text: str
     completion_tokens: int
     index: int = 0
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Give the frame's body."""
@@ -246,6 +249,8 @@ class Completion:
     text: str
     finish_reason: FinishReason
     logprobs: tuple[TokenLogprob, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +330,8 @@ def decode_event(body: Mapping[str, Any]) -> Event | None:
                 return Progress(text(body["id"]), count(body["completion_tokens"]))
             case "delta":
                 completion_tokens, index = count(body["completion_tokens"]), count(body.get("index", 0))
-                return Delta(text(body["id"]), text(body["text"]), completion_tokens, index)
+                calls, reasoning = read_calls(body.get("tool_calls")), text(body.get("reasoning") or "")
+                return Delta(text(body["id"]), text(body["text"]), completion_tokens, index, reasoning, calls)
             case "done":
                 return _read_result(body, ("Stop", "Length", "ToolCalls"))
             case "aborted":
@@ -351,16 +357,22 @@ def _read_result(body: Mapping[str, Any], finish_reasons: tuple[FinishReason, ..
         enforcement=enforcement,
         logprobs=_read_logprobs(body.get("logprobs")),
         alternatives=tuple(_read_completion(each, finish_reasons) for each in body.get("alternatives") or ()),
-        tool_calls=tuple(read_call(call) for call in body.get("tool_calls") or ()),
+        tool_calls=read_calls(body.get("tool_calls")),
         reasoning=text(body.get("reasoning") or ""),
     )
 
 
 def _read_completion(body: Mapping[str, Any], finish_reasons: tuple[FinishReason, ...]) -> Completion:
     # Of those that an abort ends together some may have ended before.
-    if body["finish_reason"] not in {*finish_reasons, "Stop", "Length"}:
+    if body["finish_reason"] not in {*finish_reasons, "Stop", "Length", "ToolCalls"}:
         raise ValueError("unknown finish_reason")
-    return Completion(text(body["text"]), body["finish_reason"], _read_logprobs(body.get("logprobs")))
+    return Completion(
+        text(body["text"]),
+        body["finish_reason"],
+        _read_logprobs(body.get("logprobs")),
+        read_calls(body.get("tool_calls")),
+        text(body.get("reasoning") or ""),
+    )
 
 
 def _read_logprobs(value: Any) -> tuple[TokenLogprob, ...] | None:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from headrace_runner.engine.answer import Answer
 from headrace_runner.engine.constraint import Constraint
+from headrace_runner.engine.dialects import Reading
 from headrace_runner.engine.prefixes import Tokens
 from headrace_runner.engine.protocol import Completion, Event, FinishReason, Parameters, TokenLogprob
 from headrace_runner.engine.sampling import SamplerChain
@@ -16,7 +18,8 @@ from headrace_runner.engine.text import CompletionText
 class Job:
     """A prepared request. ``key`` identifies it to ``abort``; ``emit`` is called on the decode thread.
 
-    ``submitted`` is a reading of the monotonic clock. ``stream`` asks for the text as it grows.
+    ``submitted`` is a reading of the monotonic clock. ``stream`` asks for the text as it grows. ``reading`` tells how
+    reasoning and calls stand in the answer; None: it is plain text.
     """
 
     key: Hashable
@@ -27,6 +30,7 @@ class Job:
     emit: Callable[[Event], None]
     submitted: float
     stream: bool = False
+    reading: Reading | None = None
 
     @property
     def completions(self) -> int:
@@ -68,7 +72,8 @@ class Sequence:
         self.tokens = list(self.job.tokens)
         self.prompt = self.token_array()
         # The grammar alone decides where a document ends: a stop string could cut it open.
-        self.text = CompletionText(() if self.constraint is not None else self.job.parameters.stop)
+        stops = () if self.constraint is not None else self.job.parameters.stop
+        self.text = CompletionText(stops) if self.job.reading is None else Answer(self.job.reading, stops)
         self.logprobs = None if self.job.parameters.logprobs is None else []
 
     @property
@@ -101,4 +106,7 @@ class Sequence:
         """Give what there is, ended for ``finish_reason`` where it has not ended on its own."""
         reason = self.finish_reason or finish_reason or "Cancelled"
         text = self.text.settled() if reason == "Cancelled" else str(self.text)
-        return Completion(text, reason, None if self.logprobs is None else tuple(self.logprobs))
+        if reason == "Stop" and self.text.tool_calls:
+            reason = "ToolCalls"
+        logprobs = None if self.logprobs is None else tuple(self.logprobs)
+        return Completion(text, reason, logprobs, self.text.tool_calls, self.text.reasoning)

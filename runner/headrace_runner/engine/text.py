@@ -3,6 +3,8 @@
 import codecs
 from collections.abc import Sequence
 
+from headrace_runner.engine.tools import ToolCall
+
 
 class CompletionText:
     """The text of one completion.
@@ -10,6 +12,9 @@ class CompletionText:
     Tokens carry bytes: a character may span tokens, and a stop string may begin in one and end in another. Bytes of an
     unfinished character at the end never become text; bytes that can be no UTF-8 become U+FFFD.
     """
+
+    reads_marks = False
+    """Whether control tokens by which an answer is read are part of what is pushed."""
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -37,6 +42,20 @@ class CompletionText:
         self._parts.append(tail[: len(tail) - begun])
         self._tail = tail[len(tail) - begun :]
         return False
+
+    @property
+    def reasoning(self) -> str:
+        """Plain text has none."""
+        return ""
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """Plain text has none."""
+        return ()
+
+    def take_parts(self) -> tuple[str, tuple[ToolCall, ...]]:
+        """Give the reasoning and the calls that were settled since the last call."""
+        return "", ()
 
     def take(self) -> str:
         """Give what was settled since the last call: whatever follows, it stays text."""

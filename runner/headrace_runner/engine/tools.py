@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from headrace_runner.engine.untrusted import text
 
+MAX_CALLS: Final = 32
+NO_PARAMETERS: Final = '{"type": "object", "properties": {}, "additionalProperties": false}'
 _CALL_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -26,11 +28,17 @@ class Tool:
 
     name: str
     description: str = ""
-    parameters: str = "{}"
+    parameters: str = NO_PARAMETERS
 
 
-def read_call(body: Mapping[str, Any]) -> ToolCall:
-    """Read a call that the engine sent. Raises KeyError, TypeError and ValueError."""
+def read_calls(value: Any) -> tuple[ToolCall, ...]:
+    """Read the calls that an engine sent. Raises KeyError, TypeError and ValueError."""
+    if len(calls := value or ()) > MAX_CALLS:
+        raise ValueError("too many tool calls")
+    return tuple(_read_call(call) for call in calls)
+
+
+def _read_call(body: Mapping[str, Any]) -> ToolCall:
     # As the task's status takes them: an engine that was taken over must not make a commit fail.
     if not _CALL_ID.fullmatch(text(body["id"])) or not _TOOL_NAME.fullmatch(text(body["name"])):
         raise ValueError("a tool call's id or name")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_runner.engine.answer_parts import MAX_CALLS, MarkedSplitter, Splitter
+from headrace_runner.engine.answer import Answer
+from headrace_runner.engine.answer_parts import ForcedSplitter, MarkedSplitter, Splitter
 from headrace_runner.engine.dialects import (
     COMMAND,
     DEEPSEEK,
@@ -17,9 +18,11 @@ from headrace_runner.engine.dialects import (
     MISTRAL,
     PHI,
     Dialect,
+    Reading,
     recognise,
 )
 from headrace_runner.engine.harmony import HarmonySplitter
+from headrace_runner.engine.tools import MAX_CALLS
 
 NAMES = ("level", "flow")
 THINK = ("<think>", "</think>")
@@ -215,3 +218,33 @@ def test_a_template_shows_its_family(template: str | None, name: str, reasoning:
     assert dialect.name == name
     assert (dialect.reasoning or (None,))[0] == reasoning
     assert json.dumps(dialect.marks)
+
+
+def test_an_answer_is_text_beside_reasoning_and_calls() -> None:
+    answer = Answer(Reading(HERMES_THINK, NAMES), stops=("STOP",))
+    raw = f"<think>STOP, ü</think>Well, ü. <tool_call>{CALL}</tool_call>"
+    assert not any(answer.push(bytes([byte])) for byte in raw.encode())
+    answer.end()
+    assert (str(answer), answer.settled(), answer.reasoning) == ("Well, ü.", "Well, ü.", "STOP, ü")
+    assert [(call.name, call.arguments) for call in answer.tool_calls] == [LEVEL]
+    assert all(len(call.id) == 9 and call.id.isalnum() for call in answer.tool_calls)
+    assert answer.take() == "Well, ü."
+    assert answer.take_parts() == (answer.reasoning, answer.tool_calls)
+    assert answer.take_parts() == ("", ())
+
+
+def test_a_stop_string_ends_the_answer_and_nothing_comes_after_it() -> None:
+    answer = Answer(Reading(HERMES_THINK, NAMES), stops=("STOP",))
+    assert answer.push(f"<think>a</think>One STOP two <tool_call>{CALL}".encode())
+    answer.end()
+    assert (str(answer), answer.tool_calls) == ("One ", ())
+
+
+def test_a_forced_call_is_read_as_one_or_stays_text() -> None:
+    reading = Reading(HERMES_THINK, NAMES, forced=True)
+    assert read(ForcedSplitter(NAMES), *CALL) == ("", "", [LEVEL])
+    assert read(ForcedSplitter(NAMES), '{"name": "lev') == ('{"name": "lev', "", [])
+    answer = Answer(reading)
+    answer.push(CALL.encode())
+    answer.end()
+    assert len(answer.tool_calls) == 1

@@ -118,16 +118,16 @@ def test_a_template_without_tools_is_answered_in_hermes_marks() -> None:
         without = maker.make(Generate("1", prompt="hi"))
     finally:
         renderer.close()
-    assert with_tools.dialect is not None
-    assert with_tools.dialect.calls[0].opens == "<tool_call>"
-    assert without.dialect is None
+    assert with_tools.reading is not None
+    assert with_tools.reading.dialect.calls[0].opens == "<tool_call>"
+    assert without.reading is None
 
 
 @pytest.mark.parametrize(("family", "thinking"), [("DeepSeek R1", True), ("Qwen 3", False)], indirect=["family"])
 def test_a_prompt_that_opens_the_reasoning_is_seen(renderer: TemplateRenderer, thinking: bool) -> None:
     prompt = PromptMaker(renderer, ()).make(Generate("1", prompt="hi"))
-    assert prompt.dialect is not None
-    assert prompt.thinking is thinking
+    assert prompt.reading is not None
+    assert prompt.reading.thinking is thinking
 
 
 def test_families_are_told_apart(family: str) -> None:
