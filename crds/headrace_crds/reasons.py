@@ -97,5 +97,6 @@ class Reason(StrEnum):
     RUNNER_CRASHED = "RunnerCrashed"
     RUNNER_SILENT = "RunnerSilent"
     ENGINE_STALLED = "EngineStalled"
+    ENGINE_RECYCLED = "EngineRecycled"
     QUEUE_UNREADABLE = "QueueUnreadable"
     ENGINE_STATE_UNREADABLE = "EngineStateUnreadable"

@@ -66,7 +66,10 @@ class EngineLink:
             _log.info("engine connected", architecture=client.info.architecture)
             try:
                 await client.closed.wait()
-                _log.warning("engine lost")
+                if client.goodbye is None:
+                    _log.warning("engine lost")
+                else:
+                    _log.info("engine left", message=client.goodbye)
             finally:
                 self.serving.clear()
                 self._client = None

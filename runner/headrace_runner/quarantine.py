@@ -11,6 +11,7 @@ the end has its ``EngineLost`` to itself. All that happens within the same attem
       └──a suspect of an earlier attempt comes──► [it alone] ──► open
 
 A suspect whose time runs out before anything is known is given back: what the engine's death took is not its to pay.
+An engine that leaves by a goodbye has begun nothing of what it did not answer: that is asked of the next engine.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ import structlog
 from headrace_crds.reasons import Reason
 from headrace_runner.attempt import Attempt
 from headrace_runner.cut import Quarantined
-from headrace_runner.engine.client import EngineClient, EngineLost
+from headrace_runner.engine.client import EngineClient, EngineLost, EngineRefused
 from headrace_runner.engine.protocol import Generate, GenerationResult
 from headrace_runner.engine_link import EngineLink
 
@@ -136,7 +137,10 @@ class Trial:
     async def generate(
         self, request: Generate, *, on_progress: Callable[[int], None] | None = None
     ) -> GenerationResult:
-        """As an EngineClient's. Raises EngineLost where it was alone with the engine, and Quarantined."""
+        """As an EngineClient's, but no goodbye is an answer.
+
+        Raises EngineLost where it was alone with the engine, and Quarantined.
+        """
         if self._suspected:
             self._quarantine.accuse([request.id])
         try:
@@ -145,7 +149,7 @@ class Trial:
         except TimeoutError as error:
             if self._limit is None or not self._limit.expired():
                 raise
-            raise Quarantined("its time was over before it was known whose generation ends the engine") from error
+            raise Quarantined("its time was over before an engine that lasts had answered") from error
         finally:
             self._quarantine.leave(request.id)
 
@@ -172,6 +176,15 @@ class Trial:
                     raise
                 disturbed, self._client = True, None
                 self._quarantine.stopped(request.id)
+            except EngineRefused as refused:
+                if not refused.left:
+                    raise
+                self._asking = False
+                self._quarantine.stopped(request.id)
+                # It may still work on what it had begun.
+                left, self._client, disturbed = self._client, None, True
+                self._bound(disturbed)
+                await left.closed.wait()
 
     def _bound(self, bounded: bool) -> None:
         assert self._limit is not None  # noqa: S101  set by generate

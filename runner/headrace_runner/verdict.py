@@ -15,6 +15,7 @@
 | refused, trying again may help          | setback with the engine's reason              |
 | nothing: it died with this one alone    | setback EngineLost                            |
 | nothing: it died under several          | given back, EngineLost                        |
+| that it makes room for the next         | given back, EngineStopping                    |
 """
 
 from dataclasses import dataclass
@@ -145,6 +146,8 @@ def of_error(error: EngineError) -> Verdict | Setback | GivenBack:
         return GivenBack(Reason.ENGINE_LOST)
     if not isinstance(error, EngineRefused):
         return Setback(Reason.ENGINE_LOST, "the engine died while it generated this task alone")
+    if error.left:
+        return GivenBack(Reason.ENGINE_STOPPING)
     if error.retryable:
         return Setback(error.reason, error.message)
     return failed(error.reason, error.message)

@@ -13,7 +13,7 @@ import sys
 from dataclasses import replace
 from typing import Final
 
-from headrace_runner.engine.failures import REPORT_FD_VARIABLE, Reporter
+from headrace_runner.engine.failures import RECYCLED_EXIT, REPORT_FD_VARIABLE, Reporter
 from headrace_runner.engine.frames import ProtocolError, encode_frame, read_frame
 from headrace_runner.engine.protocol import (
     Abort,
@@ -46,9 +46,19 @@ class StubEngine:
         self.default = Script.from_environment(os.environ)
         self.journal = Journal(os.environ)
         self.model = EngineModel("stub", settings.context_tokens, settings.parallelism, "none", 1, 1)
+        self.leaves = False
+        self.connections: set[Connection] = set()
+
+    def leave_if_idle(self) -> None:
+        if self.leaves and not any(connection.busy for connection in self.connections):
+            for connection in self.connections:
+                connection.say_goodbye()
+            # After what is written has been: as soon as the event loop is back.
+            asyncio.get_running_loop().call_soon(os._exit, RECYCLED_EXIT)
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(self, writer)
+        self.connections.add(connection)
         connection.send(Hello(self.model))
         try:
             while (body := await read_frame(reader)) is not None:
@@ -67,6 +77,7 @@ class StubEngine:
             pass  # the runner died
         finally:
             connection.end()
+            self.connections.discard(connection)
             writer.close()
 
 
@@ -78,6 +89,13 @@ class Connection:
         self._writer = writer
         self._running: dict[str, tuple[asyncio.Task[None], Execution, Script]] = {}
 
+    @property
+    def busy(self) -> bool:
+        return bool(self._running)
+
+    def say_goodbye(self) -> None:
+        self.send(Failure("", Reason.ENGINE_STOPPING, "as a task asked", retryable=True))
+
     def send(self, event: Event) -> None:
         if not self._writer.is_closing():
             self._writer.write(encode_frame(event.to_json()))
@@ -85,6 +103,9 @@ class Connection:
     def begin(self, request: Generate) -> None:
         if request.id in self._running:
             raise ProtocolError(f"the id {request.id!r} is in use on this connection")
+        if self._engine.leaves:
+            self.send(Failure(request.id, Reason.ENGINE_STOPPING, "as a task asked", retryable=True))
+            return
         content = request.messages[-1].content if request.messages else request.prompt or ""
         try:
             script = Script.of(content, self._engine.default)
@@ -119,13 +140,15 @@ class Connection:
             os._exit(CRASH_EXIT)
         del self._running[request_id]
         # Written before it is sent: a result that somebody has is a result in the file.
-        if script.ending == "text":
+        if script.ending in ("text", "leave"):
             self._engine.journal.write("end", execution)
             self.send(self._result(request_id, execution, script))
+            self._engine.leaves |= script.ending == "leave"
         else:
             self._engine.journal.write("fail", execution)
             retryable = script.ending == "fail"
             self.send(Failure(request_id, Reason.DECODE_FAILED, "as the task asked", retryable=retryable))
+        self._engine.leave_if_idle()
 
     def _result(self, request_id: str, execution: Execution, script: Script) -> GenerationResult:
         return GenerationResult(

@@ -28,7 +28,8 @@ class Script:
     """One generation. `ms` until it ends, `tokens` reported over that time, `pad_bytes` of filler in the text. `name`:
     whose prompt it is, told again in the text, so that an input under another task's id is seen.
 
-    `ending`: `text`, `fail` (a retryable failure), `refuse` (one that is not), `crash` (the engine dies then).
+    `ending`: `text`, `fail` (a retryable failure), `refuse` (one that is not), `crash` (the engine dies then), `leave`
+    (text, after which the engine begins nothing more and is replaced when the others have ended).
     """
 
     ms: float = 0.0

@@ -10,14 +10,21 @@ import signal
 import sys
 import threading
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from headrace_runner.engine.admission import admit, planned_bytes
-from headrace_runner.engine.failures import REFUSED_EXIT, REPORT_FD_VARIABLE, EngineRefusal, Reporter
+from headrace_runner.engine.failures import (
+    RECYCLED_EXIT,
+    REFUSED_EXIT,
+    REPORT_FD_VARIABLE,
+    EngineRefusal,
+    Reporter,
+)
 from headrace_runner.engine.gpu import Telemetry, telemetry_path
 from headrace_runner.engine.heartbeat import Heartbeat
 from headrace_runner.engine.memory import compare
+from headrace_runner.engine.recycling import anonymous_bytes, limit_bytes, recycle
 from headrace_runner.engine.rendering import TemplateRenderer
 from headrace_runner.engine.settings import EngineSettings
 from headrace_runner.engine.state import EngineModel, Stage
@@ -26,6 +33,7 @@ from headrace_runner.engine.verification import VerifiedModel, verify
 if TYPE_CHECKING:
     from headrace_runner.engine.loop import DecodeLoop
     from headrace_runner.engine.model import LoadedModel
+    from headrace_runner.engine.server import EngineServer
 
 _PR_SET_PDEATHSIG: Final = 1
 _CRASH_EXIT: Final = 70
@@ -43,11 +51,11 @@ def main() -> int:
     except EngineRefusal as refusal:
         reporter.refusal(refusal)
         return REFUSED_EXIT
-    asyncio.run(_serve(settings, reporter, model, file, renderer))
+    exit_code = asyncio.run(_serve(settings, reporter, model, file, renderer))
     renderer.close()
     sys.stderr.flush()
     # Straight out: llama.cpp's destructors have nothing to save and GPU libraries are slow and crash-prone at exit.
-    os._exit(0)
+    os._exit(exit_code)
 
 
 def _load(settings: EngineSettings, reporter: Reporter) -> tuple["LoadedModel", VerifiedModel, TemplateRenderer]:
@@ -75,7 +83,7 @@ async def _serve(
     model: "LoadedModel",
     file: VerifiedModel,
     renderer: TemplateRenderer,
-) -> None:
+) -> int:
     from headrace_runner.engine.loop import DecodeLoop
     from headrace_runner.engine.preparation import Preparation
     from headrace_runner.engine.server import EngineServer
@@ -93,16 +101,29 @@ async def _serve(
     if settings.gpu_layers is not None:
         Telemetry(telemetry_path(settings.state_path), os.environ).start()
     reporter.serving(engine)
-    executor.submit(preparation.warm_up)
-    await asyncio.wait(
-        [asyncio.create_task(server.drained.wait()), asyncio.create_task(stops.wait())],
-        return_when=asyncio.FIRST_COMPLETED,
-    )
+    warmed = executor.submit(preparation.warm_up)
+    ends = [asyncio.create_task(server.drained.wait()), asyncio.create_task(stops.wait())]
+    recycling = asyncio.create_task(_recycle(settings, server, warmed))
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    recycling.cancel()
     decode_loop.stop()
     await asyncio.to_thread(thread.join)
     # What the decode thread emitted last is still to be written.
     await asyncio.sleep(0)
     executor.shutdown(wait=False, cancel_futures=True)
+    return RECYCLED_EXIT if server.said_goodbye else 0
+
+
+async def _recycle(settings: EngineSettings, server: "EngineServer", warmed: Future[None]) -> None:
+    limit = limit_bytes(settings.recycle_mib)
+    if limit is None:
+        return
+    # What every engine takes is no growth.
+    await asyncio.wait({asyncio.wrap_future(warmed)})
+    try:
+        await recycle(limit, anonymous_bytes, server.leave_when_idle, server.refuse_from_now_on)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"the engine's memory is not watched: {error}\n")
 
 
 def _describe(

@@ -22,6 +22,7 @@ from headrace_runner.engine.protocol import (
     GenerationResult,
     Hello,
     Progress,
+    Reason,
     Request,
     decode_event,
 )
@@ -51,13 +52,20 @@ class EngineError(Exception):
 
 
 class EngineRefused(EngineError):
-    """The engine answered with a reason; ``retryable`` tells whether the same request may succeed later."""
+    """The engine answered with a reason; ``retryable`` tells whether the same request may succeed later.
+
+    ``left``: it was not begun, as the engine makes room for the next; its connection ends soon.
+    """
 
     def __init__(self, reason: str, message: str, retryable: bool) -> None:
         super().__init__(f"{reason}: {message}")
         self.reason = reason
         self.message = message
         self.retryable = retryable
+
+    @property
+    def left(self) -> bool:
+        return self.retryable and self.reason == Reason.ENGINE_STOPPING
 
 
 class EngineLost(EngineError):
@@ -77,12 +85,14 @@ class _Running:
 class EngineClient:
     """One connection to the engine. Create with ``connect``; usable from one event loop.
 
-    ``info`` is what is loaded; ``closed`` is set as soon as the engine is gone, also while nothing runs.
+    ``info`` is what is loaded; ``closed`` is set as soon as the engine is gone, also while nothing runs. ``goodbye`` is
+    what it said on leaving, None for one that serves or died.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, info: EngineModel) -> None:
         self.info = info
         self.closed = asyncio.Event()
+        self.goodbye: str | None = None
         self._reader = reader
         self._writer = writer
         self._running: dict[str, _Running] = {}  # by the caller's id
@@ -136,7 +146,7 @@ class EngineClient:
         running = _Running(f"{next(self._wire_ids)}/{request.id}", on_progress, on_delta)
         frame = encode_frame(replace(request, id=running.wire_id).to_json())
         if self.closed.is_set():
-            raise EngineLost(self._end)
+            raise self._ended()
         self._running[request.id] = self._by_wire_id[running.wire_id] = running
         try:
             self._writer.write(frame)
@@ -182,6 +192,9 @@ class EngineClient:
         try:
             while (body := await read_frame(self._reader)) is not None:
                 event = decode_event(body)
+                if isinstance(event, Failure) and not event.id and event.reason == Reason.ENGINE_STOPPING:
+                    self.goodbye = event.message
+                    break
                 if event is not None:
                     self._handle(event)
         except (OSError, ProtocolError) as error:
@@ -190,10 +203,15 @@ class EngineClient:
             self.closed.set()
             for running in self._running.values():
                 if not running.result.done():
-                    running.result.set_exception(EngineLost(self._end))
+                    running.result.set_exception(self._ended())
             self._writer.close()
             with contextlib.suppress(OSError):
                 await self._writer.wait_closed()
+
+    def _ended(self) -> EngineError:
+        if self.goodbye is not None:
+            return EngineRefused(Reason.ENGINE_STOPPING, self.goodbye, retryable=True)
+        return EngineLost(self._end)
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Failure) and not event.id:

@@ -9,6 +9,8 @@ from headrace_runner.engine.state import EngineModel, Stage
 
 # What the child exits with after it said why; anything else is a crash.
 REFUSED_EXIT: Final = 3
+# After a goodbye on every connection, with nothing unfinished: the next engine is to take its place at once.
+RECYCLED_EXIT: Final = 4
 REPORT_FD_VARIABLE: Final = "HEADRACE_ENGINE_REPORT_FD"
 MAX_REPORT_BYTES: Final = 64 * 1024
 

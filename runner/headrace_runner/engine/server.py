@@ -22,6 +22,8 @@ MAX_CONNECTIONS: Final = 64
 _UNREAD_PROGRESS_BYTES: Final = 1024 * 1024
 _UNREAD_BYTES: Final = 8 * MAX_FRAME_BYTES
 _NUMBERS: Final = itertools.count(1)
+_GOODBYE_SECONDS: Final = 5.0
+_GOODBYE: Final = "the engine has grown and makes room for its successor"
 
 # Turns a request into a job; blocks, so it runs in the executor. Raises Refusal.
 Prepare = Callable[["Connection", Generate], Job]
@@ -42,6 +44,9 @@ class EngineServer:
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
         self._draining = False
+        self._leaves_when_idle = False
+        self._refuses = False
+        self.said_goodbye = False
 
     async def listen(self, path: Path) -> None:
         """Accept connections at ``path``, mode 0660; an old socket there is replaced."""
@@ -63,11 +68,36 @@ class EngineServer:
         self._draining = True
         self._note_drained()
 
+    def leave_when_idle(self) -> None:
+        """Say goodbye on every connection as soon as nothing is unfinished, and be ``drained`` after that."""
+        self._leaves_when_idle = True
+        self.leave_if_idle()
+
+    def refuse_from_now_on(self) -> None:
+        """Begin nothing further: the runner asks the next engine."""
+        self._refuses = True
+
+    @property
+    def refuses(self) -> bool:
+        return self._refuses
+
+    def leave_if_idle(self) -> None:
+        """The check and the goodbye are one step of the event loop: nothing can begin between them."""
+        if not self._leaves_when_idle or self.unfinished or self.said_goodbye:
+            return
+        self.said_goodbye = True
+        for connection in self._connections:
+            connection.say_goodbye()
+        self.drain()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(self, reader, writer)
         if len(self._connections) >= MAX_CONNECTIONS:
             connection.send(Failure("", Reason.ENGINE_OVERLOADED, "too many connections", retryable=True))
             writer.close()
+            return
+        if self.said_goodbye:
+            connection.say_goodbye()
             return
         self._connections.add(connection)
         try:
@@ -98,6 +128,8 @@ class Connection:
         self.send(Hello(self._server.engine))
         try:
             while (body := await read_frame(self._reader)) is not None:
+                if self._server.said_goodbye:
+                    break  # what was on its way then is asked of the next engine
                 try:
                     request = decode_request(body)
                 except Refusal as refusal:
@@ -135,9 +167,19 @@ class Connection:
             return
         self._writer.write(encode_frame(event.to_json()))
 
+    def say_goodbye(self) -> None:
+        """End the connection in order: what was not answered was not begun."""
+        self.send(Failure("", Reason.ENGINE_STOPPING, _GOODBYE, retryable=True))
+        self._writer.close()
+        # A runner that does not read holds nobody up.
+        self._event_loop.call_later(_GOODBYE_SECONDS, self._writer.transport.abort)
+
     def _begin(self, request: Generate) -> None:
         if request.id in self._unfinished:
             raise ProtocolError(f"the id {request.id!r} is in use on this connection")
+        if self._server.refuses:
+            self.send(Failure(request.id, Reason.ENGINE_STOPPING, _GOODBYE, retryable=True))
+            return
         limit = self._server.decode_loop.max_waiting * 2
         if self._server.unfinished >= limit:
             message = f"{limit} generations are unfinished already"
@@ -181,3 +223,4 @@ class Connection:
             self._preparing.pop(request_id, None)
             self._server.unfinished -= 1
         self.send(event)
+        self._server.leave_if_idle()

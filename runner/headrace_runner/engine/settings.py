@@ -48,7 +48,8 @@ class EngineSettings:
     ``stall_seconds`` without a sign of life while sequences run end the child; a step of a large model on a CPU, up to
     512 tokens of prompt, has to fit. ``model_parts`` are all files of a split GGUF in order, ``model_path`` the first.
     ``tensor_split`` are the GPUs' shares. Of each GPU ``max_vram_usage_percent`` may be in use after the load, and
-    ``vram_reserve_mib`` stay free.
+    ``vram_reserve_mib`` stay free. An engine whose anonymous memory has grown beyond ``recycle_mib`` is replaced
+    between tasks: 0 is never, None goes by the container's limit.
     """
 
     model_path: Path
@@ -75,6 +76,7 @@ class EngineSettings:
     generates: bool = True
     embeds: bool = False
     pooling: Pooling | None = None
+    recycle_mib: int | None = None
 
     @property
     def files(self) -> tuple[ModelFile, ...]:
@@ -121,6 +123,7 @@ class EngineSettings:
             max_vram_usage_percent=_integer(environment, "MAX_VRAM_USAGE_PERCENT", 95, 1, 100),
             generates="Chat" in capabilities or "Completion" in capabilities,
             embeds="Embedding" in capabilities,
+            recycle_mib=_recycle_mib(environment),
             pooling=_choice(environment, "HEADRACE_POOLING", ("", *get_args(Pooling)), "") or None,
         )
 
@@ -156,6 +159,11 @@ def _gpu_layers(environment: Mapping[str, str]) -> GpuLayers | None:
         return "All"
     # A GPU may be held with no layer on it: that is a run on the CPU, and asked for as such.
     return _integer(environment, "HEADRACE_GPU_LAYERS", 0, 0, 9999) or None
+
+
+def _recycle_mib(environment: Mapping[str, str]) -> int | None:
+    name = "HEADRACE_ENGINE_RECYCLE_MIB"
+    return _integer(environment, name, 0, 0, 1 << 30) if environment.get(name) else None
 
 
 def _integer(environment: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from headrace_runner.engine.backoff import Backoff
-from headrace_runner.engine.failures import MAX_REPORT_BYTES, REFUSED_EXIT, REPORT_FD_VARIABLE, EngineRefusal
+from headrace_runner.engine.failures import (
+    MAX_REPORT_BYTES,
+    RECYCLED_EXIT,
+    REFUSED_EXIT,
+    REPORT_FD_VARIABLE,
+    EngineRefusal,
+)
 from headrace_runner.engine.heartbeat import Pulse
 from headrace_runner.engine.seccomp import SandboxUnavailable, install_filter
 from headrace_runner.engine.settings import EngineSettings
@@ -177,7 +183,13 @@ class Supervisor:
 
     def _judge(self) -> float:
         """Write down why the child ended; gives the seconds to wait before the next."""
-        if self._refusal is not None and os.waitstatus_to_exitcode(self._exit_status) == REFUSED_EXIT:
+        code = os.waitstatus_to_exitcode(self._exit_status)
+        if code == RECYCLED_EXIT and self._serving_since is not None:
+            message = "the engine's memory has grown beyond its limit; the next one starts"
+            self._write(Stage.RESTARTING, reason="EngineRecycled", message=message, engine=None)
+            _log("engine recycled", served_seconds=round(time.monotonic() - self._serving_since, 1))
+            return 0.0
+        if self._refusal is not None and code == REFUSED_EXIT:
             self._write(Stage.FAILED, reason=self._refusal.reason, message=self._refusal.message, engine=None)
             _log("engine refused to serve", reason=self._refusal.reason)
         else:

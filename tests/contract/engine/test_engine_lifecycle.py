@@ -192,6 +192,31 @@ async def test_a_child_that_hangs_is_killed_and_works_again(model_path, start_en
     await client.aclose()
 
 
+async def test_one_that_has_grown_leaves_between_tasks_and_the_next_serves(model_path, start_engine) -> None:
+    engine = start_engine(model_path, HEADRACE_ENGINE_RECYCLE_MIB="1")
+    await asyncio.to_thread(engine.wait_serving)
+    before = engine.child_pid()
+    async with await EngineClient.connect(engine.socket) as client:
+        refused: list[EngineRefused] = []
+        number = 0
+        while not refused:
+            number += 1
+            request = Generate(str(number), prompt="A story. " * min(number, 50), parameters=SHORT)
+            try:
+                assert (await client.generate(request)).usage.completion_tokens
+            except EngineRefused as error:
+                refused.append(error)
+            # A moment in which nothing is unfinished.
+            await asyncio.sleep(0.05)
+        assert refused[0].left
+        await asyncio.wait_for(client.closed.wait(), 10)
+        assert client.goodbye is not None
+    await asyncio.to_thread(engine.wait, lambda state: state.state is Stage.SERVING and engine.child_pids() != [before])
+    assert engine.state().restarts == 0
+    async with await EngineClient.connect(engine.socket) as again:
+        assert (await again.generate(Generate("1", prompt="hi", parameters=SHORT))).text
+
+
 async def test_a_checksum_that_fits_is_reported_and_sigterm_lets_generations_finish(model_path, start_engine) -> None:
     sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
     engine = start_engine(model_path, HEADRACE_MODEL_SHA256=sha256)

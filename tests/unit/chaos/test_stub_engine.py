@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ class Stub:
                 assert self.process.poll() is None
                 await asyncio.sleep(0.02)
         return await EngineClient.connect(self.socket)
+
+    def wait_for_another_child(self, before: int) -> None:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        deadline = time.monotonic() + 20
+        while children.read_text().split() in ([], [str(before)]) or not self.socket.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def journal(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
@@ -85,3 +93,24 @@ async def test_what_is_not_brought_to_an_end_has_none_in_the_journal(stub: Stub)
         with pytest.raises(EngineLost):
             await client.generate(a_request(ending="crash"))
     assert [line["event"] for line in stub.journal()] == ["start", "abort", "start", "fail", "start"]
+
+
+async def test_an_engine_that_leaves_is_replaced_at_once_and_nothing_is_lost(stub: Stub) -> None:
+    async with await stub.client() as client:
+        beside = asyncio.create_task(client.generate(replace(a_request(ms=1500), id="beside")))
+        assert (await client.generate(a_request(ending="leave"))).text
+        with pytest.raises(EngineRefused) as refused:
+            await client.generate(a_request())
+        # It ends what it has begun, and says goodbye then.
+        assert refused.value.left
+        assert not client.closed.is_set()
+        assert (await beside).text
+        await client.closed.wait()
+        assert client.goodbye == "as a task asked"
+        with pytest.raises(EngineRefused) as gone:
+            await client.generate(a_request())
+        assert gone.value.left
+    await asyncio.to_thread(stub.wait_for_another_child, stub.journal()[0]["pid"])
+    async with await stub.client() as client:
+        assert (await client.generate(a_request())).text
+    assert read_state(stub.folder / "e.json").restarts == 0
