@@ -8,7 +8,7 @@ import jsonschema_rs
 import pytest
 
 from headrace_runner.engine.client import EngineClient, EngineRefused
-from headrace_runner.engine.protocol import Generate, Message, Parameters
+from headrace_runner.engine.protocol import Delta, Generate, Message, Parameters
 
 pytestmark = pytest.mark.contract
 
@@ -208,3 +208,26 @@ async def test_more_than_there_are_sequences_wait_their_turn(client: EngineClien
     results = await asyncio.gather(*(client.generate(ask(str(n), seed=n, max_tokens=8)) for n in range(7)))
     assert [result.id for result in results] == [str(n) for n in range(7)]
     assert max(result.timings.queued_ms for result in results) > min(result.timings.queued_ms for result in results)
+
+
+async def test_text_is_streamed_as_it_grows(client: EngineClient) -> None:
+    deltas: list[Delta] = []
+    result = await client.generate(replace(ask("1", temperature=0.0), stream=True), on_delta=deltas.append)
+    assert "".join(delta.text for delta in deltas) == result.text
+    assert len(deltas) > 5
+    assert {delta.id for delta in deltas} == {"1"}
+    assert [delta.completion_tokens for delta in deltas] == sorted({delta.completion_tokens for delta in deltas})
+    unasked: list[Delta] = []
+    await client.generate(ask("2"), on_delta=unasked.append)
+    assert unasked == []
+
+
+async def test_several_completions_come_in_one_result(client: EngineClient) -> None:
+    request = replace(ask("1", temperature=1.0, seed=3, n=2, logprobs=1, max_tokens=6), stream=True)
+    deltas: list[Delta] = []
+    result = await client.generate(request, on_delta=deltas.append)
+    (other,) = result.alternatives
+    assert result.usage.completion_tokens == 12
+    for index, completion in enumerate((result, other)):
+        assert "".join(delta.text for delta in deltas if delta.index == index) == completion.text
+        assert len(completion.logprobs or ()) == 6
