@@ -89,7 +89,7 @@ class Bench:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.base = {"model": arguments.model, "cells": CELLS, "threads": arguments.threads}
-        self.ours = Side(sys.executable, "headrace_side.py", {**self.base, "slots": SLOTS})
+        self.ours = Side(sys.executable, "headrace_side.py", {**self.base, "slots": arguments.slots})
         self.report: dict[str, Any] = {"cells": {}}
 
     @contextlib.contextmanager
@@ -150,6 +150,7 @@ class Bench:
         with self.best_peer(name, sequences, distinct(7, sequences, tokens // 4), prefixes=False) as peer:
             pairs = self.rounds(name, peer, lambda seed: distinct(seed, sequences, tokens), sequences, sequences)
         self.ratio(f"ratio_{sequences}", pairs)
+        self.ratio(f"cpu_ratio_{sequences}", pairs, "tokens_per_cpu_s")
         times = [pair["ours"]["times"] for pair in pairs]
         total = sum(each["total"] for each in times)
         python = total - sum(each["decode"] + each["sample"] + each["mask"] for each in times)
@@ -182,6 +183,7 @@ class Bench:
                 self.peer_slots,
             )
         self.ratio("prefix_ratio", pairs, "tasks_per_s")
+        self.ratio("prefix_cpu_ratio", pairs, "tokens_per_cpu_s")
 
     def mixed(self) -> None:
         count = self.arguments.mixed_tasks
@@ -190,6 +192,7 @@ class Bench:
             # All at once: what each can do. Then at seven tenths of what the peer can: how long one waits.
             pairs = self.rounds("mixed", peer, lambda seed: mixed(seed, count, None), 16, 16)
             self.ratio("mixed_throughput_ratio", pairs)
+            self.ratio("mixed_cpu_ratio", pairs, "tokens_per_cpu_s")
             self.report["cells"]["mixed_arrivals"] = {"tasks_per_s": 0.7 * capacity}
             pairs = self.rounds("mixed_arrivals", peer, lambda seed: mixed(seed, count, 0.7 * capacity), None, None)
         self.ratio("mixed_first_token_p95_ratio", pairs, "first_p95_s")
@@ -204,6 +207,7 @@ class Bench:
             pairs.append({"ours": bound, "peer": free})
             masks.append(1000 * bound["times"]["mask"] / bound["tokens"])
         self.ratio("constrained_ratio", pairs)
+        self.ratio("constrained_cpu_ratio", pairs, "tokens_per_cpu_s")
         self.report["mask_ms_per_token"] = round(statistics.median(masks), 3)
 
 
@@ -212,6 +216,7 @@ def main() -> None:
     parser.add_argument("--peer-python", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--slots", type=int, default=SLOTS, help="ours: sequences at once, in the same KV memory")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--sequences", default="1,4,8,16,32")

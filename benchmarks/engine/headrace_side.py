@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as llama
-from workload import STOP, Task, distinct, perform, summary
+from workload import STOP, Task, distinct, measured, perform
 
 from headrace_runner.engine.constraint import TokenMasks
 from headrace_runner.engine.heartbeat import Heartbeat
@@ -81,7 +81,7 @@ class Side:
     def run(self, asked: dict[str, Any]) -> dict[str, Any]:
         before = asdict(self.loop.times)
         tasks = [Task(**each) for each in asked["tasks"]]
-        done = summary(perform(tasks, asked["in_flight"], self.complete))
+        done = measured(tasks, asked["in_flight"], self.complete)
         return {**done, "times": {name: value - before[name] for name, value in asdict(self.loop.times).items()}}
 
     def bare(self, tokens: int) -> dict[str, float]:

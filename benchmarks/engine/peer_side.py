@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import xllamacpp
-from workload import STOP, Task, perform, summary
+from workload import STOP, Task, measured
 
 
 def serve(settings: dict[str, Any]) -> xllamacpp.Server:
@@ -65,8 +65,8 @@ def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         tasks = [Task(**each) for each in asked["tasks"]]
-        done = perform(tasks, asked["in_flight"], lambda task, piece: complete(server, task, piece))
-        print(json.dumps(summary(done)), file=answers)
+        done = measured(tasks, asked["in_flight"], lambda task, piece: complete(server, task, piece))
+        print(json.dumps(done), file=answers)
     answers.flush()
     os._exit(0)
 

@@ -72,6 +72,16 @@ class Answer:
     ended: float
 
 
+def measured(
+    tasks: Sequence[Task], in_flight: int | None, do: Callable[[Task, Callable[[], None]], tuple[int, int]]
+) -> Any:
+    """Perform and sum up, with the CPU seconds of this process: on a machine that others use they tell more."""
+    before = time.process_time()
+    done = summary(perform(tasks, in_flight, do))
+    cpu_seconds = time.process_time() - before
+    return {**done, "cpu_seconds": cpu_seconds, "tokens_per_cpu_s": done["tokens"] / cpu_seconds}
+
+
 def perform(
     tasks: Sequence[Task], in_flight: int | None, do: Callable[[Task, Callable[[], None]], tuple[int, int]]
 ) -> Any:
