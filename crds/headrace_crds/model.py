@@ -311,6 +311,8 @@ class EngineInfo(ApiModel):
     """Memory that weights, contexts and computing were expected to take, in RAM and on GPUs together."""
     memory_bytes: Annotated[int, Field(ge=0)] | None = None
     """Memory that they take."""
+    notes: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = None
+    """What was assumed about this model, and what slows it down on this node."""
 
 
 class Load(ApiModel):

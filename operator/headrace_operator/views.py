@@ -224,12 +224,14 @@ def report(document: Mapping[str, Any]) -> Report | None:
 def _engine(document: Mapping[str, Any]) -> EngineInfo:
     """Raises ValueError. The numbers must fit the API server's 64 bits."""
     found = EngineInfo.model_validate(document)
-    harmless = {
-        name: untrusted.number(value) if isinstance(value, int) else untrusted.message(value)
-        for name, value in found
-        if value is not None
-    }
+    harmless = {name: _harmless(value) for name, value in found if value is not None}
     return found.model_copy(update=harmless)
+
+
+def _harmless(value: int | str | list[str]) -> int | str | list[str]:
+    if isinstance(value, list):
+        return [untrusted.message(each) for each in value]
+    return untrusted.number(value) if isinstance(value, int) else untrusted.message(value)
 
 
 def _integer(text: str | None) -> int:

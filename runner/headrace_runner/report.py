@@ -15,6 +15,7 @@ from headrace_runner.slots import Slots
 EVERY_SECONDS: Final = 2.0
 TTL_MS: Final = 10_000
 _LOOKS: Final = 10
+_NOTE_CHARS: Final = 512
 _FORBIDDEN: Final = (
     "the API server forbids this runner to commit results: is its RoleBinding there, and its Role, and are the tasks "
     "assigned to it?"
@@ -103,4 +104,5 @@ def _engine(model: EngineModel) -> dict[str, Any]:
         sha256=model.sha256,
         planned_bytes=model.planned_bytes or None,
         memory_bytes=model.memory_bytes or None,
+        notes=[note[:_NOTE_CHARS] for note in model.notes] or None,
     ).dump()

@@ -13,7 +13,7 @@ import sys
 from dataclasses import replace
 from typing import Final
 
-from headrace_runner.engine.failures import RECYCLED_EXIT, REPORT_FD_VARIABLE, Reporter
+from headrace_runner.engine.failures import RECYCLED_EXIT, REPORT_FD_VARIABLE, Reporter, plain_kernels_note
 from headrace_runner.engine.frames import ProtocolError, encode_frame, read_frame
 from headrace_runner.engine.protocol import (
     Abort,
@@ -45,7 +45,8 @@ class StubEngine:
     def __init__(self, settings: EngineSettings) -> None:
         self.default = Script.from_environment(os.environ)
         self.journal = Journal(os.environ)
-        self.model = EngineModel("stub", settings.context_tokens, settings.parallelism, "none", 1, 1)
+        notes = (plain_kernels_note(settings.plain_kernels_because),) if settings.plain_kernels_because else ()
+        self.model = EngineModel("stub", settings.context_tokens, settings.parallelism, "none", 1, 1, notes=notes)
         self.leaves = False
         self.connections: set[Connection] = set()
 
@@ -178,8 +179,14 @@ def main() -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     reporter = Reporter(int(os.environ.pop(REPORT_FD_VARIABLE)))
     reporter.stage(Stage.LOADING)
+    settings = EngineSettings.from_environment(os.environ)
+    if os.environ.get("STUB_ENGINE_FAULT") == "always" or (
+        os.environ.get("STUB_ENGINE_FAULT") == "kernels" and not settings.plain_kernels_because
+    ):
+        # As at a warm-up with instructions that this CPU has not.
+        os.kill(os.getpid(), signal.SIGILL)
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(serve(EngineSettings.from_environment(os.environ), reporter))
+        asyncio.run(serve(settings, reporter))
     return 0
 
 

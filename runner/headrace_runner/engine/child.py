@@ -20,6 +20,7 @@ from headrace_runner.engine.failures import (
     REPORT_FD_VARIABLE,
     EngineRefusal,
     Reporter,
+    plain_kernels_note,
 )
 from headrace_runner.engine.gpu import Telemetry, telemetry_path
 from headrace_runner.engine.heartbeat import Heartbeat
@@ -132,6 +133,8 @@ def _describe(
     notes = []
     if renderer.is_fallback:
         notes.append("The GGUF has no chat template: messages are formatted as ChatML, prompts are completed raw.")
+    if settings.plain_kernels_because:
+        notes.append(plain_kernels_note(settings.plain_kernels_because))
     trained = file.header.context_length
     if trained and model.context_tokens > trained:
         notes.append(f"contextTokens {model.context_tokens} exceeds the {trained} the model was trained for.")

@@ -172,6 +172,9 @@ class EngineClient:
         self._receiver.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._receiver
+        # A receiver that was cancelled before its first step has closed nothing.
+        self.closed.set()
+        self._writer.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -15,6 +15,14 @@ REPORT_FD_VARIABLE: Final = "HEADRACE_ENGINE_REPORT_FD"
 MAX_REPORT_BYTES: Final = 64 * 1024
 
 
+def plain_kernels_note(because: str) -> str:
+    """The sentence for a model's status where an engine serves only without its fastest kernels."""
+    return (
+        f"With the fastest kernels for this CPU {because}; it serves without them, and without repacked weights: "
+        "expect half the tokens per second or less. Use an image that is built for this CPU, or another node."
+    )
+
+
 class EngineRefusal(Exception):
     """The engine refuses to serve this configuration. ``reason`` is a PascalCase word for the model's condition:
 

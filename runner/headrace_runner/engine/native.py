@@ -55,6 +55,7 @@ class NativeLog:
 def set_model_parameters(parameters: Any, settings: EngineSettings) -> object:
     """Fill in how the weights are loaded; keep what is returned until they are."""
     parameters.load_mode = _LOAD_MODE_MMAP if settings.memory_map else _LOAD_MODE_NONE
+    parameters.use_extra_bufts = not settings.plain_kernels_because
     wanted = settings.gpu_layers
     # 0 and not the default: a GPU that was not asked for belongs to somebody else.
     parameters.n_gpu_layers = 0 if wanted is None else -1 if wanted == "All" else int(wanted)

@@ -18,6 +18,8 @@ KvType = Literal["F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"]
 FlashAttention = Literal["Auto", "Enabled", "Disabled"]
 Pooling = Literal["Mean", "CLS", "Last"]
 MAX_FILES: Final = 256
+PLAIN_KERNELS_VARIABLE: Final = "HEADRACE_ENGINE_PLAIN_KERNELS_BECAUSE"
+"""Set by the supervisor alone, for a child whose predecessor died of a signal before it served."""
 MAX_ADAPTERS: Final = 8
 
 
@@ -49,7 +51,8 @@ class EngineSettings:
     512 tokens of prompt, has to fit. ``model_parts`` are all files of a split GGUF in order, ``model_path`` the first.
     ``tensor_split`` are the GPUs' shares. Of each GPU ``max_vram_usage_percent`` may be in use after the load, and
     ``vram_reserve_mib`` stay free. An engine whose anonymous memory has grown beyond ``recycle_mib`` is replaced
-    between tasks: 0 is never, None goes by the container's limit.
+    between tasks: 0 is never, None goes by the container's limit. With ``plain_kernels_because`` llama.cpp does without
+    repacked weights and the kernels that need them, AMX among them: half as fast or less, on every CPU.
     """
 
     model_path: Path
@@ -77,6 +80,7 @@ class EngineSettings:
     embeds: bool = False
     pooling: Pooling | None = None
     recycle_mib: int | None = None
+    plain_kernels_because: str = ""
 
     @property
     def files(self) -> tuple[ModelFile, ...]:
@@ -124,6 +128,7 @@ class EngineSettings:
             generates="Chat" in capabilities or "Completion" in capabilities,
             embeds="Embedding" in capabilities,
             recycle_mib=_recycle_mib(environment),
+            plain_kernels_because=environment.get(PLAIN_KERNELS_VARIABLE, "")[:200],
             pooling=_choice(environment, "HEADRACE_POOLING", ("", *get_args(Pooling)), "") or None,
         )
 

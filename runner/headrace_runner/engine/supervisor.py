@@ -26,9 +26,11 @@ from headrace_runner.engine.failures import (
 )
 from headrace_runner.engine.heartbeat import Pulse
 from headrace_runner.engine.seccomp import SandboxUnavailable, install_filter
-from headrace_runner.engine.settings import EngineSettings
+from headrace_runner.engine.settings import PLAIN_KERNELS_VARIABLE, EngineSettings
 from headrace_runner.engine.state import EngineModel, EngineState, Stage, write_state
 
+# What a kernel that does not fit the CPU dies of, in llama.cpp or in a driver.
+_FAULTS: Final = (signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 _CHILD_MODULE: Final = "headrace_runner.engine.child"
 _MEMORY_EVENTS: Final = Path("/sys/fs/cgroup/memory.events")
 
@@ -66,6 +68,8 @@ class Supervisor:
         self._serving_since: float | None = None
         self._stopping = False
         self._backoff = Backoff()
+        # Why the next child does without the kernels that were built for this very CPU; empty: it does not.
+        self._plain_because = ""
         self._oom_kills = 0
         self._pulse = Pulse(settings.stall_seconds)
         self._stalled = False
@@ -99,6 +103,7 @@ class Supervisor:
         os.set_inheritable(child_end, True)
         # ggml would start a debugger to print where it aborted, which the filter forbids anyway.
         environment = {**os.environ, REPORT_FD_VARIABLE: str(child_end), "GGML_NO_BACKTRACE": "1"}
+        environment[PLAIN_KERNELS_VARIABLE] = self._plain_because
         command = [sys.executable, "-P", "-m", _CHILD_MODULE]
         self._oom_kills = _oom_kills()
         self._spawned = time.monotonic()
@@ -199,6 +204,13 @@ class Supervisor:
                 reason, message = "EngineStalled", self._state.message
             restarts = self._state.restarts + 1
             state = Stage.RESTARTING if served else Stage.FAILED
+            if not served and -code in _FAULTS:
+                # Kernels may not fit this CPU. Where that was not it, the next try is a usual one again.
+                self._plain_because = "" if self._plain_because else message
+                if self._plain_because:
+                    self._write(Stage.STARTING, reason=reason, message=message, restarts=restarts, engine=None)
+                    _log("engine child died, the next does without the fastest kernels", cause=message)
+                    return 0.0
             self._write(state, reason=reason, message=message, restarts=restarts, engine=None)
             _log("engine child died", cause=message, restarts=restarts)
         served_seconds = 0.0 if self._serving_since is None else time.monotonic() - self._serving_since

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from headrace_runner.engine.client import EngineClient, EngineLost, EngineRefused, Stage, read_state
+from headrace_runner.engine.client import EngineClient, EngineLost, EngineRefused, EngineState, Stage, read_state
 from headrace_runner.engine.protocol import Generate
 from tests.stub_engine.script import Script
 
@@ -49,12 +49,18 @@ class Stub:
 
 
 @pytest.fixture
-def stub() -> Iterator[Stub]:
+def environment() -> dict[str, str]:
+    return {}
+
+
+@pytest.fixture
+def stub(environment: dict[str, str]) -> Iterator[Stub]:
     # Not tmp_path: the path of a Unix socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="hr-stub-") as name:
         folder = Path(name)
         environment = {
             **os.environ,
+            **environment,
             "PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{ROOT}:{ROOT / 'runner'}",
             "HEADRACE_ENGINE_SOCKET": str(folder / "e.sock"),
             "HEADRACE_ENGINE_STATE": str(folder / "e.json"),
@@ -98,6 +104,7 @@ async def test_what_is_not_brought_to_an_end_has_none_in_the_journal(stub: Stub)
 async def test_an_engine_that_leaves_is_replaced_at_once_and_nothing_is_lost(stub: Stub) -> None:
     async with await stub.client() as client:
         beside = asyncio.create_task(client.generate(replace(a_request(ms=1500), id="beside")))
+        await asyncio.sleep(0)  # its request is the first to be written
         assert (await client.generate(a_request(ending="leave"))).text
         with pytest.raises(EngineRefused) as refused:
             await client.generate(a_request())
@@ -114,3 +121,33 @@ async def test_an_engine_that_leaves_is_replaced_at_once_and_nothing_is_lost(stu
     async with await stub.client() as client:
         assert (await client.generate(a_request())).text
     assert read_state(stub.folder / "e.json").restarts == 0
+
+
+@pytest.mark.parametrize("environment", [{"STUB_ENGINE_FAULT": "kernels"}])
+async def test_an_engine_whose_kernels_do_not_fit_the_cpu_serves_without_them_and_says_what_that_costs(
+    stub: Stub,
+) -> None:
+    async with await stub.client() as client:
+        (note,) = client.info.notes
+        assert "the engine died by SIGILL while Loading (stub)" in note
+        assert "half the tokens per second or less" in note
+        assert read_state(stub.folder / "e.json").restarts == 1
+        # One that has served goes on as it is.
+        with pytest.raises(EngineLost):
+            await client.generate(a_request(ending="crash"))
+    await asyncio.to_thread(stub.wait_for_another_child, stub.journal()[0]["pid"])
+    async with await stub.client() as client:
+        assert client.info.notes == (note,)
+
+
+@pytest.mark.parametrize("environment", [{"STUB_ENGINE_FAULT": "always"}])
+async def test_where_the_kernels_were_not_it_the_engine_fails_with_back_off(stub: Stub) -> None:
+    def failed() -> EngineState:
+        deadline = time.monotonic() + 20
+        while (state := read_state(stub.folder / "e.json")).state is not Stage.FAILED:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        return state
+
+    state = await asyncio.to_thread(failed)
+    assert (state.reason, state.restarts) == ("EngineCrashed", 2)

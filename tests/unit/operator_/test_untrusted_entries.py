@@ -130,10 +130,11 @@ def test_a_report_with_impossible_numbers_counts_as_none(document: dict[str, Any
 
 
 def test_a_reports_words_and_numbers_fit_the_model() -> None:
-    engine = {"architecture": "lla\nma", "contextTokens": 2**70, "sizeBytes": 10**30}
+    engine = {"architecture": "lla\nma", "contextTokens": 2**70, "sizeBytes": 10**30, "notes": ["a\x00b", "c"]}
     found = report({"state": "Failed", "reason": "no word!", "message": "a\x00b", "sinceMs": 10**18, "engine": engine})
     assert found is not None
     assert (found.reason, found.message, found.since_ms) == ("RunnerError", "a b", untrusted.MILLISECONDS_MAX)
     assert found.engine is not None
     assert found.engine.architecture == "lla ma"
+    assert found.engine.notes == ["a b", "c"]
     assert found.engine.context_tokens == found.engine.size_bytes == untrusted.NUMBER_MAX

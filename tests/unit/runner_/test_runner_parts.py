@@ -68,7 +68,7 @@ async def test_slots_count_sequences_and_parked_commits() -> None:
 
 
 def test_a_report_is_what_the_operator_reads() -> None:
-    model = EngineModel("llama", 512, 2, "Q4_1", 135, 98, None)
+    model = EngineModel("llama", 512, 2, "Q4_1", 135, 98, None, notes=("It is slow.", "x" * 600))
     state = EngineState(Stage.SERVING, since_ms=5, restarts=1, engine=model)
     slots = Slots(2)
     slots.take()
@@ -84,6 +84,7 @@ def test_a_report_is_what_the_operator_reads() -> None:
             "quantization": "Q4_1",
             "parameters": 135,
             "sizeBytes": 98,
+            "notes": ["It is slow.", "x" * 512],
         },
         "generation": 4,
         "busy": 1,
