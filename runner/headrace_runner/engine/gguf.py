@@ -11,7 +11,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 MAX_KEYS: Final = 16_384
@@ -77,7 +77,8 @@ class Gguf:
     """A well-formed file's header.
 
     ``kinds`` are the types of all values, as the format counts them. ``strings`` are the few that are kept, ``lengths``
-    those of all arrays, ``numbers`` the content of short integer arrays.
+    those of all arrays, ``numbers`` the content of short integer arrays. ``spans`` tell where each key with its
+    value begins and ends in the file, in bytes.
     """
 
     kinds: Mapping[str, int]
@@ -87,6 +88,7 @@ class Gguf:
     numbers: Mapping[str, tuple[int, ...]]
     tensors: Mapping[str, Tensor]
     version: int
+    spans: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
 
 
 def read_gguf(data: bytes | mmap.mmap) -> Gguf:
@@ -109,6 +111,7 @@ class _Reader:
         self._strings: dict[str, str] = {}
         self._lengths: dict[str, int] = {}
         self._numbers: dict[str, tuple[int, ...]] = {}
+        self._spans: dict[str, tuple[int, int]] = {}
 
     def read(self) -> Gguf:
         if self._take(4) != b"GGUF":
@@ -124,15 +127,19 @@ class _Reader:
             raise InvalidModelFile(f"{key_count} metadata keys, expected 1 to {MAX_KEYS}")
         self._read_values(key_count)
         tensors = self._read_tensors(tensor_count, self._alignment())
-        return Gguf(self._kinds, self._scalars, self._strings, self._lengths, self._numbers, tensors, version)
+        return Gguf(
+            self._kinds, self._scalars, self._strings, self._lengths, self._numbers, tensors, version, self._spans
+        )
 
     def _read_values(self, key_count: int) -> None:
         for _ in range(key_count):
+            begins = self._at
             key = self._name(MAX_NAME_BYTES)
             if key in self._kinds:
                 raise InvalidModelFile(f"the metadata key {key!r} appears twice")
             self._kinds[key] = kind = self._number(_U32)
             self._read_value(key, kind)
+            self._spans[key] = (begins, self._at)
 
     def _read_value(self, key: str, kind: int) -> None:
         if kind == _STRING:

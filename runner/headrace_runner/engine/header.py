@@ -68,7 +68,7 @@ def model_header(parts: Sequence[Gguf]) -> ModelHeader:
     blocks = _unsigned(first, f"{architecture}.block_count", 0)
     if not 0 < blocks <= MAX_BLOCKS:
         raise InvalidModelFile(f"{architecture}.block_count is {blocks}, expected 1 to {MAX_BLOCKS}")
-    _check_vocabulary(first)
+    check_vocabulary(first)
     _check_experts(first, architecture)
     heads = _per_layer(first, f"{architecture}.attention.head_count", blocks, (0,) * blocks)
     embedding = _unsigned(first, f"{architecture}.embedding_length", 0)
@@ -158,7 +158,7 @@ def _check_parts(parts: Sequence[Gguf]) -> None:
         raise InvalidModelFile("it has no tensors")
 
 
-def _check_vocabulary(file: Gguf) -> None:
+def check_vocabulary(file: Gguf) -> None:
     tokens = file.lengths.get("tokenizer.ggml.tokens")
     for beside in ("tokenizer.ggml.token_type", "tokenizer.ggml.scores"):
         length = file.lengths.get(beside)

@@ -21,6 +21,7 @@ from headrace_runner.engine.native import (
     set_context_parameters,
     set_model_parameters,
 )
+from headrace_runner.engine.native_vocabulary import NativeVocabulary
 from headrace_runner.engine.prefixes import why_not
 from headrace_runner.engine.settings import EngineSettings
 from headrace_runner.engine.verification import VerifiedAdapter
@@ -28,15 +29,13 @@ from headrace_runner.engine.verification import VerifiedAdapter
 BATCH_TOKENS: Final = 512
 PREFIX_SEQUENCES: Final = 16
 MAX_SEQUENCES: Final = 256  # LLAMA_MAX_SEQ
-_PIECE_BYTES: Final = 64 * 1024
-# llama_token_attr: what tokenizing with parse_special=False leaves alone.
-_CONTROL_ATTRIBUTES: Final = 1 << 3 | 1 << 0
 
 
 class LoadedModel:
     """A model with one context: ``parallelism`` sequences of at most ``context_tokens`` in one pool of KV cells.
 
-    ``prefix_sequences`` more hold prefixes, where ``no_prefixes_because`` gives no reason against it.
+    ``words`` is its vocabulary. ``prefix_sequences`` more hold prefixes, where ``no_prefixes_because`` gives no reason
+    against it.
     """
 
     def __init__(
@@ -70,52 +69,30 @@ class LoadedModel:
         self.context_tokens = settings.context_tokens
         self.parallelism = settings.parallelism
         self._vocab = llama.llama_model_get_vocab(self._model)
-        self.vocab_size = int(llama.llama_vocab_n_tokens(self._vocab))
+        self.words = NativeVocabulary(self._vocab)
+        self.vocab_size = self.words.size
+        self.longest_token_bytes = self.words.longest_token_bytes
+        self.bos_text, self.eos_text = self.words.bos_text, self.words.eos_text
+        self.control_texts, self.tokenize, self._piece = self.words.control_texts, self.words.tokenize, self.words.piece
         self.eog_tokens = frozenset(
             token for token in range(self.vocab_size) if llama.llama_vocab_is_eog(self._vocab, token)
         )
-        # A token's text is at least as long as the bytes that it stands for.
-        self.longest_token_bytes = max(
-            len(llama.llama_vocab_get_text(self._vocab, token)) for token in range(self.vocab_size)
-        )
         self.parameters = int(llama.llama_model_n_params(self._model))
-        self.bos_text = self._token_text(llama.llama_vocab_bos(self._vocab))
-        self.eos_text = self._token_text(llama.llama_vocab_eos(self._vocab))
-        self._adds_bos = bool(llama.llama_vocab_get_add_bos(self._vocab))
         self.marks: dict[int, bytes] = {}
-        self.piece = lru_cache(maxsize=65_536)(self._piece)
+        self.piece = lru_cache(maxsize=65_536)(self.words.piece)
 
     @property
     def context(self) -> Any:
         """llama.cpp's context, for the decode thread alone."""
         return self._context
 
-    def control_texts(self) -> tuple[str, ...]:
-        """Give the texts of all control tokens, such as ``<|im_end|>``: what users must not be able to say."""
-        found = []
-        for token in range(self.vocab_size):
-            if llama.llama_vocab_get_attr(self._vocab, token) & _CONTROL_ATTRIBUTES:
-                text = self._token_text(token)
-                if len(text) > 1:
-                    found.append(text)
-        return tuple(found)
-
     def find_marks(self, texts: Collection[str]) -> None:
         """Keep the bytes of control tokens by which answers are read; detokenising gives nothing for them."""
         for token in range(self.vocab_size):
-            if llama.llama_vocab_get_attr(self._vocab, token) & _CONTROL_ATTRIBUTES:
-                piece = self._piece(token, special=True)
+            if self.words.is_control(token):
+                piece = self.words.piece(token, special=True)
                 if piece.decode("utf-8", "replace") in texts:
                     self.marks[token] = piece
-
-    def tokenize(self, segments: Sequence[str]) -> list[int]:
-        """Tokenize a rendered prompt; control tokens are recognised inside a segment, never across two."""
-        tokens: list[int] = []
-        for index, segment in enumerate(segments):
-            # A template that writes its own BOS must not get a second one.
-            add_special = index == 0 and not (self._adds_bos and self.bos_text and segment.startswith(self.bos_text))
-            tokens.extend(self._tokenize(segment.encode("utf-8", "replace"), add_special))
-        return tokens
 
     def token_masks(self) -> TokenMasks:
         """Build llguidance's view of the vocabulary, with every end-of-generation token as an end."""
@@ -188,23 +165,3 @@ class LoadedModel:
     def buffer_bytes(self) -> int:
         """Sum of the buffers that llama.cpp made, in RAM and on GPUs."""
         return sum(self._log.buffer_bytes.values())
-
-    def _tokenize(self, raw: bytes, add_special: bool) -> list[int]:
-        # A token is at least one byte, except for BOS and the like.
-        room = len(raw) + 8
-        buffer = (llama.llama_token * room)()
-        count = llama.llama_tokenize(self._vocab, raw, len(raw), buffer, room, add_special, True)
-        if count < 0:
-            raise ValueError("llama_tokenize needs more room than a token per byte")
-        return list(buffer[:count])
-
-    def _piece(self, token: int, *, special: bool = False) -> bytes:
-        buffer = ctypes.create_string_buffer(256)
-        count = llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
-        if count < 0:
-            buffer = ctypes.create_string_buffer(min(-count, _PIECE_BYTES))
-            count = llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
-        return buffer.raw[: max(count, 0)]
-
-    def _token_text(self, token: int) -> str:
-        return "" if token < 0 else self._piece(token, special=True).decode("utf-8", "replace")

@@ -27,7 +27,7 @@ class PromptMaker:
 
     def __init__(self, renderer: TemplateRenderer, controls: Sequence[str]) -> None:
         self._renderer = renderer
-        self._controls = tuple(controls)
+        self.controls = tuple(controls)
         self._dialect = recognise(renderer.source)
         self._lock = threading.Lock()
         self._probed: Traits | None = None
@@ -73,7 +73,7 @@ class PromptMaker:
             return self._probed
 
     def _guard(self, text: str) -> str:
-        return guard(text, self._controls)
+        return guard(text, self.controls)
 
 
 def _has_shape(request: Generate) -> bool:
