@@ -4,6 +4,7 @@ It generates, judges and says how the attempt ended. Who is told is the sink's a
 terminal in ``headrace run``.
 """
 
+from dataclasses import replace
 from typing import Protocol
 
 from headrace_crds.inputs import Output
@@ -15,11 +16,21 @@ from headrace_runner.curb import Curb
 from headrace_runner.cut import Cut, Halt
 from headrace_runner.engine.client import EngineError
 from headrace_runner.engine.frames import ProtocolError
-from headrace_runner.engine.protocol import Generate, GenerationResult, Message, Parameters
+from headrace_runner.engine.protocol import Generate, GenerationResult, Message, Parameters, Usage
 from headrace_runner.engine.tools import NO_PARAMETERS, Tool, ToolCall
 from headrace_runner.generating import Engine, generate
+from headrace_runner.repair import asked_again, check, judge, with_usage_of
 from headrace_runner.validate import Finding, ValidationUnavailable, Validator
-from headrace_runner.verdict import GivenBack, Setback, Verdict, failed, of_cut, of_error, of_generation
+from headrace_runner.verdict import (
+    GivenBack,
+    Setback,
+    Verdict,
+    failed,
+    is_whole,
+    of_cut,
+    of_error,
+    of_generation,
+)
 
 
 class Sink(Protocol):
@@ -61,35 +72,65 @@ async def _ending(
     attempt: Attempt, engine: Engine, validator: Validator, sink: Sink, curb: Curb
 ) -> Verdict | Setback | GivenBack:
     work = attempt.work
-    schema_text = None if work.output is None else work.output.json_schema
-    if schema_text is not None:
-        # Before the engine is asked: a schema that cannot be judged by would cost a whole generation.
+    if work.output is not None:
+        # Before the engine is asked: a shape that cannot be judged by would cost a whole generation.
         try:
-            schema = await curb.unless_halted(attempt, validator.check_schema(schema_text))
+            shape = await curb.unless_halted(attempt, check(validator, work.output))
         except ValidationUnavailable as error:
             return Setback(Reason.RUNNER_ERROR, str(error))
-        if isinstance(schema, Halt):
-            return of_cut(Cut(schema), work, None)
-        if schema.finding is not Finding.VALID:
-            return failed(schema.finding.reason, schema.message)
+        if isinstance(shape, Halt):
+            return of_cut(Cut(shape), work, None)
+        if shape.finding is not Finding.VALID:
+            return failed(shape.finding.reason, shape.message)
+    return await _generated(attempt, engine, validator, sink, curb)
+
+
+async def _generated(
+    attempt: Attempt, engine: Engine, validator: Validator, sink: Sink, curb: Curb
+) -> Verdict | Setback | GivenBack:
+    """Generate and judge, again where the result does not have the shape, as often as the task allows."""
+    work, output = attempt.work, attempt.work.output
+    request, repairs, refused = _request(attempt), 0, None
+    spent: Usage | None = None
     asked_ms = attempt.elapsed_ms
-    try:
-        generation = await generate(attempt, engine, _request(attempt), curb, sink.progress)
-    except EngineError as error:
-        return of_error(error)
-    except ProtocolError as error:
-        return failed(Reason.INPUT_TOO_LARGE, f"the request cannot be sent to the engine: {error}")
-    if isinstance(generation, Cut):
-        partial = generation.partial
-        return of_cut(generation, work, None if partial is None else _timings(attempt, asked_ms, partial))
-    timings = _timings(attempt, asked_ms, generation)
-    judgement = None
-    if schema_text is not None and generation.finish_reason == "Stop":
+    while True:
+        before = 0 if spent is None else spent.completion_tokens
+
+        def progress(tokens: int, before: int = before) -> None:
+            sink.progress(before + tokens)
+
         try:
-            judgement = await validator.validate(schema_text, generation.text)
-        except ValidationUnavailable as error:
-            return Setback(Reason.RUNNER_ERROR, str(error))
-    return of_generation(generation, work, judgement, timings)
+            generation = await generate(attempt, engine, request, curb, progress)
+        except EngineError as error:
+            ending = of_error(error)
+            # Another try was asked for in vain: what is wrong with the result is the reason, not what the try met.
+            return refused if refused is not None and isinstance(ending, Verdict) else ending
+        except ProtocolError as error:
+            return refused or failed(Reason.INPUT_TOO_LARGE, f"the request cannot be sent to the engine: {error}")
+        if isinstance(generation, Cut):
+            return _cut(generation, attempt, asked_ms, spent)
+        total = with_usage_of(generation, spent)
+        timings = _timings(attempt, asked_ms, generation)
+        judgement = None
+        if output is not None and is_whole(generation) and generation.finish_reason != "ToolCalls":
+            try:
+                judgement = await judge(validator, output, generation.text)
+            except ValidationUnavailable as error:
+                return Setback(Reason.RUNNER_ERROR, str(error))
+        verdict = of_generation(total, work, judgement, timings, repairs=repairs)
+        wrong = judgement is not None and judgement.finding is Finding.INVALID
+        if output is None or judgement is None or not wrong or repairs >= output.max_repairs:
+            return verdict
+        request, refused, spent = asked_again(request, generation, judgement), verdict, total.usage
+        repairs += 1
+
+
+def _cut(cut: Cut, attempt: Attempt, asked_ms: int, spent: Usage | None) -> Verdict | Setback | GivenBack:
+    partial = cut.partial
+    timings = None if partial is None else _timings(attempt, asked_ms, partial)
+    if partial is not None:
+        cut = replace(cut, partial=with_usage_of(partial, spent))
+    return of_cut(cut, attempt.work, timings)
 
 
 def _timings(attempt: Attempt, asked_ms: int, generation: GenerationResult) -> Timings:

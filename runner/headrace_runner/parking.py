@@ -80,6 +80,7 @@ def _parked(attempt: Attempt, verdict: Verdict) -> Parked:
         large.enforcement,
         usage,
         timings,
+        repairs=large.repairs,
         claimed_ms=attempt.claimed_ms,
         completed_ms=attempt.now_ms,
         pod=attempt.pod,

@@ -1,4 +1,4 @@
-"""Judges documents against the task's own JSON Schema, in helper processes that may be killed.
+"""Judges results against the shape that the task asks for, in helper processes that may be killed.
 
 Schema and pattern come from tenants: compiling or matching them may take for ever or eat memory. Neither may reach the
 process that renews leases, so a helper gets limits of CPU time and address space, and dies alone.
@@ -85,6 +85,14 @@ class Validator:
         """Whether ``text`` is a JSON document that the schema admits. Raises ValidationUnavailable."""
         return await self._ask({"schema": schema, "text": text})
 
+    async def check_regex(self, regex: str) -> Judgement:
+        """Whether the regular expression can be used at all. Raises ValidationUnavailable."""
+        return await self._ask({"regex": regex})
+
+    async def match(self, regex: str, text: str) -> Judgement:
+        """Whether the whole ``text`` matches. Raises ValidationUnavailable."""
+        return await self._ask({"regex": regex, "text": text})
+
     async def aclose(self) -> None:
         """End the idle helpers; a busy one is ended by who waits for it."""
         for helper in self._idle:
@@ -108,7 +116,7 @@ class Validator:
                 return await self._ask_helper(await self._start(), data)
             except _TooMuch as error:
                 remedy = "simplify its patterns and references"
-                return Judgement(Finding.UNSUPPORTED, f"output.jsonSchema could not be judged {error}: {remedy}")
+                return Judgement(Finding.UNSUPPORTED, f"output could not be judged {error}: {remedy}")
             except (_Broken, OSError) as error:  # TimeoutError is an OSError
                 raise ValidationUnavailable(f"a validation helper broke: {error or type(error).__name__}") from error
 

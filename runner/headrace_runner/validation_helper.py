@@ -24,6 +24,8 @@ def judge(question: dict[str, Any]) -> dict[str, str]:
     """Give ``finding`` (a validate.Finding) and ``message``."""
     import jsonschema_rs
 
+    if "regex" in question:
+        return _judge_regex(question["regex"], question.get("text"))
     try:
         schema = json.loads(question["schema"], parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -51,6 +53,20 @@ def judge(question: dict[str, Any]) -> dict[str, str]:
         return _say("Valid", "")
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first.instance_path)
     return _say("InvalidOutput", f"the document does not fit output.jsonSchema at ${path}: {first.message}")
+
+
+def _judge_regex(regex: str, text: str | None) -> dict[str, str]:
+    import jsonschema_rs
+
+    try:
+        # Rust's regex crate, whose time is linear in the text; the whole text has to match.
+        options = jsonschema_rs.RegexOptions()
+        validator = jsonschema_rs.Draft202012Validator({"pattern": f"^(?:{regex})$"}, pattern_options=options)
+    except (jsonschema_rs.ValidationError, ValueError, RecursionError) as error:
+        return _say("InvalidSchema", f"output.regex is no regular expression that can be checked: {error}")
+    if text is None or validator.is_valid(text):
+        return _say("Valid", "")
+    return _say("InvalidOutput", "the text does not match output.regex as a whole")
 
 
 def main() -> None:

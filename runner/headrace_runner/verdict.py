@@ -2,10 +2,10 @@
 
 | the engine said                         | ends in                                       |
 |-----------------------------------------|-----------------------------------------------|
-| done, no schema                         | Complete                                      |
-| done, schema, cut off by maxTokens      | Failed/OutputTruncated                        |
-| done, schema, the document is valid     | Complete                                      |
-| done, schema, the document is not valid | Failed/InvalidOutput                          |
+| done, no shape                          | Complete                                      |
+| done, shape, cut off by maxTokens       | Failed/OutputTruncated                        |
+| done, shape, the text has it            | Complete                                      |
+| done, shape, the text has it not        | Failed/InvalidOutput, after the last repair   |
 | done, above 900 KiB                     | Failed/ResultTooLarge, without the result     |
 | aborted: the task is cancelled          | Cancelled, with the text so far if any        |
 | aborted: the task's deadline is over    | Failed/DeadlineExceeded                       |
@@ -45,6 +45,7 @@ class LargeText:
     text: str
     finish_reason: FinishReason
     enforcement: Enforcement | None
+    repairs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,23 @@ def failed(reason: str, message: str, *, usage: Usage | None = None, timings: Ti
     return Verdict(Outcome.FAILED, reason, message, usage=usage, timings=timings)
 
 
-def of_generation(generation: GenerationResult, work: Work, judgement: Judgement | None, timings: Timings) -> Verdict:
-    """The outcome of a generation; ``judgement`` is None where there was nothing to judge."""
+def is_whole(generation: GenerationResult) -> bool:
+    """Whether a text that has to have a shape is not one cut off."""
+    return generation.finish_reason != "Length" or generation.complete
+
+
+def of_generation(
+    generation: GenerationResult, work: Work, judgement: Judgement | None, timings: Timings, *, repairs: int = 0
+) -> Verdict:
+    """The outcome of a generation, whose usage counts all tries; ``judgement`` is None where nothing was judged."""
     usage = _usage(generation)
-    if work.output is not None and generation.finish_reason == "Length":
+    if work.output is not None and not is_whole(generation):
         return failed(Reason.OUTPUT_TRUNCATED, _truncated(work, usage), usage=usage, timings=timings)
     if judgement is not None and judgement.finding is not Finding.VALID:
-        return failed(judgement.finding.reason, judgement.message, usage=usage, timings=timings)
+        message = judgement.message
+        if repairs:
+            message = f"{message} (asked {repairs + 1} times)"
+        return failed(judgement.finding.reason, message, usage=usage, timings=timings)
     enforcement = None
     if work.output is not None:
         enforcement = Enforcement.GRAMMAR if generation.enforcement == "Grammar" else Enforcement.VALIDATED_ONLY
@@ -96,9 +107,9 @@ def of_generation(generation: GenerationResult, work: Work, judgement: Judgement
         return failed(Reason.RESULT_TOO_LARGE, _too_large(size_bytes), usage=usage, timings=timings)
     result = large = None
     if size_bytes > INLINE_RESULT_LIMIT_BYTES:
-        large = LargeText(text, finish_reason, enforcement)
+        large = LargeText(text, finish_reason, enforcement, repairs or None)
     else:
-        result = text_result(text, finish_reason, enforcement)
+        result = text_result(text, finish_reason, enforcement, repairs=repairs or None)
     return Verdict(Outcome.COMPLETE, Reason.SUCCEEDED, "", result, usage, timings, large)
 
 

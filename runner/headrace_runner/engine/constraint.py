@@ -1,92 +1,75 @@
-"""JSON Schema as a mask over the vocabulary: llguidance decides at every step which tokens may follow.
+"""Where one sequence is in its grammar, and which tokens may follow: llguidance's mask, and what a token budget adds.
 
-Strict: a schema with a keyword that llguidance cannot enforce is refused, never enforced in part. Whitespace is
-compact, because models otherwise fill the room with it.
+Three things beyond the mask of the grammar, each only where it leaves a token to draw:
+- a number has no exponent and ends after as many characters as a double has digits: small models otherwise write
+  threes until the budget is over, or 1e9999, which JSON allows and no reader can hold;
+- near the end of the budget nothing is opened that the document does not need (budget.py);
+- at its end the shortest known way to the document's end is taken (closing.py).
 """
 
 import ctypes
-import json
 import time
 from typing import Any, Final
 
-import llguidance
 import llguidance.numpy
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace_runner.engine.budget import Budget
+from headrace_runner.engine.closing import shortest_end
+from headrace_runner.engine.document import DocumentCursor
+from headrace_runner.engine.filling import Filling, MaskFiller
 from headrace_runner.engine.protocol import Enforcement, FinishReason, Reason, Refusal
+from headrace_runner.engine.vocabulary import Bits, Vocabulary
 
-MAX_COMPILE_SECONDS: Final = 2.0
-# Fuel in place of a clock, which cannot stop native code: llguidance gives 50,000 units a millisecond for lexers.
-_LIMITS: Final = llguidance.LLParserLimits(
-    initial_lexer_fuel=20_000_000, step_lexer_fuel=500_000, max_lexer_states=50_000, verbose_errors=False
-)
-_OPTIONS: Final[Any] = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":", "lenient": False}
+# 17 digits tell any two doubles apart; with sign, point and leading zeros that makes:
+MAX_NUMBER_BYTES: Final = 24
+_MAX_LOOK_SECONDS: Final = 0.25
 # A mask is only ever -inf or untouched; finite logits stay as the model gave them.
 _MASKED: Final = np.float32(-np.inf)
 
 
-class TokenMasks:
-    """Makes constraints for one vocabulary. Building takes 0.1 to 1 s, so it is built once."""
-
-    def __init__(self, tokenizer: Any, vocab_size: int) -> None:
-        self._tokenizer = tokenizer
-        self._vocab_size = vocab_size
-
-    def compile(self, schema_text: str) -> "Constraint":
-        """Compile JSON text. Raises Refusal: InvalidSchema (not a schema) or UnsupportedSchema (llguidance's words).
-
-        Blocks for milliseconds, in the worst case MAX_COMPILE_SECONDS; releases the GIL. Call it off the decode thread.
-        """
-        try:
-            schema = json.loads(schema_text)
-        except (ValueError, RecursionError) as error:
-            raise Refusal(Reason.INVALID_SCHEMA, f"json_schema is not JSON: {error}") from error
-        if schema is False:
-            raise Refusal(Reason.UNSUPPORTED_SCHEMA, "the schema false admits no document")
-        if not isinstance(schema, (dict, bool)):
-            raise Refusal(Reason.INVALID_SCHEMA, "json_schema is neither an object nor a boolean")
-        began = time.monotonic()
-        try:
-            # The text and not the parsed value: property order and long numbers survive.
-            text = "{}" if schema is True else schema_text  # llguidance takes no boolean schema
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(text, overrides=_OPTIONS)
-        except ValueError as error:
-            raise Refusal(Reason.UNSUPPORTED_SCHEMA, _first_line(str(error))) from error
-        matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS)
-        if matcher.is_error():
-            raise Refusal(Reason.UNSUPPORTED_SCHEMA, _first_line(matcher.get_error()))
-        elapsed = time.monotonic() - began
-        if elapsed > MAX_COMPILE_SECONDS:
-            message = f"the schema took {elapsed:.1f} s to compile, at most {MAX_COMPILE_SECONDS:.0f} s are allowed"
-            raise Refusal(Reason.UNSUPPORTED_SCHEMA, message)
-        return Constraint(matcher, self._vocab_size)
-
-
 class Constraint:
-    """Where one sequence is in its grammar."""
+    """Belongs to the decode thread, except while ``filling`` is under way.
 
-    def __init__(self, matcher: Any, vocab_size: int) -> None:
-        self._matcher = matcher
-        self._vocab_size = vocab_size
-        self._bits: NDArray[np.int32] = llguidance.numpy.allocate_token_bitmask(1, vocab_size)
+    ``enforcement`` is what its mask promises.
+    """
 
-    enforcement: Enforcement = "Grammar"
+    def __init__(
+        self, matcher: Any, vocabulary: Vocabulary, filler: MaskFiller, enforcement: Enforcement, *, is_json: bool
+    ) -> None:
+        self.matcher = matcher
+        self.enforcement: Enforcement = enforcement
+        self.filling: Filling | None = None
+        self._is_over = False
+        self._vocabulary = vocabulary
+        self._filler = filler
+        self._is_json = is_json
+        self._cursor = DocumentCursor()
+        self._budget: Budget | None = None
+        self._way: tuple[int, ...] | None = None
+        self._bits: Bits | None = None
+        self._steers = True
 
     def begin(self, token_budget: int) -> None:
-        """Say how many tokens the document may have, before the first mask."""
+        """Have the document end within so many tokens. Without it nothing is steered."""
+        self._budget = Budget.of(token_budget)
+        self._filler.wanted(self)
 
     def prepare(self) -> None:
-        """Begin to fill masks beside the decode that follows; may do so for all constraints of this vocabulary."""
-
-    @property
-    def finish_reason(self) -> FinishReason:
-        """Of a complete document."""
-        return "Stop"
+        """Begin to fill the masks of all constraints of this vocabulary that moved; call it right before a decode."""
+        self._filler.prepare()
 
     def fork(self) -> "Constraint":
-        """Give one that stands where this one does, and goes on by itself."""
-        return Constraint(self._matcher.deep_copy(), self._vocab_size)
+        """Give another constraint at the same place."""
+        self._wait()
+        other = Constraint(
+            self.matcher.deep_copy(), self._vocabulary, self._filler, self.enforcement, is_json=self._is_json
+        )
+        other._cursor = self._cursor.copy()
+        if self._budget is not None:
+            other.begin(self._budget.left)
+        return other
 
     def apply(self, logits_pointer: Any) -> bool:
         """Mask a row of logits (float32, vocabulary long) in place; False where no token may follow.
@@ -94,34 +77,110 @@ class Constraint:
         False must end the sequence: a sampler draws the last token of a row that is all -inf. Raises Refusal with
         UnsupportedSchema where the grammar broke a limit.
         """
-        llguidance.numpy.fill_next_token_bitmask(self._matcher, self._bits)
-        if self._matcher.is_error():
-            raise Refusal(Reason.UNSUPPORTED_SCHEMA, _first_line(self._matcher.get_error()))
-        if not self._bits.any():
+        self._wait()
+        if self._bits is None:
+            bits = llguidance.numpy.allocate_token_bitmask(1, self._vocabulary.size)
+            llguidance.numpy.fill_next_token_bitmask(self.matcher, bits)
+            self.filled(bits[0])
+        self._check()
+        if self._bits is None or not self._bits.any():
             return False
-        mask_logits(logits_pointer, self._bits[0], self._vocab_size)
+        mask_logits(logits_pointer, self._bits, self._vocabulary.size)
         return True
 
     def consume(self, token: int) -> bool:
         """Advance by a sampled token; True where the document is complete and nothing can follow."""
-        if not self._matcher.consume_token(token):
-            raise Refusal(Reason.UNSUPPORTED_SCHEMA, _first_line(self._matcher.get_error()))
-        return bool(self._matcher.is_stopped())
+        if not self.matcher.consume_token(token):
+            self._check()
+            raise Refusal(Reason.INTERNAL_ERROR, "a token was drawn that the mask forbids", retryable=True)
+        self._bits = None
+        if self._is_json:
+            self._cursor.advance(self._vocabulary.pieces[token])
+        if self._budget is not None:
+            self._budget.left -= 1
+        if self._way:
+            self._way = self._way[1:] if self._way[0] == token else None
+        self._filler.wanted(self)
+        return bool(self.matcher.is_stopped())
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Of a complete document: ``Length`` where the token budget, and not the model, brought it to its end."""
+        return "Length" if self._is_over else "Stop"
 
     def is_complete(self) -> bool:
         """Tell whether what was consumed is a whole document."""
-        return bool(self._matcher.is_accepting())
+        self._wait()
+        return bool(self.matcher.is_accepting())
+
+    def filled(self, bits: Bits) -> None:
+        """Take the grammar's mask and steer within it; called by who filled it, maybe on another thread."""
+        if not self.matcher.is_error():
+            if self._is_json and not self._cursor.in_string:
+                bits = _narrowed(bits, bits & ~self._vocabulary.exponent_bits)
+            if self._is_json and self._cursor.number_bytes > MAX_NUMBER_BYTES:
+                bits = _narrowed(bits, bits & ~self._vocabulary.number_bits)
+            if self._budget is not None and self._steers:
+                bits = self._steered(bits, self._budget)
+        self._bits = bits
+
+    def _steered(self, bits: Bits, budget: Budget) -> Bits:
+        if self._way is not None and self._is_over:
+            return self._only(self._way)
+        if budget.wants_look:
+            self._look(budget)
+        if self._way is None or not budget.is_cautious:
+            return bits
+        if budget.is_over:
+            self._is_over = True
+            return self._only(self._way)
+        if not self._is_json:
+            return bits
+        kept = bits & ~(self._vocabulary.quoting_bits if self._cursor.in_string else self._vocabulary.opening_bits)
+        return kept | self._only(self._way[:1])
+
+    def _look(self, budget: Budget) -> None:
+        began = time.monotonic()
+        way = shortest_end(self.matcher, self._cursor, self._vocabulary, min(budget.left, 1024))
+        # A grammar whose way takes so long to find would take a core from decoding with every token.
+        self._steers = time.monotonic() - began <= _MAX_LOOK_SECONDS or way is not None
+        budget.looked(None if way is None else len(way))
+        self._way = way
+
+    def _only(self, way: tuple[int, ...]) -> Bits:
+        if not way:
+            return self._vocabulary.end_bits
+        bits = np.zeros(self._vocabulary.words, np.int32)
+        bits.view(np.uint32)[way[0] >> 5] = 1 << (way[0] & 31)
+        return bits
+
+    def _wait(self) -> None:
+        if self.filling is not None:
+            self.filling.result()
+            self.filling = None
+
+    def _check(self) -> None:
+        if self.matcher.is_error():
+            message = f"{first_line(self.matcher.get_error())}: simplify the schema's patterns, or split it"
+            raise Refusal(Reason.UNSUPPORTED_SCHEMA, message)
 
 
-def mask_logits(logits_pointer: Any, bits: NDArray[np.int32], vocab_size: int) -> None:
+def mask_logits(logits_pointer: Any, bits: Bits, vocab_size: int) -> None:
     """Set the logits of tokens whose bit is clear to -inf, in place.
 
     ``unpackbits`` and ``copyto`` take a tenth of the time of llguidance's own numpy kernel.
     """
-    logits = np.ctypeslib.as_array(ctypes.cast(logits_pointer, ctypes.POINTER(ctypes.c_float)), shape=(vocab_size,))
+    logits: NDArray[np.float32] = np.ctypeslib.as_array(
+        ctypes.cast(logits_pointer, ctypes.POINTER(ctypes.c_float)), shape=(vocab_size,)
+    )
     allowed = np.unpackbits(bits.view(np.uint8), count=vocab_size, bitorder="little").view(np.bool_)
     np.copyto(logits, _MASKED, where=~allowed)
 
 
-def _first_line(message: str) -> str:
-    return (message.strip().splitlines() or ["the grammar was refused"])[0][:500]
+def first_line(message: str) -> str:
+    """What llguidance says, without the grammar that it quotes after it."""
+    return (message.strip().splitlines() or ["the grammar was refused"])[0][:400]
+
+
+def _narrowed(bits: Bits, fewer: Bits) -> Bits:
+    return fewer if fewer.any() else bits

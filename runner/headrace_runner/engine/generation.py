@@ -69,6 +69,7 @@ class Generation:
                 generation_ms=_milliseconds(now - self._started),
             ),
             enforcement=None if self.job.constraint is None else self.job.constraint.enforcement,
+            complete=self.job.constraint is not None and self.job.constraint.is_complete(),
             logprobs=first.logprobs,
             alternatives=tuple(others),
             tool_calls=first.tool_calls,

@@ -12,8 +12,8 @@ from typing import Any, Final
 import llama_cpp.llama_cpp as llama
 import llguidance
 
-from headrace_runner.engine.constraint import TokenMasks
 from headrace_runner.engine.failures import EngineRefusal
+from headrace_runner.engine.grammars import TokenMasks
 from headrace_runner.engine.native import (
     Adapters,
     NativeLog,
@@ -25,6 +25,7 @@ from headrace_runner.engine.native_vocabulary import NativeVocabulary
 from headrace_runner.engine.prefixes import why_not
 from headrace_runner.engine.settings import EngineSettings
 from headrace_runner.engine.verification import VerifiedAdapter
+from headrace_runner.engine.vocabulary import Vocabulary
 
 BATCH_TOKENS: Final = 512
 PREFIX_SEQUENCES: Final = 16
@@ -110,7 +111,7 @@ class LoadedModel:
             eos_token=sorted(self.eog_tokens),
             slices=None,
         )
-        return TokenMasks(tokenizer, self.vocab_size)
+        return TokenMasks(Vocabulary(tokenizer, tokens, sorted(self.eog_tokens)))
 
     def _load(self, paths: Sequence[str], settings: EngineSettings, on_progress: Callable[[int], None]) -> Any:
         parameters = llama.llama_model_default_params()

@@ -4,8 +4,10 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
-from headrace_runner.engine.constraint import Constraint, TokenMasks
+from headrace_runner.engine.constraint import Constraint
+from headrace_runner.engine.grammars import TokenMasks
 from headrace_runner.engine.model import LoadedModel
 from headrace_runner.engine.prompting import Prompt, PromptMaker
 from headrace_runner.engine.protocol import Generate, Reason, Refusal
@@ -39,8 +41,6 @@ class Preparation:
         if not tokens:
             raise Refusal(Reason.INVALID_PARAMETERS, "the prompt is empty")
         self._check_room(len(tokens), "")
-        if request.grammar or request.regex or request.choice:
-            raise Refusal(Reason.UNSUPPORTED_SCHEMA, "this engine takes json_schema alone")
         return Job(
             key=(connection.number, request.id),
             id=request.id,
@@ -55,12 +55,13 @@ class Preparation:
 
     def _constraint(self, request: Generate, prompt: Prompt) -> Constraint | None:
         if prompt.call_schemas:
-            for schema in prompt.call_schemas[:-1]:
+            shapes = [replace(request, json_schema=schema, narrow=False) for schema in prompt.call_schemas]
+            for shape in shapes[:-1]:
                 # What a tool's schema asks beyond the mask is judged in the call; that it is one must not fail for it.
                 with contextlib.suppress(Refusal):
-                    return self._masks.get().compile(schema)
-            return self._masks.get().compile(prompt.call_schemas[-1])
-        return None if request.json_schema is None else self._masks.get().compile(request.json_schema)
+                    return self._masks.get().constraint(shape)
+            return self._masks.get().constraint(shapes[-1])
+        return self._masks.get().constraint(request) if request.has_shape else None
 
     def _check_room(self, tokens: int, at_least: str) -> None:
         limit = self._model.context_tokens

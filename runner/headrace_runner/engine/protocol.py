@@ -124,6 +124,11 @@ class Generate:
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
 
+    @property
+    def has_shape(self) -> bool:
+        """Whether the text has to be more than text."""
+        return bool(self.json_schema or self.grammar or self.regex or self.choice)
+
     def to_json(self) -> dict[str, Any]:
         """Give the frame's body."""
         body: dict[str, Any] = {"type": "generate", "id": self.id, "json_schema": self.json_schema}
@@ -258,12 +263,12 @@ class GenerationResult:
     """A finished generation.
 
     ``finish_reason`` is ``Length`` where ``max_tokens`` or the context ended it: with an ``enforcement`` the
-    text is then a document cut off, while with ``Stop`` it is a complete one. ``enforcement`` is ``Grammar`` where the
-    mask admits nothing that the request's shape refuses, ``ValidatedOnly`` where it may. ``Cancelled``: an
-    abort ended it, and ``text`` is what any end of it would begin with, empty before the first token. ``ToolCalls``: it
-    ended by itself, with ``tool_calls``; what was said beside them is in ``text``. ``reasoning`` is what came before
-    the answer, in marks of the model's own. ``alternatives`` are the second and further completions of a request with
-    ``n``.
+    text is then a document cut off, unless ``complete`` says that it was brought to its end within the tokens; with
+    ``Stop`` it is a complete one. ``enforcement`` is ``Grammar`` where the mask admits nothing that the request's shape
+    refuses, ``ValidatedOnly`` where it may. ``Cancelled``: an abort ended it, and ``text`` is what any end of it would
+    begin with, empty before the first token. ``ToolCalls``: it ended by itself, with ``tool_calls``; what was said
+    beside them is in ``text``. ``reasoning`` is what came before the answer, in marks of the model's own.
+    ``alternatives`` are the second and further completions of a request with ``n``.
     """
 
     id: str
@@ -272,6 +277,7 @@ class GenerationResult:
     usage: Usage
     timings: Timings
     enforcement: Enforcement | None = None
+    complete: bool = False
     logprobs: tuple[TokenLogprob, ...] | None = None
     alternatives: tuple[Completion, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
@@ -355,6 +361,7 @@ def _read_result(body: Mapping[str, Any], finish_reasons: tuple[FinishReason, ..
         usage=Usage(**{item.name: count(body["usage"][item.name]) for item in fields(Usage)}),
         timings=Timings(**{item.name: count(body["timings"][item.name]) for item in fields(Timings)}),
         enforcement=enforcement,
+        complete=body.get("complete") is True,
         logprobs=_read_logprobs(body.get("logprobs")),
         alternatives=tuple(_read_completion(each, finish_reasons) for each in body.get("alternatives") or ()),
         tool_calls=read_calls(body.get("tool_calls")),
