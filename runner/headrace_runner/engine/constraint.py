@@ -140,8 +140,8 @@ class Constraint:
         return kept | self._only(self._way[:1])
 
     def _look(self, budget: Budget) -> None:
-        began = time.monotonic()
-        way = shortest_end(self.matcher, self._cursor, self._vocabulary, min(budget.left, 1024))
+        began, cursor = time.monotonic(), self._cursor if self._is_json else None
+        way = shortest_end(self.matcher, cursor, self._vocabulary, min(budget.left, 1024))
         # A grammar whose way takes so long to find would take a core from decoding with every token.
         self._steers = time.monotonic() - began <= _MAX_LOOK_SECONDS or way is not None
         budget.looked(None if way is None else len(way))
@@ -161,7 +161,7 @@ class Constraint:
 
     def _check(self) -> None:
         if self.matcher.is_error():
-            message = f"{first_line(self.matcher.get_error())}: simplify the schema's patterns, or split it"
+            message = f"{in_a_line(self.matcher.get_error())}: simplify the schema's patterns, or split it"
             raise Refusal(Reason.UNSUPPORTED_SCHEMA, message)
 
 
@@ -177,9 +177,9 @@ def mask_logits(logits_pointer: Any, bits: Bits, vocab_size: int) -> None:
     np.copyto(logits, _MASKED, where=~allowed)
 
 
-def first_line(message: str) -> str:
-    """What llguidance says, without the grammar that it quotes after it."""
-    return (message.strip().splitlines() or ["the grammar was refused"])[0][:400]
+def in_a_line(message: str) -> str:
+    """What llguidance says, without most of the grammar that it may quote after it."""
+    return " ".join(message.split())[:400] or "the grammar was refused"
 
 
 def _narrowed(bits: Bits, fewer: Bits) -> Bits:

@@ -21,7 +21,7 @@ from typing import Any, Final
 import llguidance
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
-from headrace_runner.engine.constraint import Constraint, first_line
+from headrace_runner.engine.constraint import Constraint, in_a_line
 from headrace_runner.engine.filling import MaskFiller
 from headrace_runner.engine.narrowing import equivalent, narrowed
 from headrace_runner.engine.protocol import Enforcement, Generate, Reason, Refusal
@@ -135,7 +135,7 @@ class TokenMasks:
                 text = "{}" if rung is True else schema_text if rung is schema else json.dumps(rung)
                 grammar = llguidance.LLMatcher.grammar_from_json_schema(text, overrides=options)
             except ValueError as error:
-                errors.append(first_line(str(error)))
+                errors.append(in_a_line(str(error)))
                 continue
             matcher, refused = self._matcher(grammar)
             if not refused:
@@ -145,7 +145,7 @@ class TokenMasks:
 
     def _matcher(self, grammar: str) -> tuple[Any, str]:
         matcher = llguidance.LLMatcher(self._vocabulary.tokenizer, grammar, log_level=0, limits=_LIMITS)
-        return matcher, first_line(matcher.get_error()) if matcher.is_error() else ""
+        return matcher, in_a_line(matcher.get_error()) if matcher.is_error() else ""
 
 
 def _read(schema_text: str) -> dict[str, Any] | bool:
@@ -163,8 +163,8 @@ def _read(schema_text: str) -> dict[str, Any] | bool:
 def _lark(grammar: str) -> str:
     try:
         return llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(grammar))
-    except (ValueError, IndexError, KeyError, RecursionError, AssertionError) as error:
-        message = f"output.grammar is not GBNF: {first_line(str(error))}: correct it"
+    except Exception as error:
+        message = f"output.grammar is not GBNF: {in_a_line(str(error))}: correct it"
         raise Refusal(Reason.INVALID_SCHEMA, message) from error
 
 

@@ -58,7 +58,8 @@ def first_allowed(bits: Bits, tokens: Tokens) -> int | None:
 
 def all_allowed(bits: Bits, tokens: Tokens) -> Tokens:
     """Those of ``tokens`` whose bit is set, in their order."""
-    return tokens[(bits[tokens >> 5] >> (tokens & 31)) & 1 != 0]
+    found: Tokens = tokens[(bits[tokens >> 5] >> (tokens & 31)) & 1 != 0]
+    return found
 
 
 def _tokens(tokens: Any) -> Tokens:
