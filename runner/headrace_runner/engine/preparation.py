@@ -61,7 +61,9 @@ class Preparation:
                 with contextlib.suppress(Refusal):
                     return self._masks.get().constraint(shape)
             return self._masks.get().constraint(shapes[-1])
-        return self._masks.get().constraint(request) if request.has_shape else None
+        if not (request.json_schema or request.grammar or request.regex or request.choice):
+            return None
+        return self._masks.get().constraint(request)
 
     def _check_room(self, tokens: int, at_least: str) -> None:
         limit = self._model.context_tokens

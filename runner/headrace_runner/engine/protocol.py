@@ -124,11 +124,6 @@ class Generate:
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
 
-    @property
-    def has_shape(self) -> bool:
-        """Whether the text has to be more than text."""
-        return bool(self.json_schema or self.grammar or self.regex or self.choice)
-
     def to_json(self) -> dict[str, Any]:
         """Give the frame's body."""
         body: dict[str, Any] = {"type": "generate", "id": self.id, "json_schema": self.json_schema}
