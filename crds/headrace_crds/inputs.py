@@ -32,6 +32,24 @@ class KeyRef(ApiModel):
     """Key of its data."""
 
 
+class Embed(ApiModel):
+    """Texts to turn into vectors."""
+
+    rules: ClassVar = (
+        Rule(
+            "self.input.map(text, size(text)).sum() <= 262144",
+            "embed.input holds more than 262144 characters together: split it into several tasks",
+            ".input",
+        ),
+    )
+
+    input: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=65_536)]],
+        Field(min_length=1, max_length=512),
+    ]
+    """One vector comes out for each. Each has to fit into the model's context."""
+
+
 class InputFrom(ApiModel):
     """Where a prompt that is too large for the object comes from."""
 

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     POISON = "Poison"
     MODEL_NOT_SHARED = "ModelNotShared"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
+    MODEL_NOT_CAPABLE = "ModelNotCapable"
     CONTEXT_LENGTH_EXCEEDED = "ContextLengthExceeded"
     INPUT_TOO_LARGE = "InputTooLarge"
     INVALID_SCHEMA = "InvalidSchema"

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from headrace_crds.base import ApiModel, Conditions, ObjectMeta, Rule, Timestamp, exactly_one_of, immutable
 from headrace_crds.dialogue import Message, Role, Tool, ToolCall, ToolName, Tools
-from headrace_crds.inputs import INPUT_LIMIT_BYTES, InputFrom, KeyRef, ModelRef, Output, Parameters
+from headrace_crds.inputs import INPUT_LIMIT_BYTES, Embed, InputFrom, KeyRef, ModelRef, Output, Parameters
 from headrace_crds.result import (
     INLINE_RESULT_LIMIT_BYTES,
     LARGE_RESULT_LIMIT_BYTES,
@@ -78,7 +78,8 @@ class TaskPhase(StrEnum):
 HANDED_OUT: Final = frozenset({TaskPhase.QUEUED, TaskPhase.RUNNING})
 """The model's queue or one of its runners has the task; the phases' plain words are in it as well."""
 
-_INPUTS: Final = ("prompt", "messages", "inputFrom")
+_ONE_INPUT: Final = "exactly one of prompt, messages, embed and inputFrom is needed: set one, remove the others"
+_INPUTS: Final = ("prompt", "messages", "embed", "inputFrom")
 
 
 class Webhook(ApiModel):
@@ -102,8 +103,11 @@ class LLMTaskSpec(ApiModel):
     mutable: ClassVar = ("priority", "suspend", "cancel", "ttl_seconds_after_finished")
 
     rules: ClassVar = (
-        exactly_one_of(
-            *_INPUTS, message="exactly one of prompt, messages and inputFrom is needed: set one, remove the others"
+        exactly_one_of(*_INPUTS, message=_ONE_INPUT),
+        Rule(
+            "!has(self.embed) || (!has(self.output) && !has(self.tools))",
+            "embed makes vectors: it takes neither output nor tools",
+            ".embed",
         ),
         Rule(
             "!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",
@@ -150,6 +154,9 @@ class LLMTaskSpec(ApiModel):
     with messages of role tool."""
     tool_choice: ToolName | None = None
     """auto (the model decides; the default), none, required (at least one call) or the name of the tool to call."""
+    embed: Embed | None = None
+    """Texts to turn into vectors, by a model with the capability Embedding. The result is a JSON document: shape,
+    and data that is float32, little-endian, in base64."""
     input_from: InputFrom | None = None
     """Takes the prompt from a ConfigMap, up to 900 KiB."""
     parameters: Parameters | None = None
@@ -187,8 +194,8 @@ class LLMTaskSpec(ApiModel):
     @model_validator(mode="after")
     def _one_input(self) -> Self:
         # CEL says so at admission; said again for objects that never met an API server.
-        if sum(given is not None for given in (self.prompt, self.messages, self.input_from)) != 1:
-            raise ValueError("exactly one of prompt, messages and inputFrom is needed: set one, remove the others")
+        if sum(given is not None for given in (self.prompt, self.messages, self.embed, self.input_from)) != 1:
+            raise ValueError(_ONE_INPUT)
         return self
 
 

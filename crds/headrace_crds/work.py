@@ -34,6 +34,8 @@ class Work(ApiModel):
     """metadata.generation of the task, for observedGeneration."""
     messages: list[WorkMessage]
     """The conversation; a prompt is one user message."""
+    embed: list[str] = Field(default_factory=list)
+    """Texts to turn into vectors; where there are any there are no messages."""
     parameters: Parameters
     """Sampling parameters with the model's defaults filled in; maxTokens is always set."""
     output: Output | None = None
@@ -60,12 +62,14 @@ def resolve(task: LLMTask, model: LLMModel, *, input_text: str | None = None, de
     given = (task.spec.parameters or Parameters()).model_dump(exclude_none=True)
     filled = {"temperature": defaults.temperature, "max_tokens": defaults.max_tokens, "stop": defaults.stop, **given}
     turns = [WorkMessage.model_validate(each) for each in task.spec.messages or []]
-    turns = turns or [WorkMessage(role=Role.USER, content=input_text or task.spec.prompt or "")]
+    if not turns and task.spec.embed is None:
+        turns = [WorkMessage(role=Role.USER, content=input_text or task.spec.prompt or "")]
     status = task.status
     return Work(
         model=f"{model.metadata.namespace}/{model.metadata.name}",
         generation=task.metadata.generation,
         messages=turns,
+        embed=task.spec.embed.input if task.spec.embed else [],
         parameters=Parameters.model_validate(filled),
         output=task.spec.output,
         tools=task.spec.tools or [],

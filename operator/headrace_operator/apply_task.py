@@ -148,6 +148,8 @@ def _places(error: ValueError) -> str:
 
 
 def _cost_tokens(work: Work) -> int:
+    if work.embed:
+        return sum(len(text.encode()) for text in work.embed) // _BYTES_PER_TOKEN
     input_bytes = sum(len(message.text.encode()) for message in work.messages)
     if work.output is not None:
         input_bytes += sum(len(text) for text in work.output.texts())

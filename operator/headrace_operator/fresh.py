@@ -60,4 +60,5 @@ def _input_chars(body: Body) -> int:
     messages = sum(len(each.get("content") or "") for each in spec.get("messages") or [])
     output = spec.get("output") or {}
     texts = [output.get(name) or "" for name in ("jsonSchema", "grammar", "regex")] + (output.get("choice") or [])
+    texts += (spec.get("embed") or {}).get("input") or []
     return len(spec.get("prompt") or "") + messages + sum(len(text) for text in texts)

@@ -102,6 +102,7 @@ def _input_bytes(spec: Mapping[str, Any]) -> int:
     output = spec.get("output") or {}
     texts = [spec.get("prompt"), *(output.get(name) for name in ("jsonSchema", "grammar", "regex"))]
     texts += output.get("choice") or []
+    texts += (spec.get("embed") or {}).get("input") or []
     texts += [message.get("content") for message in spec.get("messages") or []]
     return ENTRY_OVERHEAD_BYTES + escaped_bytes([str(text) for text in texts if text])
 

@@ -15,6 +15,7 @@ from headrace_runner.attempt import Attempt
 from headrace_runner.curb import Curb
 from headrace_runner.cut import Cut, Halt
 from headrace_runner.engine.client import EngineError
+from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.frames import ProtocolError
 from headrace_runner.engine.protocol import Generate, GenerationResult, Message, Parameters, Usage
 from headrace_runner.engine.tools import NO_PARAMETERS, Tool, ToolCall
@@ -143,7 +144,9 @@ def _timings(attempt: Attempt, asked_ms: int, generation: GenerationResult) -> T
     )
 
 
-def _request(attempt: Attempt) -> Generate:
+def _request(attempt: Attempt) -> Generate | Embed:
+    if attempt.work.embed:
+        return Embed(f"{attempt.uid}/{attempt.number}", tuple(attempt.work.embed))
     output = attempt.work.output or Output()
     return Generate(
         id=f"{attempt.uid}/{attempt.number}",

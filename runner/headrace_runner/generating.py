@@ -9,6 +9,7 @@ from headrace_runner.attempt import Attempt
 from headrace_runner.curb import Curb
 from headrace_runner.cut import Cut
 from headrace_runner.engine.client import EngineError
+from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.protocol import Generate, GenerationResult
 
 ANSWER_SECONDS: Final = 5.0
@@ -19,14 +20,14 @@ class Engine(Protocol):
     """What generates: an EngineClient."""
 
     async def generate(
-        self, request: Generate, *, on_progress: Callable[[int], None] | None = None
+        self, request: Generate | Embed, *, on_progress: Callable[[int], None] | None = None
     ) -> GenerationResult: ...
 
     async def abort(self, generation_id: str) -> None: ...
 
 
 async def generate(
-    attempt: Attempt, engine: Engine, request: Generate, curb: Curb, on_progress: Callable[[int], None]
+    attempt: Attempt, engine: Engine, request: Generate | Embed, curb: Curb, on_progress: Callable[[int], None]
 ) -> GenerationResult | Cut:
     """The generation, or what was cut off of it. One that had ended when the abort arrived is whole.
 

@@ -25,6 +25,7 @@ from headrace_crds.reasons import Reason
 from headrace_runner.attempt import Attempt
 from headrace_runner.cut import Quarantined
 from headrace_runner.engine.client import EngineClient, EngineLost, EngineRefused
+from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.protocol import Generate, GenerationResult
 from headrace_runner.engine_link import EngineLink
 
@@ -135,7 +136,7 @@ class Trial:
         self._asking = False
 
     async def generate(
-        self, request: Generate, *, on_progress: Callable[[int], None] | None = None
+        self, request: Generate | Embed, *, on_progress: Callable[[int], None] | None = None
     ) -> GenerationResult:
         """As an EngineClient's, but no goodbye is an answer.
 
@@ -160,7 +161,7 @@ class Trial:
         elif self._limit is not None and self._limit.when() != 0.0:
             self._limit.reschedule(0.0)
 
-    async def _tried(self, request: Generate, on_progress: Callable[[int], None] | None) -> GenerationResult:
+    async def _tried(self, request: Generate | Embed, on_progress: Callable[[int], None] | None) -> GenerationResult:
         disturbed = False
         while True:
             self._bound(disturbed or self._suspected)

@@ -28,6 +28,8 @@ class Refusal:
 
 def _texts(task: LLMTask) -> list[str]:
     spec = task.spec
+    if spec.embed is not None:
+        return spec.embed.input
     texts = [message.text for message in spec.messages] if spec.messages is not None else [spec.prompt or ""]
     return texts if spec.output is None else [*texts, *spec.output.texts()]
 

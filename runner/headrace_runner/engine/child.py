@@ -32,6 +32,8 @@ from headrace_runner.engine.state import EngineModel, Stage
 from headrace_runner.engine.verification import VerifiedModel, verify
 
 if TYPE_CHECKING:
+    from headrace_runner.engine.dispatch import Dispatch
+    from headrace_runner.engine.embedding import EmbeddingLoop
     from headrace_runner.engine.loop import DecodeLoop
     from headrace_runner.engine.model import LoadedModel
     from headrace_runner.engine.server import EngineServer
@@ -49,10 +51,11 @@ def main() -> int:
     settings = EngineSettings.from_environment(os.environ)
     try:
         model, file, renderer = _load(settings, reporter)
+        dispatch = _contexts(settings, reporter, model, file, renderer)
     except EngineRefusal as refusal:
         reporter.refusal(refusal)
         return REFUSED_EXIT
-    exit_code = asyncio.run(_serve(settings, reporter, model, file, renderer))
+    exit_code = asyncio.run(_serve(settings, reporter, model, file, renderer, dispatch))
     renderer.close()
     sys.stderr.flush()
     # Straight out: llama.cpp's destructors have nothing to save and GPU libraries are slow and crash-prone at exit.
@@ -84,32 +87,30 @@ async def _serve(
     model: "LoadedModel",
     file: VerifiedModel,
     renderer: TemplateRenderer,
+    dispatch: "Dispatch",
 ) -> int:
-    from headrace_runner.engine.loop import DecodeLoop
-    from headrace_runner.engine.preparation import Preparation
     from headrace_runner.engine.server import EngineServer
 
-    decode_loop = DecodeLoop(model, Heartbeat(reporter.beat))
-    decode_loop.warm_up()
-    preparation = Preparation(model, renderer)
     engine = _describe(settings, model, file, renderer)
     executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="prepare")
-    server = EngineServer(engine, decode_loop, preparation.prepare, executor)
-    thread = threading.Thread(target=_decode, args=(decode_loop,), name="decode")
-    thread.start()
+    server = EngineServer(engine, dispatch, executor)
+    threads = [threading.Thread(target=_work, args=(loop,), name=type(loop).__name__) for loop in dispatch.loops]
+    for thread in threads:
+        thread.start()
     stops = _install_stops(server.drain)
     await server.listen(settings.socket_path)
     if settings.gpu_layers is not None:
         Telemetry(telemetry_path(settings.state_path), os.environ).start()
     reporter.serving(engine)
-    warmed = executor.submit(preparation.warm_up)
+    warmed = executor.submit(dispatch.warm_up)
     ends = [asyncio.create_task(server.drained.wait()), asyncio.create_task(stops.wait())]
     recycling = asyncio.create_task(_recycle(settings, server, warmed))
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     recycling.cancel()
-    decode_loop.stop()
-    await asyncio.to_thread(thread.join)
-    # What the decode thread emitted last is still to be written.
+    dispatch.stop()
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    # What the threads emitted last is still to be written.
     await asyncio.sleep(0)
     executor.shutdown(wait=False, cancel_futures=True)
     return RECYCLED_EXIT if server.said_goodbye else 0
@@ -127,11 +128,35 @@ async def _recycle(settings: EngineSettings, server: "EngineServer", warmed: Fut
         sys.stderr.write(f"the engine's memory is not watched: {error}\n")
 
 
+def _contexts(
+    settings: EngineSettings,
+    reporter: Reporter,
+    model: "LoadedModel",
+    file: VerifiedModel,
+    renderer: TemplateRenderer,
+) -> "Dispatch":
+    """What the model is for, each in a context. Raises EngineRefusal."""
+    from headrace_runner.engine.dispatch import Dispatch
+    from headrace_runner.engine.embedding import EmbeddingLoop
+    from headrace_runner.engine.loop import DecodeLoop
+    from headrace_runner.engine.preparation import Preparation
+
+    decode_loop = preparation = embedding_loop = None
+    if settings.generates:
+        decode_loop = DecodeLoop(model, Heartbeat(reporter.beat))
+        decode_loop.warm_up()
+        preparation = Preparation(model, renderer)
+    if settings.embeds:
+        heartbeat = None if settings.generates else Heartbeat(reporter.beat)
+        embedding_loop = EmbeddingLoop(model, file.header, settings, heartbeat)
+    return Dispatch(preparation, decode_loop, embedding_loop)
+
+
 def _describe(
     settings: EngineSettings, model: "LoadedModel", file: VerifiedModel, renderer: TemplateRenderer
 ) -> EngineModel:
     notes = []
-    if renderer.is_fallback:
+    if renderer.is_fallback and settings.generates:
         notes.append("The GGUF has no chat template: messages are formatted as ChatML, prompts are completed raw.")
     if settings.plain_kernels_because:
         notes.append(plain_kernels_note(settings.plain_kernels_because))
@@ -176,9 +201,9 @@ def _install_stops(drain: object) -> asyncio.Event:
     return stop
 
 
-def _decode(decode_loop: "DecodeLoop") -> None:
+def _work(loop: "DecodeLoop | EmbeddingLoop") -> None:
     try:
-        decode_loop.run()
+        loop.run()
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.frames import ProtocolError, encode_frame, read_frame
 from headrace_runner.engine.protocol import (
     Abort,
@@ -128,7 +129,7 @@ class EngineClient:
 
     async def generate(
         self,
-        request: Generate,
+        request: Generate | Embed,
         *,
         on_progress: Callable[[int], None] | None = None,
         on_delta: Callable[[Delta], None] | None = None,

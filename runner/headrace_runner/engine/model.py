@@ -163,6 +163,15 @@ class LoadedModel:
         self.adapters.apply(context)
         return context
 
+    @property
+    def native(self) -> Any:
+        """llama.cpp's model, for contexts beside the first."""
+        return self._model
+
+    def last_error(self) -> str:
+        """llama.cpp's last words."""
+        return self._log.last_error()
+
     def buffer_bytes(self) -> int:
         """Sum of the buffers that llama.cpp made, in RAM and on GPUs."""
         return sum(self._log.buffer_bytes.values())

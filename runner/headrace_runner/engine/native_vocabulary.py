@@ -41,6 +41,10 @@ class NativeVocabulary:
             tokens.extend(self._tokenize(segment.encode("utf-8", "replace"), add_special))
         return tokens
 
+    def tokenize_plain(self, text: str) -> list[int]:
+        """Tokenize a text with the tokens that the model expects around it; control tokens in it are text."""
+        return self._tokenize(text.encode("utf-8", "replace"), True, parse_special=False)
+
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Give a token's bytes; a control token has some only where ``special`` asks for its text."""
         buffer = ctypes.create_string_buffer(256)
@@ -54,11 +58,11 @@ class NativeVocabulary:
         """Give a token's text, also a control token's; empty for none."""
         return "" if token < 0 else self.piece(token, special=True).decode("utf-8", "replace")
 
-    def _tokenize(self, raw: bytes, add_special: bool) -> list[int]:
+    def _tokenize(self, raw: bytes, add_special: bool, *, parse_special: bool = True) -> list[int]:
         # A token is at least one byte, except for BOS and the like.
         room = len(raw) + 8
         buffer = (llama.llama_token * room)()
-        count = llama.llama_tokenize(self.pointer, raw, len(raw), buffer, room, add_special, True)
+        count = llama.llama_tokenize(self.pointer, raw, len(raw), buffer, room, add_special, parse_special)
         if count < 0:
             raise ValueError("llama_tokenize needs more room than a token per byte")
         return list(buffer[:count])

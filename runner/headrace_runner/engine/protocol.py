@@ -6,6 +6,7 @@ sent by  ``type``     fields
 runner   ``generate`` ``id``, one of ``prompt`` | ``messages``, ``parameters``, ``stream``, at most one of
                       ``json_schema`` (JSON *text*), ``grammar`` (GBNF), ``regex``, ``choice`` (texts); ``narrow``,
                       ``tools``, ``tool_choice``
+runner   ``embed``    ``id``, ``input`` (texts): answered by ``done`` with a document of vectors
 runner   ``abort``    ``id``
 engine   ``hello``    ``state`` (always ``Serving``), ``engine`` (EngineModel); first frame of a connection
 engine   ``progress`` ``id``, ``completion_tokens``; at most every 500 ms a generation
@@ -26,6 +27,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Literal
 
+from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.frames import ProtocolError
 from headrace_runner.engine.state import EngineModel
 from headrace_runner.engine.tools import Tool, ToolCall, read_calls
@@ -40,6 +42,7 @@ class Reason(enum.StrEnum):
     UNSUPPORTED_SCHEMA = "UnsupportedSchema"  # no: neither mask nor limits admit it; the message says what to do
     INVALID_PARAMETERS = "InvalidParameters"  # no
     UNSUPPORTED_CONTENT = "UnsupportedContent"  # no: images, audio
+    MODEL_NOT_CAPABLE = "ModelNotCapable"  # no: capabilities of the model
     CHAT_TEMPLATE_FAILED = "ChatTemplateFailed"  # no: the model's template refused or broke its bounds
     ENGINE_OVERLOADED = "EngineOverloaded"  # yes: more requests than sequences and waiting places
     DECODE_FAILED = "DecodeFailed"  # yes: llama.cpp refused a batch
@@ -301,7 +304,7 @@ class Failure:
         return {"type": "error", **asdict(self)}
 
 
-Request = Generate | Abort
+Request = Generate | Embed | Abort
 Event = Hello | Progress | Delta | GenerationResult | Failure
 
 PARAMETER_NAMES: Final[Mapping[str, str]] = {

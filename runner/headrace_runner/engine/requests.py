@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from headrace_runner.engine.dialogue_requests import clean, invalid, read_messages, read_tools
+from headrace_runner.engine.embedding_request import read_embed
 from headrace_runner.engine.frames import ProtocolError
 from headrace_runner.engine.protocol import (
     PARAMETER_NAMES,
@@ -64,6 +65,11 @@ def decode_request(body: Mapping[str, Any]) -> Request:
     match kind:
         case "abort":
             return Abort(request_id)
+        case "embed":
+            try:
+                return read_embed(request_id, body)
+            except ValueError as error:
+                raise invalid(str(error)) from error
         case "generate":
             _refuse_unknown(body, _GENERATE_FIELDS)
             return _read_generate(request_id, body)

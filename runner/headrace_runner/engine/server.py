@@ -5,18 +5,19 @@ import contextlib
 import itertools
 import os
 import traceback
-from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.frames import MAX_FRAME_BYTES, ProtocolError, encode_frame, read_frame
 from headrace_runner.engine.generation import never_begun
-from headrace_runner.engine.loop import DecodeLoop
 from headrace_runner.engine.protocol import Abort, Delta, Event, Failure, Generate, Hello, Progress, Reason, Refusal
 from headrace_runner.engine.requests import decode_request
-from headrace_runner.engine.sequence import Job
 from headrace_runner.engine.state import EngineModel
+
+if TYPE_CHECKING:
+    from headrace_runner.engine.dispatch import Dispatch
 
 MAX_CONNECTIONS: Final = 64
 _UNREAD_PROGRESS_BYTES: Final = 1024 * 1024
@@ -25,18 +26,14 @@ _NUMBERS: Final = itertools.count(1)
 _GOODBYE_SECONDS: Final = 5.0
 _GOODBYE: Final = "the engine has grown and makes room for its successor"
 
-# Turns a request into a job; blocks, so it runs in the executor. Raises Refusal.
-Prepare = Callable[["Connection", Generate], Job]
-
 
 class EngineServer:
-    """Serves one decode loop. ``drained`` is set when ``drain`` was called and no connection is left."""
+    """Serves one model. ``drained`` is set when ``drain`` was called and no connection is left."""
 
-    def __init__(self, engine: EngineModel, loop: DecodeLoop, prepare: Prepare, executor: Executor) -> None:
+    def __init__(self, engine: EngineModel, dispatch: "Dispatch", executor: Executor) -> None:
         self.drained = asyncio.Event()
         self.engine = engine
-        self.decode_loop = loop
-        self.prepare = prepare
+        self.dispatch = dispatch
         self.executor = executor
         # Requests of all connections that have no event yet that ends them.
         self.unfinished = 0
@@ -174,13 +171,13 @@ class Connection:
         # A runner that does not read holds nobody up.
         self._event_loop.call_later(_GOODBYE_SECONDS, self._writer.transport.abort)
 
-    def _begin(self, request: Generate) -> None:
+    def _begin(self, request: Generate | Embed) -> None:
         if request.id in self._unfinished:
             raise ProtocolError(f"the id {request.id!r} is in use on this connection")
         if self._server.refuses:
             self.send(Failure(request.id, Reason.ENGINE_STOPPING, _GOODBYE, retryable=True))
             return
-        limit = self._server.decode_loop.max_waiting * 2
+        limit = self._server.dispatch.max_waiting * 2
         if self._server.unfinished >= limit:
             message = f"{limit} generations are unfinished already"
             self.send(Failure(request.id, Reason.ENGINE_OVERLOADED, message, retryable=True))
@@ -189,12 +186,12 @@ class Connection:
         self._server.unfinished += 1
         self._preparing[request.id] = asyncio.create_task(self._prepare(request))
 
-    async def _prepare(self, request: Generate) -> None:
+    async def _prepare(self, request: Generate | Embed) -> None:
         server = self._server
         try:
-            job = await self._event_loop.run_in_executor(server.executor, server.prepare, self, request)
+            job = await self._event_loop.run_in_executor(server.executor, server.dispatch.prepare, self, request)
             del self._preparing[request.id]
-            server.decode_loop.submit(job)
+            server.dispatch.submit(job)
         except Refusal as refusal:
             self._finish(Failure(request.id, refusal.reason, refusal.message, refusal.retryable))
         except Exception as error:
@@ -208,7 +205,7 @@ class Connection:
             task.cancel()
             self._finish(never_begun(request_id))
         elif request_id in self._unfinished:
-            self._server.decode_loop.abort((self.number, request_id))
+            self._server.dispatch.abort((self.number, request_id))
 
     def _deliver(self, event: Event) -> None:
         if isinstance(event, Progress | Delta):

@@ -76,8 +76,15 @@ def said(name: str, where: str, says: str, **message: object) -> Case:
 CASES = [
     task("prompt"),
     task("messages", prompt=..., messages=MESSAGES),
-    task("both inputs", "spec", "exactly one of prompt, messages and inputFrom", messages=MESSAGES),
-    task("no input", "spec", "exactly one of prompt, messages and inputFrom", prompt=...),
+    task("both inputs", "spec", "exactly one of prompt, messages, embed and inputFrom", messages=MESSAGES),
+    task("no input", "spec", "exactly one of prompt, messages, embed and inputFrom", prompt=...),
+    task("texts to embed", prompt=..., embed={"input": ["a", "b"]}),
+    task("nothing to embed", "spec.embed.input", "from 1 to 512", prompt=..., embed={"input": []}),
+    task("an empty text", "spec.embed.input[0]", "", prompt=..., embed={"input": [""]}),
+    task(
+        "vectors of a shape", "spec.embed", "neither output", prompt=..., embed={"input": ["a"]}, output={"regex": "a"}
+    ),
+    task("too much to embed", "spec.embed.input", "more than 262144", prompt=..., embed={"input": ["x" * 60_000] * 5}),
     task("input from", prompt=..., inputFrom={"configMapKeyRef": {"name": "c", "key": "k"}}),
     task("input from nothing", "spec.inputFrom", "inputFrom needs configMapKeyRef", prompt=..., inputFrom={}),
     model("parts", source={"persistentVolumeClaim": {"claimName": "m"}, "files": [{"path": "a"}, {"path": "b"}]}),
