@@ -132,6 +132,8 @@ def test_schema_and_result_text_survive_byte_for_byte(kubectl: Kubectl, namespac
     assert stored["status"]["result"]["text"] == text
 
 
+# Fixed by the same generated rule as the others; messages in place of the prompt are tried below.
+UNTRIED = {"messages", "embed", "inputFrom", "tools", "toolChoice"}
 MUTABLE = {"priority": 50, "suspend": True, "cancel": True, "ttlSecondsAfterFinished": 60}
 
 
@@ -156,7 +158,7 @@ def test_each_spec_field_but_the_mutable_ones_is_immutable(kubectl: Kubectl, nam
     }
     schema = yaml.safe_load((ROOT / "crds/llmtasks.headrace.dev.yaml").read_text(encoding="utf-8"))
     version = schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    assert set(version["properties"]["spec"]["properties"]) == {*changes, "messages", "embed", "inputFrom", *MUTABLE}
+    assert set(version["properties"]["spec"]["properties"]) == {*changes, *UNTRIED, *MUTABLE}
     for field, value in changes.items():
         done = kubectl.run(
             "patch", "llmtask", "fixed", "-n", namespace, "--type=merge", "-p", json.dumps({"spec": {field: value}})

@@ -80,7 +80,7 @@ CASES = [
     task("no input", "spec", "exactly one of prompt, messages, embed and inputFrom", prompt=...),
     task("texts to embed", prompt=..., embed={"input": ["a", "b"]}),
     task("nothing to embed", "spec.embed.input", "from 1 to 512", prompt=..., embed={"input": []}),
-    task("an empty text", "spec.embed.input[0]", "", prompt=..., embed={"input": [""]}),
+    task("an empty text", "spec.embed.input[0]", "0 characters", prompt=..., embed={"input": [""]}),
     task(
         "vectors of a shape", "spec.embed", "neither output", prompt=..., embed={"input": ["a"]}, output={"regex": "a"}
     ),
