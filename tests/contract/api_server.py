@@ -53,7 +53,7 @@ class ApiServer:
                 self._connection.request(method, path, data, {"Content-Type": kind})
                 answer = self._connection.getresponse()
                 return answer.status, json.loads(answer.read())
-            except (http.client.HTTPException, ConnectionError):
+            except (http.client.HTTPException, OSError):
                 # The server closes what was silent for long.
                 self._connection.close()
                 self._connection = self._connect()

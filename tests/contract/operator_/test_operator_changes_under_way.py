@@ -202,5 +202,6 @@ async def test_two_hundred_tasks_at_once_are_queued_soon(
     async def all_queued() -> bool:
         return (await bus.stats(key)).queued == 200
 
-    await until(all_queued)
+    # A machine that others use as well needs minutes for what takes seconds.
+    await until(all_queued, within_seconds=180)
     print(f"200 tasks: the last is queued {time.monotonic() - made:.1f} s after it was made")
