@@ -122,6 +122,8 @@ async def _generated(
         wrong = judgement is not None and judgement.finding is Finding.INVALID
         if output is None or judgement is None or not wrong or repairs >= output.max_repairs:
             return verdict
+        if isinstance(request, Embed):  # never judged
+            return verdict
         request, refused, spent = asked_again(request, generation, judgement), verdict, total.usage
         repairs += 1
 
