@@ -120,7 +120,13 @@ async def _generated(
                 return Setback(Reason.RUNNER_ERROR, str(error))
         verdict = of_generation(total, work, judgement, timings, repairs=repairs)
         wrong = judgement is not None and judgement.finding is Finding.INVALID
-        if output is None or judgement is None or not wrong or repairs >= output.max_repairs:
+        if (
+            output is None
+            or judgement is None
+            or not wrong
+            or repairs >= output.max_repairs
+            or isinstance(request, Embed)
+        ):
             return verdict
         if isinstance(request, Embed):  # never judged
             return verdict
