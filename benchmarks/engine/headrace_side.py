@@ -89,7 +89,7 @@ class Side:
         from headrace_runner.engine.batch import TokenBatch
 
         batch = TokenBatch(8)
-        self.loop.places.cache.clear()
+        self.loop.places.forget_all()
         began = 0.0
         for position in range(tokens + 20):
             if position == 20:
@@ -99,7 +99,7 @@ class Side:
             if llama.llama_decode(self.model.context, batch.native) != 0:
                 raise RuntimeError("llama_decode failed")
         seconds = time.perf_counter() - began
-        self.loop.places.cache.clear()
+        self.loop.places.forget_all()
         return {"tokens_per_s": tokens / seconds}
 
     def memory(self, tasks: int, in_flight: int) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """The KV cache behind its ledger: every change of llama.cpp's memory is made and noted here.
 
-The cache is unified: one pool of cells for all sequences, so that a prefix is shared and not copied, and what one
-sequence does not need another can have.
+Two kinds. *Unified*: one pool of cells for all sequences, so that a prefix is shared and not copied, and what one does
+not need another can have; but each step looks at all cells in use for every sequence. *Separate*: each sequence has a
+stream of its own, looks at nothing else, and a prefix is copied, or taken over where its last owner left it.
 """
 
 from collections.abc import Iterable
@@ -18,30 +19,59 @@ _PREFIX_SHARE: Final = 4
 
 
 class KvCache:
-    """For the decode thread alone. Sequences below ``model.parallelism`` generate, those above hold prefixes."""
+    """For the decode thread alone.
+
+    Sequences below ``model.parallelism`` generate; those above, where the cache is unified, hold prefixes.
+    """
 
     def __init__(self, model: LoadedModel, cells: int) -> None:
         self.ledger = Ledger(cells)
+        self.unified = model.kv_unified
         self._memory = llama.llama_get_memory(model.context)
         self._forgets = model.no_prefixes_because is not None
         holders = range(model.parallelism, model.parallelism + model.prefix_sequences)
-        self.prefixes = PrefixStore(holders, cells // _PREFIX_SHARE)
+        self.prefixes = PrefixStore(holders, cells // _PREFIX_SHARE if self.unified else cells)
 
     @property
     def shares_prefixes(self) -> bool:
         """Whether a part of a sequence can be copied; all of one always can."""
         return not self._forgets
 
-    def clear(self) -> None:
-        """Forget everything, kept prefixes included; the next token goes into the first cell again."""
+    def clear(self) -> list[int]:
+        """Forget everything, kept prefixes included; gives their sequences.
+
+        The next token goes into the first cell again.
+        """
+        evicted = []
         while (prefix := self.prefixes.evict()) is not None:
             self.ledger.release(prefix)
+            evicted.append(prefix)
         llama.llama_memory_clear(self._memory, False)
+        return evicted
 
     def copy(self, source: int, target: int, count: int) -> None:
-        """Let ``target`` share the first ``count`` cells of ``source``."""
-        self.ledger.share(source, target, count)
-        llama.llama_memory_seq_cp(self._memory, source, target, 0, count)
+        """Let ``target``, which holds nothing, hold the first ``count`` cells of ``source`` as well."""
+        if self.unified:
+            self.ledger.share(source, target, count)
+            llama.llama_memory_seq_cp(self._memory, source, target, 0, count)
+            return
+        # Between streams llama.cpp copies all or nothing.
+        self.ledger.extend(target, self.ledger.length(source))
+        llama.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self._cut(target, count)
+
+    def take_over(self, prefix: int, count: int) -> None:
+        """Make a kept prefix's stream that of a sequence which begins with ``count`` of its tokens."""
+        self.prefixes.hand_over(prefix)
+        self._cut(prefix, count)
+
+    def leave_behind(self, seq_id: int, tokens: Tokens) -> bool:
+        """Keep the beginning ``tokens`` in the stream of a sequence that ends; False where it is of no use there."""
+        if self.unified or not self.prefixes.inherit(seq_id, tokens):
+            return False
+        self.check((seq_id,))
+        self._cut(seq_id, len(tokens))
+        return True
 
     def remove(self, seq_id: int, *, trusted: bool = True) -> None:
         """Forget a sequence, and check first that llama.cpp knew it as the ledger did.
@@ -59,7 +89,7 @@ class KvCache:
         self.ledger.check(seq_ids, self._positions)
 
     def keep(self, source: int, tokens: Tokens) -> None:
-        """Keep the beginning ``tokens`` of the sequence ``source`` for prompts to come, where there is room."""
+        """Share the beginning ``tokens`` of the sequence ``source`` with prompts to come, where there is room."""
         target, evicted = self.prefixes.keep(tokens)
         for seq_id in evicted:
             self.remove(seq_id)
@@ -74,6 +104,13 @@ class KvCache:
                 return False
             self.remove(evicted)
         return True
+
+    def _cut(self, seq_id: int, count: int) -> None:
+        if self.ledger.length(seq_id) == count:
+            return
+        self.ledger.truncate(seq_id, count)
+        if not llama.llama_memory_seq_rm(self._memory, seq_id, count, -1):
+            raise RuntimeError(f"sequence {seq_id} cannot be cut")
 
     def _positions(self, seq_id: int) -> tuple[int, int]:
         last = int(llama.llama_memory_seq_pos_max(self._memory, seq_id))

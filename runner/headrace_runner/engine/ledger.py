@@ -74,6 +74,15 @@ class Ledger:
         segment.holders += 1
         self._leaves[target], self._lengths[target] = _Segment(segment, 0, 1), count
 
+    def truncate(self, seq_id: int, count: int) -> None:
+        """Forget what a sequence has beyond its first ``count`` cells, none of which it may share."""
+        beyond = self.length(seq_id) - count
+        if count <= 0 or not 0 <= beyond <= self._leaves[seq_id].cells:
+            raise ValueError(f"sequence {seq_id} cannot be cut to {count} of its {self.length(seq_id)} cells")
+        self._leaves[seq_id].cells -= beyond
+        self._lengths[seq_id] -= beyond
+        self.used -= beyond
+
     def release(self, seq_id: int) -> int:
         """Forget a sequence; gives how many cells that freed. Unknown ids free none."""
         segment: _Segment | None = self._leaves.pop(seq_id, None)

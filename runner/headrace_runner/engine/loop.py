@@ -64,12 +64,13 @@ class DecodeLoop:
 
     def warm_up(self) -> None:
         """Decode once, so that a build which does not fit this CPU fails before anybody connects."""
+        self.places.forget_all()
         self._batch.clear()
         self._batch.add([min(each, self._model.vocab_size - 1) for each in range(8)], 0, 0, wants_logits=True)
         code = llama.llama_decode(self._model.context, self._batch.native)
         if code != 0:
             raise RuntimeError(f"llama_decode failed with {code} at warm-up")
-        self.places.cache.clear()
+        self.places.forget_all()
 
     def submit(self, job: Job) -> None:
         """Queue a job.
@@ -208,7 +209,8 @@ class DecodeLoop:
             chunks = share_among_prompts([sequence.lacking for sequence in prompts], room)
             plan += [(sequence, count) for sequence, count in zip(prompts, chunks, strict=True) if count]
             if self.places.cache.make_room(sum(count for _, count in plan)):
-                return plan, sum(chunks)
+                # Streams side by side are computed at once, but only those that follow one another.
+                return sorted(plan, key=lambda each: each[0].holder), sum(chunks)
             self.places.preempt_youngest(self._generations)
 
     def _room_for_prompts(self, generating: int) -> int:

@@ -33,10 +33,10 @@ MAX_SEQUENCES: Final = 256  # LLAMA_MAX_SEQ
 
 
 class LoadedModel:
-    """A model with one context: ``parallelism`` sequences of at most ``context_tokens`` in one pool of KV cells.
+    """A model with one context of ``parallelism`` sequences of at most ``context_tokens``.
 
-    ``words`` is its vocabulary. ``prefix_sequences`` more hold prefixes, where ``no_prefixes_because`` gives no reason
-    against it.
+    Where ``kv_unified``, all have one pool of KV cells, and ``prefix_sequences`` more hold prefixes.
+    ``no_prefixes_because`` is a reason why this model shares none. ``words`` is its vocabulary.
     """
 
     def __init__(
@@ -65,7 +65,9 @@ class LoadedModel:
             sliding_window=llama.llama_model_n_swa(self._model),
         )
         room = MAX_SEQUENCES - settings.parallelism
-        self.prefix_sequences = 0 if self.no_prefixes_because else min(PREFIX_SEQUENCES, room)
+        self.kv_unified = settings.kv_unified
+        holds_prefixes = self.kv_unified and not self.no_prefixes_because
+        self.prefix_sequences = min(PREFIX_SEQUENCES, room) if holds_prefixes else 0
         self._context = self._create_context(settings) if settings.generates else None
         self.context_tokens = settings.context_tokens
         self.parallelism = settings.parallelism
@@ -150,8 +152,7 @@ class LoadedModel:
         parameters.n_batch = BATCH_TOKENS
         parameters.n_ubatch = BATCH_TOKENS
         parameters.n_seq_max = settings.parallelism + self.prefix_sequences
-        # One pool: sequences share prefixes and the ledger sees to it that none takes the room of the others.
-        parameters.kv_unified = True
+        parameters.kv_unified = settings.kv_unified
         set_context_parameters(parameters, settings)
         context = llama.llama_init_from_model(self._model, parameters)
         if not context:

@@ -57,29 +57,34 @@ class Places:
 
     def has_room_for(self, completions: int) -> bool:
         """Whether so many sequences could begin, as far as their number goes."""
-        return len(self._free) >= completions
+        kept = 0 if self.cache.unified else len(self.cache.prefixes)
+        return len(self._free) + kept >= completions
 
     def place(self, sequence: Sequence, generation: Generation) -> bool:
         """Give a sequence a place, with those of the forks that are to come; False where it has to wait."""
         forks = len(generation.sequences) - 1 if generation.waits_to_fork else 0
-        if len(self._free) < 1 + forks:
+        if not self.has_room_for(1 + forks):
             return False
         tokens = sequence.token_array()
         if not self.live and (sequence.job.parameters.seed is not None or not len(self.cache.prefixes)):
             # The same seed gives the same text on an idle engine: whatever ran before leaves no trace.
-            self.cache.clear()
+            self.forget_all()
         kept, leader, shared = self._longest_shared(tokens)
         grows = (1 + forks) * min(_ROOM_TO_GROW, sequence.token_budget - sequence.completion_tokens)
         promised = sum(each.lacking for each in self.live)
-        if not self.cache.make_room(promised + len(tokens) - shared + grows, besides=kept):
+        # With streams of their own all have room for their longest text.
+        if self.cache.unified and not self.cache.make_room(promised + len(tokens) - shared + grows, besides=kept):
             return False
-        sequence.seq_id = heapq.heappop(self._free)
-        generation.reserved = [heapq.heappop(self._free) for _ in range(forks)]
+        taken_over = kept is not None and not self.cache.unified and self._may_take_over(kept, shared)
+        if kept is not None and taken_over:
+            self.cache.take_over(kept, shared)
+        sequence.seq_id = kept if taken_over else self._next_free(besides=kept)
         bisect.insort(self.live, sequence, key=_by_age)
         if leader is not None:
             sequence.follows = leader, shared
         elif kept is not None:
             self._take(sequence, generation, kept, shared)
+        generation.reserved = [self._next_free() for _ in range(forks)]
         if self.cache.shares_prefixes and not sequence.completion_tokens:
             sequence.keeps = self.cache.prefixes.note(tokens)
         return True
@@ -102,7 +107,7 @@ class Places:
 
     def keep_prefix(self, sequence: Sequence) -> None:
         """Keep the beginning that two prompts had, as soon as it is decoded."""
-        if sequence.keeps and sequence.decoded >= sequence.keeps:
+        if self.cache.unified and sequence.keeps and sequence.decoded >= sequence.keeps:
             self.cache.keep(sequence.holder, sequence.token_array()[: sequence.keeps])
             sequence.keeps = 0
 
@@ -125,18 +130,45 @@ class Places:
         self.preemptions += 1
 
     def leave(self, sequence: Sequence, generation: Generation, *, trusted: bool = True) -> None:
-        """Take a sequence's place, if it has one. Raises LedgerMismatch where llama.cpp held other cells of it."""
+        """Take a sequence's place, if it has one, but for a beginning that others will ask for.
+
+        Raises LedgerMismatch where llama.cpp held other cells of it.
+        """
         if sequence in self.preempted:
             self.preempted.remove(sequence)
         if sequence.seq_id is None:
             return
-        self.cache.remove(sequence.seq_id, trusted=trusted)
-        self.live.remove(sequence)
-        for seq_id in (sequence.seq_id, *(generation.reserved if sequence is generation.sequences[0] else ())):
-            heapq.heappush(self._free, seq_id)
+        freed = generation.reserved if sequence is generation.sequences[0] else []
         if sequence is generation.sequences[0]:
             generation.reserved = []
+        keeps = sequence.keeps if trusted and sequence.decoded >= sequence.keeps else 0
+        if not keeps or not self.cache.leave_behind(sequence.seq_id, sequence.prompt[:keeps]):
+            self.cache.remove(sequence.seq_id, trusted=trusted)
+            freed = [*freed, sequence.seq_id]
+        self.live.remove(sequence)
+        for seq_id in freed:
+            heapq.heappush(self._free, seq_id)
         sequence.lose_place()
+
+    def _may_take_over(self, kept: int, shared: int) -> bool:
+        """Whether a kept prefix's stream may become a sequence's own: what lies beyond ``shared`` is lost to others."""
+        return self.cache.prefixes.length(kept) == shared or not (self._free or len(self.cache.prefixes) > 1)
+
+    def _next_free(self, besides: int | None = None) -> int:
+        if not self._free:
+            evicted = self.cache.prefixes.evict(besides)
+            if evicted is None:
+                raise RuntimeError("no sequence is free, against what was counted")
+            self.cache.remove(evicted)
+            return evicted
+        return heapq.heappop(self._free)
+
+    def forget_all(self) -> None:
+        """Give up kept prefixes while nobody has a place: the next token goes into the first cell again."""
+        evicted = self.cache.clear()
+        if not self.cache.unified:
+            for seq_id in evicted:
+                heapq.heappush(self._free, seq_id)
 
     def _longest_shared(self, tokens: Tokens) -> tuple[int | None, Sequence | None, int]:
         """Who has the longest beginning of ``tokens``, a kept prefix or a sequence that has it or will; its length."""
@@ -153,7 +185,8 @@ class Places:
         return kept, leader, shared
 
     def _take(self, sequence: Sequence, generation: Generation, source: int, count: int) -> None:
-        self.cache.copy(source, sequence.holder, count)
+        if source != sequence.seq_id:
+            self.cache.copy(source, sequence.holder, count)
         sequence.decoded = count
         if not sequence.completion_tokens:
             generation.cached_tokens = count

@@ -28,10 +28,14 @@ class Prefix:
 
 
 class PrefixStore:
-    """The kept beginnings, least recently used first, in at most ``most_cells`` cells and as many ``seq_ids``."""
+    """The kept beginnings, least recently used first, in at most ``most_cells`` cells.
+
+    They lie in sequences of their own (``seq_ids``), or in those that others left to them.
+    """
 
     def __init__(self, seq_ids: Iterable[int], most_cells: int) -> None:
-        self._free = list(seq_ids)
+        self._own = frozenset(seq_ids)
+        self._free = sorted(self._own)
         self._most_cells = most_cells
         self._kept: collections.OrderedDict[int, Prefix] = collections.OrderedDict()
         self._latest: collections.deque[Tokens] = collections.deque(maxlen=_REMEMBERED_PROMPTS)
@@ -72,8 +76,7 @@ class PrefixStore:
 
         None where it is larger than all the room, or where one nearly as long is kept already.
         """
-        longest = max((common_length(prefix.tokens, tokens) for prefix in self._kept.values()), default=0)
-        if len(tokens) > self._most_cells or len(tokens) < longest + LEAST_TOKENS:
+        if len(tokens) > self._most_cells or self._has_nearly(tokens):
             return None, []
         evicted = []
         while self._kept and (not self._free or self.cells + len(tokens) > self._most_cells):
@@ -84,6 +87,21 @@ class PrefixStore:
         self._kept[seq_id] = Prefix(seq_id, tokens)
         return seq_id, evicted
 
+    def inherit(self, seq_id: int, tokens: Tokens) -> bool:
+        """Keep a beginning where it is, in a sequence that nobody else needs; False where it is of no use."""
+        if self._has_nearly(tokens):
+            return False
+        self._kept[seq_id] = Prefix(seq_id, tokens)
+        return True
+
+    def hand_over(self, seq_id: int) -> None:
+        """Forget a kept one, whose sequence has another owner from here on."""
+        del self._kept[seq_id]
+
+    def length(self, seq_id: int) -> int:
+        """How long a kept one is."""
+        return len(self._kept[seq_id].tokens)
+
     def evict(self, besides: int | None = None) -> int | None:
         """Drop the least recently used one, never ``besides``; gives its sequence, None where there is none."""
         oldest = next((seq_id for seq_id in self._kept if seq_id != besides), None)
@@ -92,8 +110,13 @@ class PrefixStore:
     def _evict(self, seq_id: int | None = None) -> int:
         dropped = next(iter(self._kept)) if seq_id is None else seq_id
         del self._kept[dropped]
-        self._free.append(dropped)
+        if dropped in self._own:
+            self._free.append(dropped)
         return dropped
+
+    def _has_nearly(self, tokens: Tokens) -> bool:
+        longest = max((common_length(prefix.tokens, tokens) for prefix in self._kept.values()), default=0)
+        return len(tokens) < longest + LEAST_TOKENS
 
 
 def common_length(one: Tokens, other: Tokens) -> int:

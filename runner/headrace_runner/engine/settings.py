@@ -71,6 +71,7 @@ class EngineSettings:
     kv_type_k: KvType = "F16"
     kv_type_v: KvType = "F16"
     flash_attention: FlashAttention = "Auto"
+    kv_unified: bool = False
     memory_map: bool = True
     gpu_count: int = 1
     tensor_split: tuple[int, ...] = ()
@@ -118,6 +119,7 @@ class EngineSettings:
             adapters=_files(environment, "HEADRACE_ADAPTERS", MAX_ADAPTERS, _adapter_file),
             kv_type_k=_choice(environment, "HEADRACE_KV_TYPE_K", get_args(KvType), "F16"),
             kv_type_v=_choice(environment, "HEADRACE_KV_TYPE_V", get_args(KvType), "F16"),
+            kv_unified=_choice(environment, "HEADRACE_KV_UNIFIED", ("false", "true"), "false") == "true",
             flash_attention=_choice(environment, "HEADRACE_FLASH_ATTENTION", get_args(FlashAttention), "Auto"),
             memory_map=memory_map == "true",
             gpu_count=_integer(environment, "HEADRACE_GPU_COUNT", 1, 1, 16),

@@ -17,10 +17,22 @@ SYSTEM = "You are a patient teacher who explains everything in plain words, and 
 
 
 @pytest.fixture(scope="module")
-def small(model_path) -> LoadedModel:
-    """Four sequences of 64 tokens: a step is short, and the cache soon full."""
+def pool(model_path) -> LoadedModel:
+    """Four sequences of 64 tokens in one pool: a step is short, and the cache soon full."""
+    settings = EngineSettings(model_path, context_tokens=CONTEXT_TOKENS, parallelism=4, kv_unified=True)
+    return LoadedModel(str(model_path), settings, lambda percent: None)
+
+
+@pytest.fixture(scope="module")
+def streams(model_path) -> LoadedModel:
+    """Four sequences, each with 64 tokens of its own."""
     settings = EngineSettings(model_path, context_tokens=CONTEXT_TOKENS, parallelism=4)
     return LoadedModel(str(model_path), settings, lambda percent: None)
+
+
+@pytest.fixture(params=["pool", "streams"])
+def small(request: pytest.FixtureRequest) -> LoadedModel:
+    return request.getfixturevalue(request.param)
 
 
 def test_alone_the_same_seed_gives_the_same_text_whatever_ran_before(small: LoadedModel) -> None:
@@ -43,16 +55,17 @@ def test_completions_of_one_prompt_differ_by_their_seeds_and_share_its_cells(sma
         texts = [result.text, *(each.text for each in result.alternatives)]
         assert len(set(texts)) == 3
         # The prompt once, and each completion's tokens but for the last, which nobody decodes.
-        assert max(used) == result.usage.prompt_tokens + 3 * 6
+        copies = 1 if small.kv_unified else 3
+        assert max(used) == copies * result.usage.prompt_tokens + 3 * 6
         assert result.usage.completion_tokens == 24
         second = running.ask(STORY, seed=8, temperature=1.0, max_tokens=8)
     assert second.text == texts[1]
 
 
-def test_who_loses_its_place_goes_on_where_it_was(small: LoadedModel) -> None:
-    with decoding(small) as running:
+def test_who_loses_its_place_goes_on_where_it_was(pool: LoadedModel) -> None:
+    with decoding(pool) as running:
         alone = running.ask(STORY, max_tokens=40, seed=1)
-    with decoding(small, cells=CONTEXT_TOKENS) as running:
+    with decoding(pool, cells=CONTEXT_TOKENS) as running:
         asked = [running.submit(STORY, max_tokens=40), running.submit(STORY, max_tokens=40)]
         results = [each.result() for each in asked]
         assert running.loop.places.preemptions > 0
@@ -79,11 +92,11 @@ def test_who_comes_together_decodes_a_prefix_once(small: LoadedModel) -> None:
         cached = [each.result().usage.cached_tokens for each in asked]
         assert sorted(cached)[0] == 0
         assert all(count >= 32 for count in sorted(cached)[1:])
-        assert max(steps) < 2 * len(asked[0].tokens)
+        assert small.kv_unified == (max(steps) < 2 * len(asked[0].tokens))
 
 
-def test_kept_prefixes_make_room_before_anybody_has_to(small: LoadedModel) -> None:
-    with decoding(small, cells=CONTEXT_TOKENS * 3) as running:
+def test_kept_prefixes_make_room_before_anybody_has_to(pool: LoadedModel) -> None:
+    with decoding(pool, cells=CONTEXT_TOKENS * 3) as running:
         for n in range(3):
             running.ask(f"{SYSTEM}{n}", max_tokens=2)
         assert len(running.loop.places.cache.prefixes) == 1
@@ -94,18 +107,18 @@ def test_kept_prefixes_make_room_before_anybody_has_to(small: LoadedModel) -> No
         assert running.loop.places.preemptions == 0
 
 
-def test_a_bias_forbids_and_forces(small: LoadedModel) -> None:
-    (mill,) = small.tokenize([" mill"])
-    with decoding(small) as running:
+def test_a_bias_forbids_and_forces(streams: LoadedModel) -> None:
+    (mill,) = streams.tokenize([" mill"])
+    with decoding(streams) as running:
         assert running.ask(STORY, logit_bias=((mill, 100.0),), max_tokens=3).text == " mill mill mill"
         free = running.ask(STORY, max_tokens=1, logprobs=1)
         assert free.logprobs
-        forbidden = tuple((token, -100.0) for token in small.tokenize([free.text]))
+        forbidden = tuple((token, -100.0) for token in streams.tokenize([free.text]))
         assert running.ask(STORY, logit_bias=forbidden, max_tokens=1).text != free.text
 
 
-def test_logarithms_are_those_of_the_models_own_distribution(small: LoadedModel) -> None:
-    with decoding(small) as running:
+def test_logarithms_are_those_of_the_models_own_distribution(streams: LoadedModel) -> None:
+    with decoding(streams) as running:
         result = running.ask(STORY, max_tokens=6, logprobs=20)
         assert result.logprobs is not None
         assert "".join(each.text for each in result.logprobs) == result.text
@@ -114,15 +127,15 @@ def test_logarithms_are_those_of_the_models_own_distribution(small: LoadedModel)
             assert each.top[0] == (each.text, each.logprob)
             assert [logprob for _, logprob in each.top] == sorted((p for _, p in each.top), reverse=True)
             assert 0.2 < sum(math.exp(logprob) for _, logprob in each.top) <= 1.0
-        (mill,) = small.tokenize([" mill"])
+        (mill,) = streams.tokenize([" mill"])
         forced = running.ask(STORY, max_tokens=1, logprobs=0, logit_bias=((mill, 100.0),))
         assert forced.logprobs is not None
         assert forced.logprobs[0].logprob < -1
         assert forced.logprobs[0].top == ()
 
 
-def test_nothing_of_a_stop_string_is_streamed(small: LoadedModel) -> None:
-    with decoding(small) as running:
+def test_nothing_of_a_stop_string_is_streamed(streams: LoadedModel) -> None:
+    with decoding(streams) as running:
         free = running.ask(STORY, max_tokens=16)
         stop = free.text[len(free.text) // 2 :][:6]
         asked = running.submit(STORY, max_tokens=16, stop=(stop,))
@@ -140,16 +153,16 @@ def test_nothing_of_a_stop_string_is_streamed(small: LoadedModel) -> None:
     ],
 )
 def test_what_never_fits_is_refused_with_the_numbers(
-    small: LoadedModel, parameters: dict[str, object], words: str
+    streams: LoadedModel, parameters: dict[str, object], words: str
 ) -> None:
-    with decoding(small) as running:
+    with decoding(streams) as running:
         with pytest.raises(Refusal, match=words) as refused:
             running.submit(STORY, **parameters)
         assert (refused.value.reason, refused.value.retryable) == ("InvalidParameters", False)
 
 
-def test_more_completions_than_there_are_cells_are_refused_with_the_numbers(small: LoadedModel) -> None:
-    with decoding(small, cells=CONTEXT_TOKENS) as running:
+def test_more_completions_than_there_are_cells_are_refused_with_the_numbers(pool: LoadedModel) -> None:
+    with decoding(pool, cells=CONTEXT_TOKENS) as running:
         with pytest.raises(Refusal, match="4 completions of 20 need 88 cells of the KV cache, which has 64"):
             running.submit(STORY, n=4, max_tokens=20)
         assert running.ask(STORY, n=2, max_tokens=20).usage.completion_tokens == 40

@@ -46,6 +46,23 @@ class CellByCell(RuleBasedStateMachine):
         self.ledger.share(source, taker, count)
         self.cells[taker] = self.cells[source][:count]
 
+    @precondition(lambda self: self.cells)
+    @rule(data=st.data())
+    def truncate(self, data: st.DataObject) -> None:
+        seq_id = data.draw(st.sampled_from(sorted(self.cells)))
+        count = data.draw(st.integers(1, len(self.cells[seq_id])))
+        lost = set(self.cells[seq_id][count:])
+        if any(lost & set(cells) for other, cells in self.cells.items() if other != seq_id):
+            with pytest.raises(ValueError, match="cannot be cut"):
+                self.ledger.truncate(seq_id, count)
+            return
+        try:
+            self.ledger.truncate(seq_id, count)
+        except ValueError:
+            # What was shared once and is no more counts as shared.
+            return
+        del self.cells[seq_id][count:]
+
     @rule(seq_id=IDS)
     def release(self, seq_id: int) -> None:
         before = self.in_use()

@@ -80,6 +80,19 @@ def test_without_places_nothing_is_kept() -> None:
     assert PrefixStore((), 1000).keep(tokens(SYSTEM)) == (None, [])
 
 
+def test_a_sequence_that_ends_may_leave_its_beginning_behind() -> None:
+    store = PrefixStore((), 1000)
+    assert store.inherit(5, tokens(SYSTEM))
+    assert store.find(tokens(SYSTEM, (2, 20))) == (5, 100)
+    assert not store.inherit(6, tokens(SYSTEM, (2, 5)))
+    store.hand_over(5)
+    assert store.find(tokens(SYSTEM, (2, 20))) is None
+    assert store.inherit(6, tokens(SYSTEM))
+    assert store.evict() == 6
+    # A place that was another's is no place of the store's own.
+    assert store.keep(tokens(SYSTEM)) == (None, [])
+
+
 def test_one_that_is_in_use_is_not_evicted() -> None:
     store = PrefixStore(range(4), 1000)
     first, _ = store.keep(tokens((1, 100)))
