@@ -120,4 +120,7 @@ def _inline(large: LargeText, outcome: Outcome) -> Result:
         size_bytes=size_bytes,
         sha256=sha256,
         enforcement=large.enforcement,
+        repairs=large.repairs,
+        tool_calls=large.tool_calls,
+        reasoning=large.reasoning,
     )

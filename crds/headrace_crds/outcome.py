@@ -18,6 +18,7 @@ from headrace_crds.task import (
     Outcome,
     Result,
     Timings,
+    ToolCall,
     Usage,
     derive_phase,
 )
@@ -94,6 +95,8 @@ def text_result(
     *,
     partial: bool | None = None,
     repairs: int | None = None,
+    tool_calls: list[ToolCall] | None = None,
+    reasoning: str | None = None,
 ) -> Result:
     size_bytes, sha256 = text_digest(text)
     return Result(
@@ -104,6 +107,8 @@ def text_result(
         sha256=sha256,
         enforcement=enforcement,
         repairs=repairs,
+        tool_calls=tool_calls,
+        reasoning=reasoning,
     )
 
 

@@ -13,10 +13,11 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from headrace_crds.base import SHA256, ApiModel
+from headrace_crds.dialogue import ARGUMENTS_LIMIT_BYTES, MAX_TOOL_CALLS, ToolCall
 from headrace_crds.inputs import OBJECT_NAME, KeyRef
 from headrace_crds.outcome import text_digest
 from headrace_crds.reasons import Reason
-from headrace_crds.result import LARGE_RESULT_LIMIT_BYTES, Enforcement, Result, Timings, Usage
+from headrace_crds.result import LARGE_RESULT_LIMIT_BYTES, REASONING_LIMIT_CHARS, Enforcement, Result, Timings, Usage
 from headrace_crds.task import Outcome
 
 _LEVEL: Final = 6
@@ -49,6 +50,10 @@ class Parked(ApiModel):
     """How the task's output was enforced; the text was validated in any case."""
     repairs: Annotated[int, Field(ge=1, le=5)] | None = None
     """How often the model was asked again for the shape's sake."""
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOL_CALLS)] | None = None
+    """Calls beside the text, at most 32 KiB of arguments together."""
+    reasoning: Annotated[str, Field(max_length=REASONING_LIMIT_CHARS)] | None = None
+    """What came before the text."""
     usage: Usage
     """Tokens of the attempt."""
     timings: Timings
@@ -72,6 +77,8 @@ class Parked(ApiModel):
         timings: Timings,
         *,
         repairs: int | None = None,
+        tool_calls: list[ToolCall] | None = None,
+        reasoning: str | None = None,
         claimed_ms: int,
         completed_ms: int,
         pod: str,
@@ -86,6 +93,8 @@ class Parked(ApiModel):
             finish_reason=finish_reason,
             enforcement=enforcement,
             repairs=repairs,
+            tool_calls=tool_calls,
+            reasoning=reasoning,
             usage=usage,
             timings=timings,
             claimed_ms=claimed_ms,
@@ -117,6 +126,8 @@ class Parked(ApiModel):
             sha256=self.sha256,
             enforcement=self.enforcement,
             repairs=self.repairs,
+            tool_calls=self.tool_calls,
+            reasoning=self.reasoning,
         )
 
     @model_validator(mode="after")
@@ -124,6 +135,8 @@ class Parked(ApiModel):
         raw = _inflated(self.text_zlib, self.size_bytes)
         if hashlib.sha256(raw).hexdigest() != self.sha256:
             raise ValueError("the digest is another text's")
+        if sum(len(call.arguments.encode()) for call in self.tool_calls or ()) > ARGUMENTS_LIMIT_BYTES:
+            raise ValueError("the calls' arguments are larger than an object holds")
         counts = (*self.usage.model_dump().values(), *self.timings.model_dump().values())
         if any(count >= _COUNT_LIMIT for count in counts):
             raise ValueError("a count is beyond what an object holds")

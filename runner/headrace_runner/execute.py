@@ -12,6 +12,7 @@ from headrace_crds.reasons import Reason
 from headrace_crds.task import Timings
 from headrace_crds.work import Work, WorkMessage
 from headrace_runner.attempt import Attempt
+from headrace_runner.calls import check_tools, judge_calls
 from headrace_runner.curb import Curb
 from headrace_runner.cut import Cut, Halt
 from headrace_runner.engine.client import EngineError
@@ -21,7 +22,7 @@ from headrace_runner.engine.protocol import Generate, GenerationResult, Message,
 from headrace_runner.engine.tools import NO_PARAMETERS, Tool, ToolCall
 from headrace_runner.generating import Engine, generate
 from headrace_runner.repair import asked_again, check, judge, with_usage_of
-from headrace_runner.validate import Finding, ValidationUnavailable, Validator
+from headrace_runner.validate import Finding, Judgement, ValidationUnavailable, Validator
 from headrace_runner.verdict import (
     GivenBack,
     Setback,
@@ -73,10 +74,10 @@ async def _ending(
     attempt: Attempt, engine: Engine, validator: Validator, sink: Sink, curb: Curb
 ) -> Verdict | Setback | GivenBack:
     work = attempt.work
-    if work.output is not None:
+    if work.output is not None or work.tools:
         # Before the engine is asked: a shape that cannot be judged by would cost a whole generation.
         try:
-            shape = await curb.unless_halted(attempt, check(validator, work.output))
+            shape = await curb.unless_halted(attempt, _check(validator, work))
         except ValidationUnavailable as error:
             return Setback(Reason.RUNNER_ERROR, str(error))
         if isinstance(shape, Halt):
@@ -112,26 +113,37 @@ async def _generated(
             return _cut(generation, attempt, asked_ms, spent)
         total = with_usage_of(generation, spent)
         timings = _timings(attempt, asked_ms, generation)
-        judgement = None
-        if output is not None and is_whole(generation) and generation.finish_reason != "ToolCalls":
-            try:
-                judgement = await judge(validator, output, generation.text)
-            except ValidationUnavailable as error:
-                return Setback(Reason.RUNNER_ERROR, str(error))
+        try:
+            judgement = await _judge(validator, work, generation)
+        except ValidationUnavailable as error:
+            return Setback(Reason.RUNNER_ERROR, str(error))
         verdict = of_generation(total, work, judgement, timings, repairs=repairs)
         wrong = judgement is not None and judgement.finding is Finding.INVALID
-        if (
-            output is None
-            or judgement is None
-            or not wrong
-            or repairs >= output.max_repairs
-            or isinstance(request, Embed)
-        ):
+        if isinstance(request, Embed) or output is None or judgement is None:
             return verdict
-        if isinstance(request, Embed):  # never judged
+        if not wrong or repairs >= output.max_repairs:
             return verdict
         request, refused, spent = asked_again(request, generation, judgement), verdict, total.usage
         repairs += 1
+
+
+async def _check(validator: Validator, work: Work) -> Judgement:
+    if work.output is not None:
+        judgement = await check(validator, work.output)
+        if judgement.finding is not Finding.VALID:
+            return judgement
+    return await check_tools(validator, work.tools)
+
+
+async def _judge(validator: Validator, work: Work, generation: GenerationResult) -> Judgement | None:
+    """None where nothing was asked of the result, or it was cut off."""
+    if work.tools or generation.tool_calls:
+        judgement = await judge_calls(validator, work, generation)
+        if judgement.finding is not Finding.VALID:
+            return judgement
+    if work.output is None or not is_whole(generation) or generation.finish_reason == "ToolCalls":
+        return None
+    return await judge(validator, work.output, generation.text)
 
 
 def _cut(cut: Cut, attempt: Attempt, asked_ms: int, spent: Usage | None) -> Verdict | Setback | GivenBack:

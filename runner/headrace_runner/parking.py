@@ -81,6 +81,8 @@ def _parked(attempt: Attempt, verdict: Verdict) -> Parked:
         usage,
         timings,
         repairs=large.repairs,
+        tool_calls=large.tool_calls,
+        reasoning=large.reasoning,
         claimed_ms=attempt.claimed_ms,
         completed_ms=attempt.now_ms,
         pod=attempt.pod,

@@ -6,6 +6,7 @@
 | done, shape, cut off by maxTokens       | Failed/OutputTruncated                        |
 | done, shape, the text has it            | Complete                                      |
 | done, shape, the text has it not        | Failed/InvalidOutput, after the last repair   |
+| done, a call that the task refuses      | Failed/InvalidOutput                          |
 | done, above 900 KiB                     | Failed/ResultTooLarge, without the result     |
 | aborted: the task is cancelled          | Cancelled, with the text so far if any        |
 | aborted: the task's deadline is over    | Failed/DeadlineExceeded                       |
@@ -20,6 +21,7 @@
 
 from dataclasses import dataclass
 
+from headrace_crds.dialogue import ToolCall
 from headrace_crds.outcome import text_digest, text_result
 from headrace_crds.reasons import Reason
 from headrace_crds.result import (
@@ -32,6 +34,7 @@ from headrace_crds.result import (
 )
 from headrace_crds.task import Outcome
 from headrace_crds.work import Work
+from headrace_runner.calls import kept_calls, kept_reasoning
 from headrace_runner.cut import Cut, Halt, Quarantined
 from headrace_runner.engine.client import EngineError, EngineRefused
 from headrace_runner.engine.protocol import FinishReason, GenerationResult
@@ -46,6 +49,8 @@ class LargeText:
     finish_reason: FinishReason
     enforcement: Enforcement | None
     repairs: int | None = None
+    tool_calls: list[ToolCall] | None = None
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,8 @@ def of_generation(
 ) -> Verdict:
     """The outcome of a generation, whose usage counts all tries; ``judgement`` is None where nothing was judged."""
     usage = _usage(generation)
-    if work.output is not None and not is_whole(generation):
+    called = bool(generation.tool_calls) or work.tool_choice in ("auto", "none")
+    if (work.output is not None or not called) and not is_whole(generation):
         return failed(Reason.OUTPUT_TRUNCATED, _truncated(work, usage), usage=usage, timings=timings)
     if judgement is not None and judgement.finding is not Finding.VALID:
         message = judgement.message
@@ -105,11 +111,17 @@ def of_generation(
     size_bytes, _ = text_digest(text)
     if size_bytes > LARGE_RESULT_LIMIT_BYTES:
         return failed(Reason.RESULT_TOO_LARGE, _too_large(size_bytes), usage=usage, timings=timings)
+    try:
+        calls, reasoning = kept_calls(generation), kept_reasoning(generation.reasoning)
+    except ValueError as error:
+        return failed(Reason.RESULT_TOO_LARGE, f"{error}: ask for less", usage=usage, timings=timings)
     result = large = None
     if size_bytes > INLINE_RESULT_LIMIT_BYTES:
-        large = LargeText(text, finish_reason, enforcement, repairs or None)
+        large = LargeText(text, finish_reason, enforcement, repairs or None, calls, reasoning)
     else:
-        result = text_result(text, finish_reason, enforcement, repairs=repairs or None)
+        result = text_result(
+            text, finish_reason, enforcement, repairs=repairs or None, tool_calls=calls, reasoning=reasoning
+        )
     return Verdict(Outcome.COMPLETE, Reason.SUCCEEDED, "", result, usage, timings, large)
 
 
