@@ -77,13 +77,15 @@ images: ## build the images and bring them to the cluster
 install: ## install or upgrade the chart in that cluster
 	@hack/install
 
-.PHONY: bench-engine bench-latency bench-queue bench-tasks
+.PHONY: bench-engine bench-latency bench-queue bench-structured bench-tasks
 bench-engine: ## tokens per second of many tasks on one model, beside llama.cpp's own server
 	@hack/bench-engine $(ARGS)
 bench-latency: ## overhead of kubectl apply → Complete over the engine's own time
 	@hack/bench-latency
 bench-queue: ## jobs per second through the bus, beside SAQ and BullMQ on the same Redis
 	@hack/bench-queue $(ARGS)
+bench-structured: ## JSON Schemas that a small model is made to answer, judged by a second validator
+	@hack/bench-structured $(ARGS)
 bench-tasks: ## LLMTasks per second from create to outcome, beside what the API server allows and beside empty Jobs
 	@hack/bench-tasks $(ARGS)
 

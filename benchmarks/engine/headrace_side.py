@@ -18,11 +18,11 @@ from typing import Any
 import llama_cpp.llama_cpp as llama
 from workload import STOP, Task, distinct, measured, perform
 
-from headrace_runner.engine.constraint import TokenMasks
+from headrace_runner.engine.grammars import TokenMasks
 from headrace_runner.engine.heartbeat import Heartbeat
 from headrace_runner.engine.loop import DecodeLoop, StepTimes
 from headrace_runner.engine.model import LoadedModel
-from headrace_runner.engine.protocol import Delta, Event, Failure, GenerationResult, Parameters
+from headrace_runner.engine.protocol import Delta, Event, Failure, Generate, GenerationResult, Parameters
 from headrace_runner.engine.sequence import Job
 from headrace_runner.engine.settings import EngineSettings
 
@@ -68,7 +68,9 @@ class Side:
             stop=(STOP,),
             logit_bias=self.endless if task.schema is None else (),
         )
-        constraint = None if task.schema is None else self.masks.compile(task.schema)
+        constraint = None
+        if task.schema is not None:
+            constraint = self.masks.constraint(Generate("", prompt="", json_schema=task.schema))
         tokens = self.model.tokenize([task.prompt])
         key = next(self.keys)
         self.loop.submit(Job(key, str(key), tokens, parameters, constraint, emit, time.monotonic(), stream=True))

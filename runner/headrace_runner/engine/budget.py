@@ -5,7 +5,7 @@
                                  not on the way to the end
 
 How long the way is can only be found by walking it (closing.py), so it is looked at seldom while there is room, and
-after every token when there is not.
+after every token when there is not. A walk of many steps is made less often: the sequences beside it wait for it.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ _LEAST_CAUTION_TOKENS: Final = 16
 _RESERVE_TOKENS: Final = 8
 """What a single token may add to the way where nothing is opened: a character in two tokens, a number begun."""
 _SELDOM: Final = 64
+_STEPS_A_TOKEN: Final = 64
+"""So many steps of a walk may be spent for each token drawn."""
 
 
 @dataclass(slots=True)
@@ -26,6 +28,7 @@ class Budget:
     left: int
     way: int | None = None
     _look_at: int | None = None
+    _interval: int = 1
 
     @classmethod
     def of(cls, tokens: int) -> "Budget":
@@ -46,16 +49,16 @@ class Budget:
     @property
     def is_over(self) -> bool:
         """The model's freedom is: from here on the known way is taken."""
-        return self.way is not None and self.slack <= _RESERVE_TOKENS
+        return self.way is not None and self.slack <= _RESERVE_TOKENS + 2 * (self._interval - 1)
 
-    @property
-    def wants_look(self) -> bool:
-        return self._look_at is None or self.left <= self._look_at
+    def wants_look(self, *, lost: bool = False) -> bool:
+        """``lost``: the way that was known is not the way from here."""
+        return self._look_at is None or self.left <= self._look_at or (lost and self.is_over)
 
-    def looked(self, way: int | None) -> None:
+    def looked(self, way: int | None, steps: int = 0) -> None:
         """Remember how long the way is, and plan the next look: nearer the end, more often."""
-        self.way = way
+        self.way, self._interval = way, min(_SELDOM, max(1, steps // _STEPS_A_TOKEN))
         if way is None:
             self._look_at = self.left - _SELDOM
         else:
-            self._look_at = self.left - max(1, min(_SELDOM, (self.slack - self.caution) // 4))
+            self._look_at = self.left - max(self._interval, min(_SELDOM, (self.slack - self.caution) // 4))

@@ -8,7 +8,6 @@ Three things beyond the mask of the grammar, each only where it leaves a token t
 """
 
 import ctypes
-import time
 from typing import Any, Final
 
 import llguidance.numpy
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace_runner.engine.budget import Budget
-from headrace_runner.engine.closing import shortest_end
+from headrace_runner.engine.closing import LIMIT_TOKENS, shortest_end
 from headrace_runner.engine.document import DocumentCursor
 from headrace_runner.engine.filling import Filling, MaskFiller
 from headrace_runner.engine.protocol import Enforcement, FinishReason, Reason, Refusal
@@ -24,7 +23,6 @@ from headrace_runner.engine.vocabulary import Bits, Vocabulary
 
 # 17 digits tell any two doubles apart; with sign, point and leading zeros that makes:
 MAX_NUMBER_BYTES: Final = 24
-_MAX_LOOK_SECONDS: Final = 0.25
 # A mask is only ever -inf or untouched; finite logits stay as the model gave them.
 _MASKED: Final = np.float32(-np.inf)
 
@@ -49,7 +47,6 @@ class Constraint:
         self._budget: Budget | None = None
         self._way: tuple[int, ...] | None = None
         self._bits: Bits | None = None
-        self._steers = True
 
     def begin(self, token_budget: int) -> None:
         """Have the document end within so many tokens. Without it nothing is steered."""
@@ -120,14 +117,14 @@ class Constraint:
                 bits = _narrowed(bits, bits & ~self._vocabulary.exponent_bits)
             if self._is_json and self._cursor.number_bytes > MAX_NUMBER_BYTES:
                 bits = _narrowed(bits, bits & ~self._vocabulary.number_bits)
-            if self._budget is not None and self._steers:
+            if self._budget is not None:
                 bits = self._steered(bits, self._budget)
         self._bits = bits
 
     def _steered(self, bits: Bits, budget: Budget) -> Bits:
         if self._way is not None and self._is_over:
             return self._only(self._way)
-        if budget.wants_look:
+        if budget.wants_look(lost=self._way is None):
             self._look(budget)
         if self._way is None or not budget.is_cautious:
             return bits
@@ -136,16 +133,19 @@ class Constraint:
             return self._only(self._way)
         if not self._is_json:
             return bits
-        kept = bits & ~(self._vocabulary.quoting_bits if self._cursor.in_string else self._vocabulary.opening_bits)
-        return kept | self._only(self._way[:1])
+        if self._cursor.in_string:
+            refused = self._vocabulary.quoting_bits
+        elif self._way and self._vocabulary.pieces[self._way[0]][:1] in (b"}", b"]"):
+            # What could close needs neither another member nor another item.
+            refused = self._vocabulary.opening_bits | self._vocabulary.quoting_bits
+        else:
+            refused = self._vocabulary.opening_bits
+        return (bits & ~refused) | self._only(self._way[:1])
 
     def _look(self, budget: Budget) -> None:
-        began, cursor = time.monotonic(), self._cursor if self._is_json else None
-        way = shortest_end(self.matcher, cursor, self._vocabulary, min(budget.left, 1024))
-        # A grammar whose way takes so long to find would take a core from decoding with every token.
-        self._steers = time.monotonic() - began <= _MAX_LOOK_SECONDS or way is not None
-        budget.looked(None if way is None else len(way))
-        self._way = way
+        cursor = self._cursor if self._is_json else None
+        self._way, steps = shortest_end(self.matcher, cursor, self._vocabulary, min(budget.left, LIMIT_TOKENS))
+        budget.looked(None if self._way is None else len(self._way), steps)
 
     def _only(self, way: tuple[int, ...]) -> Bits:
         if not way:
