@@ -32,6 +32,7 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 | `result:<uid>`       | string | result JSON of a completed entry, where kept     | TTL of `complete` (1 min)        |
 | `results`            | zset   | uid → ms at which its result ends, 256 at most   | TTL of the longest result        |
 | `report:<worker>`    | string | a runner's report, JSON                          | TTL of `report`                  |
+| `gpus:<worker>`      | string | a runner's GPUs as NVML tells them, JSON         | TTL of `telemetry` (5 s)         |
 | `workers`            | zset   | worker → ms at which its report ends             | TTL of the longest report        |
 | `requests:<n>`       | hash   | request id → reply, of 30 s; `timed` with a TTL  | TTL 60 s                         |
 

@@ -56,7 +56,7 @@ OPERATOR_ACL: Final[tuple[str, ...]] = (
 
 # Everything that its questions read, and so no envelope and no parked payload: no prompt, no result but a kept one.
 _FACADE_KEYS: Final = (
-    "entry:* queue:* ring:* report:* result:* clock weights queued delayed leases returned workers service"
+    "entry:* queue:* ring:* report:* gpus:* result:* clock weights queued delayed leases returned workers service"
 )
 
 FACADE_ACL: Final[tuple[str, ...]] = (
@@ -66,7 +66,7 @@ FACADE_ACL: Final[tuple[str, ...]] = (
     "resetchannels",
     *_commands(*_CONNECT, _CALLS, "+time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore"),
 )
-"""Asks about every model by `stats`, `position`, `inspect`, `reports` and `result`, and can change nothing."""
+"""Asks about every model by `stats`, `position`, `inspect`, `reports`, `gpus` and `result`, and can change nothing."""
 
 
 def user_name(name: str) -> str:

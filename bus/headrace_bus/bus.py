@@ -306,6 +306,11 @@ class Bus(BusReader):
         data = bounded_json("report", report, REPORT_MAX_BYTES)
         await self._connection.run("report", key_prefix(model), key_part(worker), data, positive(ttl_ms))
 
+    async def telemetry(self, model: ModelKey, worker: str, gpus: list[dict[str, Any]], *, ttl_ms: int) -> None:
+        """A runner's GPUs, at most 64 KiB of JSON, gone after `ttl_ms` (a minute at most)."""
+        data = bounded_json("telemetry", {"gpus": gpus}, REPORT_MAX_BYTES)
+        await self._connection.run("telemetry", key_prefix(model), key_part(worker), data, positive(ttl_ms))
+
     # Waiting
 
     async def wait_for_work(self, model: ModelKey, *, timeout_s: float) -> None:

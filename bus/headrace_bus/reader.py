@@ -6,6 +6,7 @@ from typing import Any, Final, Self
 from headrace_bus import replies
 from headrace_bus.arguments import positive
 from headrace_bus.connection import Connection
+from headrace_bus.errors import BusCorrupt
 from headrace_bus.keys import ModelKey, key_part, key_prefix
 from headrace_bus.order import CALLS_PER_TASK
 from headrace_bus.records import Entry, Returned, Stats, UidPage
@@ -24,7 +25,7 @@ _REPORT_PAGES: Final = 4
 
 class BusReader:
     """The bus for whoever only asks. Every method raises `BusError` or one of its kinds, and ValueError on names and
-    numbers that cannot be. FACADE_ACL admits `stats`, `position`, `inspect`, `reports`, `result` and the server's time.
+    numbers that cannot be. FACADE_ACL admits `stats`, `position`, `inspect`, `reports`, `gpus`, `result`, the time.
     """
 
     def __init__(self, settings: BusSettings) -> None:
@@ -134,6 +135,14 @@ class BusReader:
             if not more:
                 break
         return found
+
+    async def gpus(self, model: ModelKey, worker: str) -> list[dict[str, Any]]:
+        """What the worker told of its GPUs within the last seconds; empty where it told nothing. Raises BusCorrupt."""
+        data = await self._connection.run("gpus", key_prefix(model), key_part(worker), REPORT_MAX_BYTES)
+        told = [] if data is None else replies.document(data).get("gpus")
+        if not isinstance(told, list) or not all(isinstance(each, dict) for each in told):
+            raise BusCorrupt("not a list of GPUs")
+        return told
 
     async def server_time_ms(self) -> int:
         """The only clock leases and delays go by."""

@@ -23,6 +23,7 @@ from headrace_runner.report import Reporter
 from headrace_runner.rotation import until_rotated
 from headrace_runner.settings import RunnerSettings, SettingsError
 from headrace_runner.slots import Slots
+from headrace_runner.telemetry import GpuTelemetry
 from headrace_runner.validate import Validator
 
 # Together less than the 25 s that the pod's termination grace period leaves.
@@ -83,6 +84,7 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
         parts = (
             engine.keep(),
             reporter.run(),
+            GpuTelemetry(bus, settings.model, settings.pod, settings.engine_state).run(),
             claims.run(),
             listen(bus, settings.model, settings.pod, claims.interrupt),
             until_rotated(settings.redis_url),

@@ -19,7 +19,11 @@ def admit(model: VerifiedModel, settings: EngineSettings, environment: Mapping[s
         raise EngineRefusal("InvalidSettings", message)
     gpu = plan_gpu(model.header, settings)
     if gpu is not None:
-        check_gpus(gpu, settings, read_devices(environment))
+        devices = read_devices(environment)
+        if len(devices) < settings.gpu_count:
+            message = f"{settings.gpu_count} GPUs were asked for, NVML shows {len(devices)} to the engine's container"
+            raise EngineRefusal("GPUUnavailable", message)
+        check_gpus(gpu, settings, devices)
     check_ram(plan_ram(model.header, _adapters_bytes(model), settings), settings, available_bytes())
 
 

@@ -111,7 +111,10 @@ def write_devices(path: Path, devices: tuple[GpuDevice, ...]) -> None:
 
 def read_telemetry(path: Path) -> tuple[GpuDevice, ...]:
     """What the engine wrote last; trusted no more than its state file. Raises OSError and ValueError."""
-    value = json.loads(read_small_file(path))
+    try:
+        value = json.loads(read_small_file(path))
+    except RecursionError as error:
+        raise ValueError("gpus: nested too deep") from error
     if not isinstance(value, list):
         raise ValueError("gpus: expected a list")
     return tuple(GpuDevice.from_json(each) for each in value[:MAX_DEVICES])

@@ -117,6 +117,15 @@ def test_a_model_that_the_gpu_has_no_room_for_is_refused_before_it_is_loaded(
     assert "lower gpu.layers" in state.message
 
 
+def test_fewer_gpus_than_asked_for_are_unavailable(driver: Path, model_path: Path, start_engine: Callable) -> None:
+    engine = start_engine(
+        model_path, HEADRACE_GPU_LAYERS="All", HEADRACE_GPU_COUNT="3", LD_LIBRARY_PATH=str(driver), STUB_GPUS=TWO
+    )
+    state = engine.wait(lambda state: state.state in (Stage.FAILED, Stage.SERVING))
+    assert (state.state, state.reason) == (Stage.FAILED, "GPUUnavailable")
+    assert "3 GPUs were asked for, NVML shows 2" in state.message
+
+
 def test_a_gpu_with_room_that_llama_cpp_cannot_use_is_no_cpu_run(
     driver: Path, model_path: Path, start_engine: Callable
 ) -> None:

@@ -56,7 +56,7 @@ def test_no_rule_is_broader_than_its_use() -> None:
 
 
 def test_the_facade_calls_what_its_questions_call_and_nothing_that_writes() -> None:
-    questions: tuple[ScriptName, ...] = ("inspect", "position", "reports", "result", "stats")
+    questions: tuple[ScriptName, ...] = ("gpus", "inspect", "position", "reports", "result", "stats")
     called = set().union(*(commands(name) for name in questions))
     assert allowed(FACADE_ACL) == called | {"ping", "select", "evalsha", "get", "time"}
     assert {script(name).source.splitlines()[0] for name in questions} == {"#!lua flags=no-writes"}

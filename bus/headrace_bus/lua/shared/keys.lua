@@ -9,6 +9,7 @@ local function result_key(uid) return P .. 'result:' .. uid end
 local function parked_key(uid) return P .. 'parked:' .. uid end
 local function inbox_key(worker) return P .. 'inbox:' .. worker end
 local function report_key(worker) return P .. 'report:' .. worker end
+local function gpus_key(worker) return P .. 'gpus:' .. worker end
 local function queue_key(class, namespace) return P .. 'queue:' .. class .. ':' .. namespace end
 local function ring_key(class) return P .. 'ring:' .. class end
 local function finish_key(class) return P .. 'finish:' .. class end
@@ -19,6 +20,7 @@ local NAME_MAX = 253
 -- A script that runs long stops the server for everybody, a reply above the server's bound ends the caller's connection.
 local LIMIT_MAX = 1000
 local REPLY_MAX = 4 * 1024 * 1024
+local TELEMETRY_MAX_MS = 60000
 
 -- What a caller asks for, from 1 to `most`: the caller may be anybody who has a model's password.
 local function limited(text, most)
