@@ -1,5 +1,6 @@
 """What is said to a model and what it may call: messages, tools, tool calls."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
@@ -120,6 +121,13 @@ class Tool(ApiModel):
     parameters: Annotated[str, Field(min_length=2, max_length=16384)] | None = None
     """JSON Schema of the arguments as JSON *text*, of type object. Absent: it takes none. The arguments of a call are
     validated against it."""
+
+
+def dialogue_texts(messages: Sequence[Message], tools: Sequence[Tool]) -> list[str]:
+    """What the author of a task wrote: it counts as input."""
+    texts = [message.text for message in messages]
+    texts += [call.arguments for message in messages for call in message.tool_calls or ()]
+    return [*texts, *(text for tool in tools for text in (tool.description, tool.parameters) if text)]
 
 
 Tools = Annotated[

@@ -6,6 +6,7 @@ import structlog
 from pydantic import ValidationError
 
 from headrace_bus import BusOutOfMemory, EnqueueOutcome, EntryState, Envelope, Interruption, PayloadTooLarge, WorkClass
+from headrace_crds.dialogue import dialogue_texts
 from headrace_crds.model import LLMModel
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask
@@ -150,7 +151,7 @@ def _places(error: ValueError) -> str:
 def _cost_tokens(work: Work) -> int:
     if work.embed:
         return sum(len(text.encode()) for text in work.embed) // _BYTES_PER_TOKEN
-    input_bytes = sum(len(message.text.encode()) for message in work.messages)
+    input_bytes = sum(len(text.encode()) for text in dialogue_texts(work.messages, work.tools))
     if work.output is not None:
         input_bytes += sum(len(text) for text in work.output.texts())
     return input_bytes // _BYTES_PER_TOKEN + (work.parameters.max_tokens or 0)

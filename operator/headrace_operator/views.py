@@ -103,7 +103,11 @@ def _input_bytes(spec: Mapping[str, Any]) -> int:
     texts = [spec.get("prompt"), *(output.get(name) for name in ("jsonSchema", "grammar", "regex"))]
     texts += output.get("choice") or []
     texts += (spec.get("embed") or {}).get("input") or []
-    texts += [message.get("content") for message in spec.get("messages") or []]
+    for message in spec.get("messages") or []:
+        texts.append(message.get("content"))
+        texts += [part.get("text") for part in message.get("contentParts") or []]
+        texts += [call.get("arguments") for call in message.get("toolCalls") or []]
+    texts += [tool.get(name) for tool in spec.get("tools") or [] for name in ("description", "parameters")]
     return ENTRY_OVERHEAD_BYTES + escaped_bytes([str(text) for text in texts if text])
 
 

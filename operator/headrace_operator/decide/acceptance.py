@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from headrace_crds.dialogue import dialogue_texts
 from headrace_crds.reasons import Reason
 from headrace_crds.task import INPUT_LIMIT_BYTES, LLMTask
 
@@ -30,7 +31,9 @@ def _texts(task: LLMTask) -> list[str]:
     spec = task.spec
     if spec.embed is not None:
         return spec.embed.input
-    texts = [message.text for message in spec.messages] if spec.messages is not None else [spec.prompt or ""]
+    texts = dialogue_texts(spec.messages or [], spec.tools or [])
+    if spec.messages is None:
+        texts.append(spec.prompt or "")
     return texts if spec.output is None else [*texts, *spec.output.texts()]
 
 
@@ -78,6 +81,21 @@ def schema_unreadable(task: LLMTask) -> Refusal | None:
     return None
 
 
+def tools_unreadable(task: LLMTask) -> Refusal | None:
+    """Parameters of tools and arguments of earlier calls are JSON objects, or the engine refuses them."""
+    written = {f"tools: parameters of {tool.name}": tool.parameters for tool in task.spec.tools or []}
+    for message in task.spec.messages or []:
+        written |= {f"messages: arguments of call {call.id}": call.arguments for call in message.tool_calls or []}
+    for what, text in written.items():
+        try:
+            document = {} if text is None else json.loads(text, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            return Refusal(Reason.INVALID_SCHEMA, f"{what} are not JSON: check quotes, commas and braces")
+        if not isinstance(document, dict):
+            return Refusal(Reason.INVALID_SCHEMA, f"{what} must be a JSON object")
+    return None
+
+
 def _no_constant(_name: str) -> NoReturn:
     raise ValueError("not a JSON number")
 
@@ -86,6 +104,7 @@ ACCEPTANCE_GATES: Final[tuple[Callable[[LLMTask], Refusal | None], ...]] = (
     input_too_large,
     input_too_large_as_json,
     schema_unreadable,
+    tools_unreadable,
 )
 
 

@@ -73,3 +73,23 @@ def test_what_messages_take_beside_their_text_counts() -> None:
 
 def many(turns: list[dict[str, str]]) -> LLMTaskSpec:
     return task().spec.model_copy(update={"prompt": None, "messages": [Message.model_validate(t) for t in turns]})
+
+
+def test_tools_and_calls_are_read_and_counted() -> None:
+    call = {"id": "a", "name": "f", "arguments": "{}"}
+    turn = {"role": "assistant", "toolCalls": [call]}
+
+    def task(**spec: object) -> LLMTask:
+        given = {"modelRef": {"name": "m"}, "messages": [{"role": "user", "content": "hi"}, turn], **spec}
+        return LLMTask(spec=LLMTaskSpec.model_validate(given))
+
+    assert refusal(task(tools=[{"name": "f", "parameters": "{}"}, {"name": "g"}])) is None
+    for wrong, says in (("{a", "not JSON"), ("[]", "JSON object"), ("NaN", "not JSON")):
+        found = refusal(task(tools=[{"name": "f", "parameters": wrong}]))
+        assert found is not None
+        assert says in found.message
+    bad = {"role": "assistant", "toolCalls": [{**call, "arguments": "3"}]}
+    assert refusal(task(messages=[bad])) is not None
+    large = refusal(task(tools=[{"name": f"f{n}", "description": "x" * 4096} for n in range(64)]))
+    assert large is not None
+    assert large.reason == "InputTooLarge"
