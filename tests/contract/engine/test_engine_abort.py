@@ -103,7 +103,7 @@ class Watched:
 
 def ask(generation_id: str, content: str = STORY) -> Generate:
     # The runner sends messages; a schema without an end, so that the model cannot end it early.
-    schema = '{"type": "string", "minLength": 100000}'
+    schema = '{"type": "string", "minLength": 5000}'
     parameters = Parameters(temperature=0.0, max_tokens=450)
     return Generate(generation_id, messages=(Message("user", content),), json_schema=schema, parameters=parameters)
 
