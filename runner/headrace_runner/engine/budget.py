@@ -59,6 +59,7 @@ class Budget:
         """Remember how long the way is, and plan the next look: nearer the end, more often."""
         self.way, self._interval = way, min(_SELDOM, max(1, steps // _STEPS_A_TOKEN))
         if way is None:
-            self._look_at = self.left - _SELDOM
+            # In vain: what is not found in the time allowed is not looked for with every line.
+            self._look_at = self.left - max(_SELDOM, self.total // 8)
         else:
             self._look_at = self.left - max(self._interval, min(_SELDOM, (self.slack - self.caution) // 4))

@@ -5,6 +5,7 @@ bracket wherever one may stand, the cheapest value where one must. Only strings 
 three ways of lengthening them are tried, and the shortest wins.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
@@ -16,8 +17,9 @@ from headrace_runner.engine.document import DocumentCursor
 from headrace_runner.engine.vocabulary import Bits, Tokens, Vocabulary, all_allowed, first_allowed
 
 LIMIT_TOKENS: Final = 1024
-LIMIT_STEPS: Final = 4096
-"""Of all ways that are tried together."""
+LIMIT_SECONDS: Final = 0.25
+"""Of CPU time for all ways that are tried together: a step takes 0.1 ms, in large grammars a hundred times as long."""
+_STEP_SECONDS: Final = 0.0001
 _GOOD_ENOUGH_TOKENS: Final = 6
 _FEW: Final = 16
 
@@ -25,8 +27,8 @@ _FEW: Final = 16
 def shortest_end(
     matcher: Any, cursor: DocumentCursor | None, vocabulary: Vocabulary, limit: int = LIMIT_TOKENS
 ) -> tuple[tuple[int, ...] | None, int]:
-    """Tokens that complete the text from where ``matcher`` is, which stays there, and the steps that it took to find
-    them; None where none were found.
+    """Tokens that complete the text from where ``matcher`` is, which stays there, and the usual steps in the
+    time that it took; None where none were found.
 
     ``cursor`` is None where the text is no JSON. Not always the shortest way. Blocks for about 0.1 ms a step.
     """
@@ -65,7 +67,16 @@ def _walked(walk: "_Walk", limit: int, *, is_json: bool) -> "_Walk | None":
 
 class _Steps:
     def __init__(self) -> None:
-        self.count = 0
+        self._began = time.thread_time()
+
+    @property
+    def is_over(self) -> bool:
+        return time.thread_time() - self._began > LIMIT_SECONDS
+
+    @property
+    def count(self) -> int:
+        """Usual steps in the time that was spent."""
+        return int((time.thread_time() - self._began) / _STEP_SECONDS)
 
 
 class _Walk:
@@ -89,8 +100,7 @@ class _Walk:
         return row
 
     def take(self, token: int) -> bool:
-        self._steps.count += 1
-        if self._steps.count > LIMIT_STEPS or not self.matcher.consume_token(token):
+        if self._steps.is_over or not self.matcher.consume_token(token):
             return False
         self.path.append(token)
         self._used[token] += 1
