@@ -32,6 +32,7 @@ from headrace_runner.engine.state import EngineModel, EngineState, Stage, write_
 # What a kernel that does not fit the CPU dies of, in llama.cpp or in a driver.
 _FAULTS: Final = (signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 _CHILD_MODULE: Final = "headrace_runner.engine.child"
+_CORE_FILTER: Final = Path("/proc/self/coredump_filter")
 _MEMORY_EVENTS: Final = Path("/sys/fs/cgroup/memory.events")
 
 
@@ -42,8 +43,11 @@ def main() -> int:
         settings = EngineSettings.from_environment(os.environ)
     except ValueError as error:
         return _refuse(state_path, EngineRefusal("InvalidSettings", str(error)))
-    # A core file would hold prompts.
+    # A core file would hold prompts. The limit does not bind nodes whose kernel pipes cores to a program; the filter,
+    # inherited like it, leaves nothing of the memory in them.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):
+        _CORE_FILTER.write_text("0")
     try:
         install_filter()
     except SandboxUnavailable as error:
