@@ -34,6 +34,8 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 | `report:<worker>`    | string | a runner's report, JSON                          | TTL of `report`                  |
 | `gpus:<worker>`      | string | a runner's GPUs as NVML tells them, JSON         | TTL of `telemetry` (5 s)         |
 | `workers`            | zset   | worker → ms at which its report ends             | TTL of the longest report        |
+| `tokens:<reader>`    | stream | uid → `<replay id> <id before> <event>`, 512     | TTL 60 s                         |
+| `replay:<uid>`       | stream | a call's events, 256 KiB of them                 | TTL 10 min                       |
 | `requests:<n>`       | hash   | request id → reply, of 30 s; `timed` with a TTL  | TTL 60 s                         |
 
 Outside of every model: `headrace:models`, a set of `ns/name` written by the operator alone; and the
@@ -75,16 +77,21 @@ from headrace_bus.records import (
     UidState,
 )
 from headrace_bus.settings import BusSettings
+from headrace_bus.tokens import EVENT_MAX_BYTES, EVENTS_AT_ONCE, FIRST, REPLAY_BYTES, StreamEvent, Token
 
 __all__ = [
     "CALLS_PER_TASK",
     "ENVELOPE_MAX_BYTES",
     "ENVELOPE_VERSION",
+    "EVENTS_AT_ONCE",
+    "EVENT_MAX_BYTES",
     "FACADE_ACL",
+    "FIRST",
     "OPERATOR_ACL",
     "PARKED_KEPT",
     "PARKED_MAX_BYTES",
     "PRIORITY_AGE_MS",
+    "REPLAY_BYTES",
     "REPORT_MAX_BYTES",
     "RESULT_MAX_BYTES",
     "STARVATION_BOUND_MS",
@@ -114,6 +121,8 @@ __all__ = [
     "Returned",
     "ServerState",
     "Stats",
+    "StreamEvent",
+    "Token",
     "TooManyParked",
     "UidPage",
     "UidState",

@@ -23,6 +23,7 @@ _TRANSITIONS: Final = (
     "+hget +hset +hmget +hdel +hlen",
     "+zadd +zrem +zcard +zscore +zrank +zrange +zrangebyscore +zremrangebyscore",
     "+rpush",
+    "+xadd +xrange +xrevrange +xtrim",
 )
 _OPERATOR_ONLY: Final = "+lrem +ltrim +hrandfield +hscan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info"
 _OPERATOR_GRANTS: Final = "+acl|setuser +acl|getuser +acl|deluser"
@@ -54,9 +55,11 @@ OPERATOR_ACL: Final[tuple[str, ...]] = (
 )
 """Everything of Headrace, and the runners' users."""
 
-# Everything that its questions read, and so no envelope and no parked payload: no prompt, no result but a kept one.
+# Everything that its questions read, and so no envelope and no parked payload: no prompt, no result but a kept one, and
+# no text on its way but what somebody asked to be shown.
 _FACADE_KEYS: Final = (
-    "entry:* queue:* ring:* report:* gpus:* result:* clock weights queued delayed leases returned workers service"
+    "entry:* queue:* ring:* report:* gpus:* result:* clock weights queued delayed leases returned workers service "
+    "tokens:* replay:*"
 )
 
 FACADE_ACL: Final[tuple[str, ...]] = (
@@ -65,8 +68,11 @@ FACADE_ACL: Final[tuple[str, ...]] = (
     *(f"~headrace:{{*}}:{key}" for key in ("", *_FACADE_KEYS.split())),
     "resetchannels",
     *_commands(*_CONNECT, _CALLS, "+time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore"),
+    "+xread",
+    "+xrange",
 )
-"""Asks about every model by `stats`, `position`, `inspect`, `reports`, `gpus` and `result`, and can change nothing."""
+"""Asks about every model by `stats`, `position`, `inspect`, `reports`, `gpus` and `result`, reads what runners stream, and
+can change nothing."""
 
 
 def user_name(name: str) -> str:

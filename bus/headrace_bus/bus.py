@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
 
-from headrace_bus import replies, users
+from headrace_bus import replies, tokens, users
 from headrace_bus.arguments import failure_json, lease_parts, positive, request_id
 from headrace_bus.envelope import ENVELOPE_VERSION, Envelope, bounded_json, encode
 from headrace_bus.errors import (
@@ -36,6 +36,7 @@ from headrace_bus.records import (
 )
 from headrace_bus.scripts import ScriptName
 from headrace_bus.settings import BusSettings
+from headrace_bus.tokens import StreamEvent
 from headrace_bus.wakeups import wakeups
 
 RESULTS_KEPT: Final = 256
@@ -197,6 +198,14 @@ class Bus(BusReader):
         if reply == b"full":
             raise TooManyParked(f"{model} has {PARKED_KEPT} results that the operator has not committed yet")
         return bool(reply == b"1")
+
+    async def stream(self, model: ModelKey, events: Sequence[StreamEvent]) -> list[bool]:
+        """Appends a step's events to their readers' inboxes and their calls' replays, in one go; at most 256.
+
+        False: that event's lease was lost, and nothing of it was appended. Raises PayloadTooLarge above 64 KiB, and
+        without having done anything BusOutOfMemory.
+        """
+        return await tokens.append(self._connection, model, events)
 
     async def reap(self, model: ModelKey, *, limit: int = 100) -> int:
         """Returns expired leases and queues what was delayed until now; how many entries moved, at most `limit`."""

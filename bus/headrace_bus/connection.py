@@ -6,7 +6,7 @@ late. What may be repeated is decided here, by the caller's word, once.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, get_args
 
 from redis import exceptions as vendor
@@ -64,6 +64,10 @@ def converted() -> Iterator[None]:
         raise convert(error) from error
 
 
+def _as_it_comes(response: Any, **_options: Any) -> Any:
+    return response
+
+
 class Connection:
     """Two ways to one server: a wire for replies that come at once, a pool whose connections wait for something."""
 
@@ -76,6 +80,8 @@ class Connection:
             max_connections=settings.max_waiters, timeout=settings.socket_timeout_s, **self._options(None)
         )
         self._blocking = Redis(connection_pool=self._waiters)
+        # As it comes: redis-py would make a dict of a record, in which a call has one event at most.
+        self._blocking.set_response_callback("XREAD", _as_it_comes)
         # Untyped in redis-py.
         self._execute_blocking: Callable[..., Awaitable[Reply]] = self._blocking.execute_command
 
@@ -173,6 +179,22 @@ class Connection:
                     return None if reply is None else bytes(reply[1])
         except TimeoutError as error:
             raise BusUnavailable(f"no reply to BLPOP within {reply_within_s:.1f} s") from error
+
+    async def read_streams(self, keys: Sequence[bytes], after: Sequence[str], count: int, timeout_s: float) -> Reply:
+        """Blocks for entries of streams, at most so long; up to `count` of each, as [key, [[id, [name, value, …]], …]].
+
+        Raises BusUnavailable.
+        """
+        reply_within_s = timeout_s + self._settings.connect_timeout_s + self._settings.socket_timeout_s
+        # 0 would block for ever.
+        block_ms = max(1, int(timeout_s * 1000))
+        try:
+            async with asyncio.timeout(reply_within_s):
+                with converted():
+                    command = ("XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", *keys, *after)
+                    return await self._execute_blocking(*command)
+        except TimeoutError as error:
+            raise BusUnavailable(f"no reply to XREAD within {reply_within_s:.1f} s") from error
 
     @contextlib.asynccontextmanager
     async def subscription(self, pattern: str) -> AsyncIterator[PubSub]:

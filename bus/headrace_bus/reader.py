@@ -1,9 +1,11 @@
 """What may be asked of the bus. Nothing here changes anything: the facade gets no more, nor does its Redis user."""
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
 from headrace_bus import replies
+from headrace_bus import tokens as streams
 from headrace_bus.arguments import positive
 from headrace_bus.connection import Connection
 from headrace_bus.errors import BusCorrupt
@@ -11,11 +13,13 @@ from headrace_bus.keys import ModelKey, key_part, key_prefix
 from headrace_bus.order import CALLS_PER_TASK
 from headrace_bus.records import Entry, Returned, Stats, UidPage
 from headrace_bus.settings import BusSettings
+from headrace_bus.tokens import Token
 
 RESULT_MAX_BYTES: Final = 32 * 1024
 REPORT_MAX_BYTES: Final = 64 * 1024
 PARKED_MAX_BYTES: Final = 1024 * 1024
 """Of one parked payload as JSON, escapes included."""
+_WAIT_LIMIT_S: Final = 60.0
 _RETURNED_PAGES: Final = 20
 _NAMESPACE_LIMIT: Final = 1_000
 _REPORT_LIMIT: Final = 1_000
@@ -25,7 +29,8 @@ _REPORT_PAGES: Final = 4
 
 class BusReader:
     """The bus for whoever only asks. Every method raises `BusError` or one of its kinds, and ValueError on names and
-    numbers that cannot be. FACADE_ACL admits `stats`, `position`, `inspect`, `reports`, `gpus`, `result`, the time.
+        numbers that cannot be. FACADE_ACL admits `stats`, `position`, `inspect`, `reports`, `gpus`, `result`, `tokens`,
+    `replay` and the time.
     """
 
     def __init__(self, settings: BusSettings) -> None:
@@ -105,6 +110,18 @@ class BusReader:
             "parked", key_prefix(model), key_part(uid), positive(attempt), PARKED_MAX_BYTES
         )
         return None if data is None else replies.document(data)
+
+    async def tokens(
+        self, reader: str, after: Mapping[ModelKey, str], *, timeout_s: float
+    ) -> dict[ModelKey, tuple[str, list[Token]]]:
+        """What runners of these models have streamed to this reader after the given record ids (`FIRST` at first): by
+        model the id to go on with, and the events. Waits for at most `timeout_s`, 60 s are the most.
+        """
+        return await streams.read(self._connection, reader, after, min(timeout_s, _WAIT_LIMIT_S)) if after else {}
+
+    async def replay(self, model: ModelKey, uid: str, *, after: str = streams.FIRST) -> list[Token]:
+        """The call's events after that id, at most 100; kept for 10 minutes, 256 KiB of each call."""
+        return await streams.replay(self._connection, model, uid, after)
 
     async def position(self, model: ModelKey, uid: str) -> int | None:
         """An estimate of how many deliveries come first; None when the entry is not queued."""

@@ -35,6 +35,7 @@ ScriptName = Literal[
     "result",
     "returned",
     "stats",
+    "stream",
     "telemetry",
     "uids",
     "weigh",

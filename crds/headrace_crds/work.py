@@ -48,6 +48,8 @@ class Work(ApiModel):
     """status.startTime was set by an earlier attempt."""
     attempts: list[dict[str, object]] = Field(default_factory=list)
     """Records of earlier attempts that the commit keeps, at most nine."""
+    stream_to: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")] | None = None
+    """Replica of the facade that shows the text as it grows."""
     attempt_timeout_ms: int = 300_000
     """From the claim to the generated result; then the attempt is aborted and fails as AttemptTimeout."""
     deadline_ms: int | None = None

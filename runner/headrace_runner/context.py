@@ -23,6 +23,7 @@ from headrace_runner.report import Reporter
 from headrace_runner.rotation import until_rotated
 from headrace_runner.settings import RunnerSettings, SettingsError
 from headrace_runner.slots import Slots
+from headrace_runner.streaming import TokenStreams
 from headrace_runner.telemetry import GpuTelemetry
 from headrace_runner.validate import Validator
 
@@ -66,6 +67,7 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
         )
         stack.push_async_callback(health.aclose)
         await health.start()
+        streams = TokenStreams(bus, settings.model, metrics)
         deck = Deck(
             bus=bus,
             model=settings.model,
@@ -78,6 +80,7 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
             validator=validator,
             slots=slots,
             metrics=metrics,
+            streams=streams,
         )
         claims = Claims(deck, lease_ms=settings.lease_ms)
         _log.info("runner started", model=str(settings.model), slots=slots.sequences)
@@ -86,6 +89,7 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
             reporter.run(),
             GpuTelemetry(bus, settings.model, settings.pod, settings.engine_state).run(),
             claims.run(),
+            streams.run(),
             listen(bus, settings.model, settings.pod, claims.interrupt),
             until_rotated(settings.redis_url),
         )

@@ -32,6 +32,7 @@ from headrace_runner.metrics import Metrics
 from headrace_runner.pod_sink import PodSink
 from headrace_runner.quarantine import Quarantine
 from headrace_runner.slots import Slots
+from headrace_runner.streaming import TokenStreams
 from headrace_runner.validate import Validator
 from headrace_runner.verdict import Setback
 
@@ -64,6 +65,7 @@ class Deck:
     validator: Validator
     slots: Slots
     metrics: Metrics
+    streams: TokenStreams
 
 
 class Flight:
@@ -138,7 +140,10 @@ class Flight:
 
     async def _guard(self, attempt: Attempt) -> None:
         deck = self._deck
-        sink = self._sink = PodSink(attempt, self._entry, deck.committer, deck.slots, deck.metrics)
+        reader, stream = attempt.work.stream_to, None
+        if reader is not None:
+            stream = deck.streams.open(self._delivery.token, reader, self._claimed_at)
+        sink = self._sink = PodSink(attempt, self._entry, deck.committer, deck.slots, deck.metrics, stream=stream)
         sink.stopping = self._stopping
         execution = asyncio.create_task(self._execute(attempt, sink), name="execution")
         aborted = asyncio.create_task(self._aborted.wait(), name="abort")
@@ -156,7 +161,7 @@ class Flight:
 
     async def _execute(self, attempt: Attempt, sink: PodSink) -> None:
         try:
-            engine = self._deck.quarantine.trial(attempt)
+            engine = self._deck.quarantine.trial(attempt, sink.stream)
         except EngineLost:
             # It was never asked: nobody is charged.
             await sink.release(Reason.ENGINE_LOST)

@@ -20,6 +20,18 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.first_token = Histogram(
+            "headrace_runner_first_token_seconds",
+            "From the claim to the engine's first token, of committed attempts.",
+            buckets=(0.01, 0.025, *_SECONDS),
+            registry=self.registry,
+        )
+        self.first_append = Histogram(
+            "headrace_runner_first_append_seconds",
+            "From the claim to the first text that the bus has, of attempts that stream.",
+            buckets=(0.01, 0.025, *_SECONDS),
+            registry=self.registry,
+        )
         self.commit = Histogram(
             "headrace_runner_commit_seconds",
             "From the result to the outcome in the object.",

@@ -35,6 +35,7 @@ from headrace_runner.commit import Commit, Committer, Ending
 from headrace_runner.metrics import Metrics
 from headrace_runner.parking import Parker, Parking
 from headrace_runner.slots import Slots
+from headrace_runner.streaming import CallStream
 from headrace_runner.verdict import Setback, Verdict, too_large_to_park
 
 _log = structlog.get_logger()
@@ -51,7 +52,9 @@ class PodSink:
         slots: Slots,
         metrics: Metrics,
         parker: Parker | None = None,
+        stream: CallStream | None = None,
     ) -> None:
+        self.stream = stream
         self.committing = False
         self.stopping = False
         self._attempt = attempt
@@ -75,6 +78,7 @@ class PodSink:
 
     async def conclude(self, verdict: Verdict) -> None:
         if verdict.large is not None:
+            await self._end_stream(verdict)
             parking = await self._parker.park(self._entry, self._attempt, verdict)
             if parking is not Parking.TOO_LARGE:
                 await self._parked(parking, verdict)
@@ -84,6 +88,7 @@ class PodSink:
         commit = await self._committer.commit(self._attempt, verdict)
         if commit.ending is Ending.COMMITTED:
             self._measure(commit.verdict, time.monotonic() - begun)
+            await self._end_stream(commit.verdict)
         else:
             self._drop(commit.ending)
         await self._tell(commit)
@@ -111,6 +116,11 @@ class PodSink:
         """The entry is gone, by the operator's word: nobody waits for an answer."""
         self._metrics.tasks.labels("Dropped", "Interrupted").inc()
         _log.info("attempt dropped", **self._entry.keys)
+
+    async def _end_stream(self, verdict: Verdict) -> None:
+        # While the lease is held: the bus takes nothing of a call without one.
+        if self.stream is not None:
+            await self.stream.end(outcome=verdict.outcome.value, reason=str(verdict.reason))
 
     async def _parked(self, parking: Parking, verdict: Verdict) -> None:
         match parking:
@@ -152,6 +162,8 @@ class PodSink:
         self._metrics.tasks.labels(verdict.outcome.value, verdict.reason).inc()
         self._metrics.commit.observe(commit_seconds)
         self._metrics.claim_to_commit.observe(self._attempt.elapsed_ms / 1000)
+        if verdict.timings is not None and verdict.timings.first_token_millis is not None:
+            self._metrics.first_token.observe(verdict.timings.first_token_millis / 1000)
         for kind, count in (verdict.usage.dump() if verdict.usage else {}).items():
             self._metrics.tokens.labels(kind).inc(count)
         _log.info(

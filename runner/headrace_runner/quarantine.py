@@ -17,6 +17,7 @@ An engine that leaves by a goodbye has begun nothing of what it did not answer: 
 import asyncio
 import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -28,6 +29,7 @@ from headrace_runner.engine.client import EngineClient, EngineLost, EngineRefuse
 from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.protocol import Generate, GenerationResult
 from headrace_runner.engine_link import EngineLink
+from headrace_runner.streaming import CallStream
 
 MARGIN_SECONDS: Final = 0.5
 """So long before its time is over a suspect is given back."""
@@ -49,9 +51,9 @@ class Quarantine:
         self._crowds: weakref.WeakKeyDictionary[EngineClient, list[str]] = weakref.WeakKeyDictionary()
         self._changed = asyncio.Event()
 
-    def trial(self, attempt: Attempt) -> "Trial":
-        """The engine for one attempt. Raises EngineLost while there is none."""
-        return Trial(self, self._link.client, attempt)
+    def trial(self, attempt: Attempt, stream: CallStream | None = None) -> "Trial":
+        """The engine for one attempt, whose text goes to ``stream`` as well. Raises EngineLost while there is none."""
+        return Trial(self, self._link.client, attempt, stream)
 
     def accuse(self, suspects: Iterable[str]) -> None:
         """Try these again before anybody else, in halves."""
@@ -126,10 +128,13 @@ class Quarantine:
 class Trial:
     """An engine as one attempt sees it: one that may die under others' generations without that being told."""
 
-    def __init__(self, quarantine: Quarantine, client: EngineClient, attempt: Attempt) -> None:
+    def __init__(
+        self, quarantine: Quarantine, client: EngineClient, attempt: Attempt, stream: CallStream | None = None
+    ) -> None:
         self._quarantine = quarantine
         self._client: EngineClient | None = client
         self._attempt = attempt
+        self._stream = stream
         # An earlier attempt's engine died, and nobody knows better: it is tried alone from the start.
         self._suspected = any(record.get("reason") == Reason.ENGINE_LOST for record in attempt.work.attempts)
         self._limit: asyncio.Timeout | None = None
@@ -170,7 +175,11 @@ class Trial:
             self._bound(disturbed)
             try:
                 self._asking = True
-                return await self._client.generate(request, on_progress=on_progress)
+                if self._stream is None:
+                    return await self._client.generate(request, on_progress=on_progress)
+                self._stream.begin()
+                streaming = replace(request, stream=True)
+                return await self._client.generate(streaming, on_progress=on_progress, on_delta=self._stream.delta)
             except EngineLost:
                 self._asking = False
                 if len(self._quarantine.died(self._client)) < 2:

@@ -54,7 +54,7 @@ def write(path: Path) -> None:
 
 
 def reach_out(kind: socket.SocketKind) -> None:
-    """What reaching a cloud's metadata service begins with. It ends there: were the filter broken, no packet may leave."""
+    """What reaching a cloud's metadata service begins with; no more, so that none is reached by a broken filter."""
     socket.socket(socket.AF_INET, kind).close()
 
 

@@ -13,6 +13,7 @@ from headrace_runner.lease import LeaseKeeper
 from headrace_runner.metrics import Metrics
 from headrace_runner.quarantine import Quarantine
 from headrace_runner.slots import Slots
+from headrace_runner.streaming import TokenStreams
 from headrace_runner.validate import Validator
 
 MODEL = ModelKey("ns", "smol")
@@ -45,6 +46,7 @@ def deck_of(
     tasks = NoObjects() if tasks is None else tasks
     engine = EngineLink(EngineFiles(folder / "sock", folder / "state")) if engine is None else engine
     engine.serving.set()
+    metrics = Metrics()
     return Deck(
         bus=bus,
         model=MODEL,
@@ -56,5 +58,6 @@ def deck_of(
         quarantine=Quarantine(engine),
         validator=Validator(),
         slots=Slots(2),
-        metrics=Metrics(),
+        metrics=metrics,
+        streams=TokenStreams(bus, MODEL, metrics),
     )

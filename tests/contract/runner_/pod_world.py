@@ -141,6 +141,10 @@ class Tasks:
         assert status in (200, 201), answer
         return answer
 
+    def work(self, task: LLMTask) -> dict[str, Any]:
+        """An envelope's payload."""
+        return resolve(task, self._model).dump()
+
     async def enqueue(self, task: LLMTask, *, attempt: int = 1, within_ms: int | None = None) -> None:
         """Hand it out; its deadline is over ``within_ms`` from this moment on."""
         deadline_ms = None if within_ms is None else await self._bus.server_time_ms() + within_ms

@@ -58,10 +58,10 @@ def test_no_rule_is_broader_than_its_use() -> None:
 def test_the_facade_calls_what_its_questions_call_and_nothing_that_writes() -> None:
     questions: tuple[ScriptName, ...] = ("gpus", "inspect", "position", "reports", "result", "stats")
     called = set().union(*(commands(name) for name in questions))
-    assert allowed(FACADE_ACL) == called | {"ping", "select", "evalsha", "get", "time"}
+    assert allowed(FACADE_ACL) == called | {"ping", "select", "evalsha", "get", "time", "xread", "xrange"}
     assert {script(name).source.splitlines()[0] for name in questions} == {"#!lua flags=no-writes"}
     writing = set().union(*(commands(name) for name in NAMES if "no-writes" not in script(name).source.splitlines()[0]))
-    assert not allowed(FACADE_ACL) & {each for each in writing - called if each not in ("get", "time")}
+    assert not allowed(FACADE_ACL) & {each for each in writing - called if each not in ("get", "time", "xrange")}
 
 
 @pytest.mark.parametrize("rules", [acl_rules(ModelKey("ns", "m")), OPERATOR_ACL, FACADE_ACL])
@@ -75,7 +75,7 @@ def test_rules_begin_from_nothing_and_admit_no_category(rules: list[str]) -> Non
 
 def test_only_what_makes_an_entry_or_keeps_a_result_is_refused_at_maxmemory() -> None:
     refused = {name for name in NAMES if script(name).source.splitlines()[0] == "#!lua"}
-    assert refused == {"enqueue", "keep", "park"}
+    assert refused == {"enqueue", "keep", "park", "stream"}
 
 
 def test_scripts_take_their_time_from_the_server_alone() -> None:
