@@ -1,6 +1,6 @@
 """A hostile engine under the real supervisor: what it tries fails, and its runner survives it.
 
-Mounts and process ids are the container's doing: tests/e2e/test_isolation.py tries the rest in a real pod.
+Mounts and process ids are the container's doing, and not judged here.
 """
 
 import asyncio
