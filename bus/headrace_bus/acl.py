@@ -71,8 +71,8 @@ FACADE_ACL: Final[tuple[str, ...]] = (
     "+xread",
     "+xrange",
 )
-"""Asks about every model by `stats`, `position`, `inspect`, `reports`, `gpus` and `result`, reads what runners stream, and
-can change nothing."""
+"""Asks about every model by `stats`, `position`, `inspect`, `reports`, `gpus` and `result`, reads what runners stream,
+and can change nothing."""
 
 
 def user_name(name: str) -> str:

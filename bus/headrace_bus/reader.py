@@ -29,7 +29,7 @@ _REPORT_PAGES: Final = 4
 
 class BusReader:
     """The bus for whoever only asks. Every method raises `BusError` or one of its kinds, and ValueError on names and
-        numbers that cannot be. FACADE_ACL admits `stats`, `position`, `inspect`, `reports`, `gpus`, `result`, `tokens`,
+    numbers that cannot be. FACADE_ACL admits `stats`, `position`, `inspect`, `reports`, `gpus`, `result`, `tokens`,
     `replay` and the time.
     """
 

@@ -175,7 +175,7 @@ class Trial:
             self._bound(disturbed)
             try:
                 self._asking = True
-                if self._stream is None:
+                if self._stream is None or not isinstance(request, Generate):
                     return await self._client.generate(request, on_progress=on_progress)
                 self._stream.begin()
                 streaming = replace(request, stream=True)
