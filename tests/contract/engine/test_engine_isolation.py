@@ -1,6 +1,6 @@
 """A hostile engine under the real supervisor: what it tries fails, and its runner survives it.
 
-Mounts and process ids are the container's doing, and not judged here.
+Mounts and process ids are the container's doing: tests/e2e/test_isolation.py tries those in a real pod.
 """
 
 import asyncio
