@@ -151,7 +151,7 @@ def test_control_c_leaves_no_engine_behind(weights: Path) -> None:
 
 
 def test_control_c_prints_what_was_generated_so_far(weights: Path) -> None:
-    endless = json.dumps({"type": "string", "minLength": 1_000_000})
+    endless = json.dumps({"type": "string", "minLength": 15_000})
     one = task("endless", output={"jsonSchema": endless}, parameters={"maxTokens": 480, "temperature": "0"})
     process = subprocess.Popen(
         [sys.executable, "-m", "headrace_cli", "run", "--weights", str(weights), "-o", "json", "-f", "-"],
@@ -184,7 +184,7 @@ def test_control_c_prints_what_was_generated_so_far(weights: Path) -> None:
 
 
 def test_an_attempt_that_takes_too_long_is_ended(weights: Path) -> None:
-    endless = json.dumps({"type": "string", "minLength": 1_000_000})
+    endless = json.dumps({"type": "string", "minLength": 15_000})
     slow = task("slow", output={"jsonSchema": endless}, attemptTimeoutSeconds=1)
     slow["spec"]["parameters"] = {"maxTokens": 480, "temperature": "0"}
     done = headrace("run", "--weights", weights, "-o", "json", documents=[slow])

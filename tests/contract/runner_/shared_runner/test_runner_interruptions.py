@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 10.0
 PARAMETERS = {"maxTokens": 1900, "temperature": "0"}
 # A grammar without an end, so that the model cannot end it early.
 ENDLESS = {
-    "output": {"jsonSchema": json.dumps({"type": "string", "minLength": 1_000_000})},
+    "output": {"jsonSchema": json.dumps({"type": "string", "minLength": 15_000})},
     "parameters": PARAMETERS,
 }
 
