@@ -39,7 +39,7 @@ FINAL: Final = (
 @dataclass(frozen=True, slots=True)
 class Version:
     """One version of a task. `at` is CLOCK_MONOTONIC in seconds when it was seen; members of the status are None where
-    it has none. `text` is the result's, `record` the number of the last attempt that is recorded. `submission`: whose
+    it has none. `text` is the result's, `record` the number of the attempt that is recorded as having it. `submission`: whose
     prompt it is, `cancel`: that was asked for. `final`: of one with an outcome, each of FINAL as JSON.
     `config_map`: name and key of a result that is not in the object."""
 
@@ -68,7 +68,6 @@ class Version:
     @classmethod
     def of(cls, task: dict[str, Any], revision: int, at: float) -> Self:
         status = task.get("status") or {}
-        records = status.get("attempts") or [{}]
         return cls(
             uid=task["metadata"]["uid"],
             name=task["metadata"]["name"],
@@ -83,7 +82,7 @@ class Version:
             accept_time=status.get("acceptTime"),
             completion_time=status.get("completionTime"),
             text=(status.get("result") or {}).get("text"),
-            record=records[-1].get("number"),
+            record=_recorded(status),
             notified=any(c["type"] == "Notified" and c["status"] == "True" for c in status.get("conditions") or []),
             backoff_limit=task["spec"].get("backoffLimit", 3),
             submission=_submission(task["spec"].get("prompt") or ""),
@@ -104,6 +103,14 @@ def _place(status: dict[str, Any]) -> tuple[str, str] | None:
     """ConfigMap and key of a result that is too large for the object."""
     place = (status.get("result") or {}).get("configMapRef")
     return (place["name"], place["key"]) if place else None
+
+
+def _recorded(status: dict[str, Any]) -> int | None:
+    """None where the task ended before its last attempt had begun: no record is that end's."""
+    last = (status.get("attempts") or [{}])[-1]
+    is_its_end = all(last.get(name) == status.get(name) for name in ("outcome", "completionTime"))
+    number: int | None = last.get("number") if is_its_end else None
+    return number
 
 
 def _final(status: dict[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -323,3 +323,17 @@ def test_a_killed_engine_runs_nothing(tmp_path: Path) -> None:
         engine.kill()
     assert journal.running() == []
     journal.close()
+
+
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        ({"number": 2, "outcome": "Failed", "completionTime": "12:00"}, 2),
+        ({"number": 1, "outcome": "Lost", "completionTime": "12:00"}, None),
+        ({"number": 1, "outcome": "Failed", "completionTime": "11:59"}, None),
+    ],
+)
+def test_an_end_in_the_queue_is_no_attempts(record: dict[str, object], found: int | None) -> None:
+    status = {"attempt": 2, "outcome": "Failed", "completionTime": "12:00", "attempts": [record]}
+    task = {"metadata": {"uid": "u", "name": "t"}, "spec": {}, "status": status}
+    assert Version.of(task, 1, 0.0).record == found
