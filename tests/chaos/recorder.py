@@ -39,9 +39,9 @@ FINAL: Final = (
 @dataclass(frozen=True, slots=True)
 class Version:
     """One version of a task. `at` is CLOCK_MONOTONIC in seconds when it was seen; members of the status are None where
-    it has none. `text` is the result's, `record` the number of the attempt that is recorded as having it. `submission`: whose
-    prompt it is, `cancel`: that was asked for. `final`: of one with an outcome, each of FINAL as JSON.
-    `config_map`: name and key of a result that is not in the object."""
+    it has none. `text` is the result's, `record` the number of the attempt that is recorded as having it.
+    `submission`: whose prompt it is, `cancel`: that was asked for. `final`: of one with an outcome, each of FINAL as
+    JSON. `config_map`: name and key of a result that is not in the object."""
 
     uid: str
     name: str
