@@ -59,12 +59,13 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
         return 0.0
     if plan.enqueue is not None and not plan.enqueue_first and task is not None and s.model is not None:
         await _enqueue(plan.enqueue, task, s.model, s.ref, ctx)
-    if plan.remove and not await _removed(s, ctx):
-        return 0.0
+    removed = not plan.remove or await _removed(s, ctx)
     if task is None or (task.status is not None and task.status.outcome is not None):
         ctx.memory.forget_task(s.ref)
     if plan.announcement is not None and task is not None:
         await announce.publish("LLMTask", task.metadata, plan.announcement, ctx)
+    if not removed:
+        return 0.0
     due = [
         clocks.next_look_seconds(task, s.now_ms) if task is not None else None,
         plan.requeue_after_seconds,

@@ -51,7 +51,7 @@ def admitted(ref: ModelRef, namespace: str, ctx: Context) -> bool:
 
 
 async def admitted_afresh(ref: TaskRef, ctx: Context) -> bool:
-    """Whether the model serves the task's namespace. A refusal is for good: before it both objects are read."""
+    """Whether the model serves the task's namespace. Before a refusal both objects are read."""
     if admitted(ref.model, ref.namespace, ctx):
         return True
     if ref.model.namespace not in ctx.settings.sharing_model_namespaces:

@@ -78,8 +78,9 @@ class PodSink:
 
     async def conclude(self, verdict: Verdict) -> None:
         if verdict.large is not None:
-            await self._end_stream(verdict)
             parking = await self._parker.park(self._entry, self._attempt, verdict)
+            if parking is Parking.PARKED:
+                await self._end_stream(verdict)
             if parking is not Parking.TOO_LARGE:
                 await self._parked(parking, verdict)
                 return

@@ -10,7 +10,9 @@ the end has its ``EngineLost`` to itself. All that happens within the same attem
     open ──the engine dies under several──► [half, half] ──a half ended──► [half] ──► open
       └──a suspect of an earlier attempt comes──► [it alone] ──► open
 
-A suspect whose time runs out before anything is known is given back: what the engine's death took is not its to pay.
+Who has been on trial for a minute, or for half as long again as the engine lived with it, is cleared and runs on beside
+the others: a long generation must not keep everybody waiting. Whoever waited for its turn, or was begun again, is given
+back when its time runs out: what others' trials and an engine's death took is not its to pay.
 An engine that leaves by a goodbye has begun nothing of what it did not answer: that is asked of the next engine.
 """
 
@@ -33,6 +35,10 @@ from headrace_runner.streaming import CallStream
 
 MARGIN_SECONDS: Final = 0.5
 """So long before its time is over a suspect is given back."""
+TRIAL_SECONDS: Final = 60.0
+"""So long a trial lasts at least before it clears whoever is still generating."""
+TRIAL_FACTOR: Final = 1.5
+"""Of the time after which the engine died: a trial that is shorter says nothing."""
 _LOOK_AGAIN_SECONDS: Final = 0.05
 
 _log = structlog.get_logger()
@@ -46,6 +52,10 @@ class Quarantine:
         self.open.set()
         self._link = link
         self._running: dict[str, EngineClient] = {}
+        self._begun: dict[str, float] = {}
+        self._clearing: dict[str, asyncio.TimerHandle] = {}
+        self._cleared: set[str] = set()
+        self._trial_seconds = TRIAL_SECONDS
         # The last one is on trial. Nobody is in two.
         self._groups: list[list[str]] = []
         self._crowds: weakref.WeakKeyDictionary[EngineClient, list[str]] = weakref.WeakKeyDictionary()
@@ -63,9 +73,15 @@ class Quarantine:
         self._groups += [half for half in (accused[middle:], accused[:middle]) if half]
         self._settle()
 
+    def suspect(self, generation_id: str) -> None:
+        """Try it alone when all that are accused already have been tried."""
+        self._forget([generation_id])
+        self._groups.insert(0, [generation_id])
+        self._settle()
+
     def leave(self, generation_id: str) -> None:
         """It ended, however that was."""
-        self._running.pop(generation_id, None)
+        self._halt(generation_id)
         self._forget([generation_id])
         self._settle()
 
@@ -88,6 +104,11 @@ class Quarantine:
                 if not self._may_run(generation_id):
                     continue
             self._running[generation_id] = client
+            loop = asyncio.get_running_loop()
+            self._begun[generation_id] = loop.time()
+            if self._groups:
+                clear = loop.call_later(self._trial_seconds, self._clear, generation_id)
+                self._clearing[generation_id] = clear
             return client
 
     def died(self, client: EngineClient) -> list[str]:
@@ -96,20 +117,39 @@ class Quarantine:
         if crowd is None:
             crowd = self._crowds[client] = [each for each, on in self._running.items() if on is client]
             if len(crowd) > 1:
+                now = asyncio.get_running_loop().time()
+                longest_seconds = max(now - self._begun[each] for each in crowd)
+                self._trial_seconds = max(TRIAL_SECONDS, TRIAL_FACTOR * longest_seconds)
                 _log.warning("engine died under several", suspects=len(crowd))
                 self.accuse(crowd)
         return crowd
 
     def stopped(self, generation_id: str) -> None:
         """It runs no more, and will run again."""
-        self._running.pop(generation_id, None)
+        self._halt(generation_id)
         self._settle()
+
+    def _halt(self, generation_id: str) -> None:
+        self._running.pop(generation_id, None)
+        self._begun.pop(generation_id, None)
+        self._cleared.discard(generation_id)
+        if (clear := self._clearing.pop(generation_id, None)) is not None:
+            clear.cancel()
+
+    def _clear(self, generation_id: str) -> None:
+        self._cleared.add(generation_id)
+        self._forget([generation_id])
+        self._settle()
+
+    def must_wait(self, generation_id: str) -> bool:
+        """It is not its turn."""
+        return not self._may_run(generation_id)
 
     def _may_run(self, generation_id: str) -> bool:
         if not self._groups:
             return True
         on_trial = self._groups[-1]
-        return generation_id in on_trial and all(each in on_trial for each in self._running)
+        return generation_id in on_trial and all(each in on_trial or each in self._cleared for each in self._running)
 
     def _forget(self, ended: Iterable[str]) -> None:
         gone = set(ended)
@@ -135,8 +175,11 @@ class Trial:
         self._client: EngineClient | None = client
         self._attempt = attempt
         self._stream = stream
-        # An earlier attempt's engine died, and nobody knows better: it is tried alone from the start.
-        self._suspected = any(record.get("reason") == Reason.ENGINE_LOST for record in attempt.work.attempts)
+        # An earlier attempt was alone with an engine that died: it is tried alone from the start.
+        self._suspected = any(
+            record.get("outcome") == "Failed" and record.get("reason") == Reason.ENGINE_LOST
+            for record in attempt.work.attempts
+        )
         self._limit: asyncio.Timeout | None = None
         self._asking = False
 
@@ -148,7 +191,7 @@ class Trial:
         Raises EngineLost where it was alone with the engine, and Quarantined.
         """
         if self._suspected:
-            self._quarantine.accuse([request.id])
+            self._quarantine.suspect(request.id)
         try:
             async with asyncio.timeout(None) as self._limit:
                 return await self._tried(request, on_progress)
@@ -163,15 +206,16 @@ class Trial:
         """As an EngineClient's; while it waits for its turn there is nothing to abort, and it ends as Quarantined."""
         if self._client is not None and self._asking:
             await self._client.abort(generation_id)
-        elif self._limit is not None and self._limit.when() != 0.0:
+        elif self._limit is not None and not self._limit.expired():
             self._limit.reschedule(0.0)
 
     async def _tried(self, request: Generate | Embed, on_progress: Callable[[int], None] | None) -> GenerationResult:
         disturbed = False
         while True:
-            self._bound(disturbed or self._suspected)
+            self._bound(True)
+            disturbed |= self._quarantine.must_wait(request.id)
             self._client = await self._quarantine.enter(request.id, self._client)
-            # From here on its time is its own, unless some of it went to another's death.
+            # From here on its time is its own, unless some of it went to others.
             self._bound(disturbed)
             try:
                 self._asking = True
@@ -181,7 +225,6 @@ class Trial:
                 streaming = replace(request, stream=True)
                 return await self._client.generate(streaming, on_progress=on_progress, on_delta=self._stream.delta)
             except EngineLost:
-                self._asking = False
                 if len(self._quarantine.died(self._client)) < 2:
                     raise
                 disturbed, self._client = True, None
@@ -195,6 +238,8 @@ class Trial:
                 left, self._client, disturbed = self._client, None, True
                 self._bound(disturbed)
                 await left.closed.wait()
+            finally:
+                self._asking = False
 
     def _bound(self, bounded: bool) -> None:
         assert self._limit is not None  # noqa: S101  set by generate

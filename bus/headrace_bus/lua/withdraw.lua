@@ -8,7 +8,8 @@ local leased = entry[1] == 'Leased' and redis.call('ZSCORE', P .. 'leases', uid)
 local present, wanted, over = attempt_number(entry[2]), tonumber(ARGV[2]), ARGV[4]
 -- Somebody's work, or its result: only whoever has seen that very state passes it over.
 local kept = leased or (entry[1] == 'Returned' and entry[3] == 'Parked') or over == 'Leased'
-local seen = present == wanted and entry[1] == over and (leased or over ~= 'Leased')
+-- Leased without a lease is nobody's: no transition leaves it so, and nobody could complete it.
+local seen = present == wanted and entry[1] == over
 if kept and present >= wanted and not seen then return 0 end
 tell_holder(uid, 'Drop', ARGV[3])
 detach(uid)

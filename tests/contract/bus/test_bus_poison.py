@@ -307,3 +307,14 @@ async def test_another_password_ends_connections_and_the_same_does_not(
         assert await ids() == []
         with pytest.raises(BusDenied):
             await own.stats(model)
+
+
+async def test_what_says_leased_without_a_lease_can_be_taken(
+    bus: Bus, model: ModelKey, redis: Redis, envelopes
+) -> None:
+    envelope = envelopes()
+    await bus.enqueue(model, envelope)
+    await bus.claim(model, worker="w", count=1, lease_ms=LEASE_MS)
+    await redis.zrem(f"{key_prefix(model)}leases", envelope.uid)
+    assert await bus.withdraw(model, envelope.uid, 1, seen=EntryState.LEASED) is True
+    assert await bus.inspect(model, envelope.uid) is None

@@ -183,6 +183,15 @@ async def test_the_operator_is_woken(bus: Bus, model: ModelKey, redis: Redis, en
     await wakeups.aclose()
 
 
+async def test_a_claim_that_takes_all_of_several_namespaces_leaves_nobody_to_wake(
+    bus: Bus, model: ModelKey, redis: Redis, envelopes
+) -> None:
+    for namespace in ("team-a", "team-a", "team-b"):
+        await bus.enqueue(model, envelopes(namespace=namespace))
+    assert len(await bus.claim(model, worker="w", count=8, lease_ms=60_000)) == 3
+    assert await redis.llen(f"headrace:{{{model}}}:wake") == 0
+
+
 async def test_the_same_report_again_wakes_nobody(bus: Bus, model: ModelKey, redis: Redis) -> None:
     other = ModelKey("platform", "other")
     await bus.report(model, "w", {"free": 1}, ttl_ms=60_000)

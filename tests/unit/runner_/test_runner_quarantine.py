@@ -9,12 +9,15 @@ from typing import Any, cast
 import pytest
 
 from headrace_crds.reasons import Reason
+from headrace_runner import quarantine
 from headrace_runner.attempt import Attempt
 from headrace_runner.cut import Quarantined
 from headrace_runner.engine.client import EngineLost
 from headrace_runner.engine.protocol import Generate, GenerationResult, Timings, Usage
 from headrace_runner.engine_link import EngineLink
 from headrace_runner.quarantine import Quarantine, Trial
+
+LOST_ALONE = {"number": 1, "outcome": "Failed", "reason": str(Reason.ENGINE_LOST)}
 
 
 class Engine:
@@ -149,7 +152,7 @@ async def test_a_suspect_of_an_earlier_attempt_runs_alone(attempt: Attempt, tria
     world = World({"again"}, seconds=0.03)
     beside = asyncio.create_task(generated(trial(world), "beside"))
     await asyncio.sleep(0.01)
-    work = attempt.work.model_copy(update={"attempts": [{"number": 1, "reason": str(Reason.ENGINE_LOST)}]})
+    work = attempt.work.model_copy(update={"attempts": [LOST_ALONE]})
     suspected = replace(attempt, monotonic=time.monotonic, claimed_at=time.monotonic(), work=work)
     again = asyncio.create_task(generated(world.quarantine.trial(suspected), "again"))
     assert await asyncio.gather(beside, again) == ["beside", "charged"]
@@ -200,3 +203,69 @@ async def test_a_suspect_that_is_cancelled_holds_nobody_up(trial: Callable[[Worl
     tasks["a"].cancel()
     assert await asyncio.gather(*(tasks[name] for name in ("b", "c", "d"))) == ["b", "c", "d"]
     assert world.quarantine.open.is_set()
+
+
+@pytest.mark.parametrize("record", [{**LOST_ALONE, "outcome": "Released"}, {**LOST_ALONE, "reason": "LeaseExpired"}])
+async def test_who_was_given_back_is_no_suspect(attempt: Attempt, record: dict[str, Any]) -> None:
+    world = World(seconds=0.05)
+    work = attempt.work.model_copy(update={"attempts": [record]})
+    again = replace(attempt, monotonic=time.monotonic, claimed_at=time.monotonic(), work=work)
+    both = [asyncio.create_task(generated(world.quarantine.trial(again), name)) for name in ("a", "b")]
+    await asyncio.gather(*both)
+    assert {"a", "b"} in world.runs
+
+
+async def test_suspects_of_earlier_attempts_are_tried_in_the_order_in_which_they_came(attempt: Attempt) -> None:
+    world = World()
+    work = attempt.work.model_copy(update={"attempts": [LOST_ALONE]})
+    again = replace(attempt, monotonic=time.monotonic, claimed_at=time.monotonic(), work=work)
+    names = ["a", "b", "c", "d"]
+    await asyncio.gather(*(generated(world.quarantine.trial(again), name) for name in names))
+    assert world.runs == [{"a"}, {"b"}, {"c"}, {"d"}]
+
+
+async def test_who_generates_for_long_is_cleared_and_keeps_nobody_waiting(
+    attempt: Attempt, trial: Callable[[World], Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "TRIAL_SECONDS", 0.05)
+    world = World(seconds=60.0)
+    work = attempt.work.model_copy(update={"attempts": [LOST_ALONE]})
+    again = replace(attempt, monotonic=time.monotonic, claimed_at=time.monotonic(), work=work)
+    world.quarantine = Quarantine(cast("EngineLink", world))
+    long = asyncio.create_task(generated(world.quarantine.trial(again), "long"))
+    await asyncio.sleep(0)
+    assert not world.quarantine.open.is_set()
+    async with asyncio.timeout(30):
+        await world.quarantine.open.wait()
+    beside = asyncio.create_task(generated(trial(world), "beside"))
+    await asyncio.sleep(0.01)
+    assert {"long", "beside"} in world.runs
+    for task in (long, beside):
+        task.cancel()
+    await asyncio.wait({long, beside})
+
+
+async def test_others_trials_are_charged_to_nobody(attempt: Attempt) -> None:
+    """One claim brings a suspect that takes its whole time, and two that have nothing to do with it."""
+    world = World(seconds=60.0)
+    work = attempt.work.model_copy(update={"attempt_timeout_ms": 700})
+    fresh = replace(attempt, monotonic=time.monotonic, claimed_at=time.monotonic(), work=work)
+    suspected = replace(fresh, work=work.model_copy(update={"attempts": [LOST_ALONE]}))
+    suspect = asyncio.create_task(generated(world.quarantine.trial(suspected), "suspect"))
+    await asyncio.sleep(0)
+    ends = await asyncio.gather(*(generated(world.quarantine.trial(fresh), name) for name in ("a", "b")))
+    assert ends == ["given back", "given back"]
+    suspect.cancel()
+    await asyncio.wait({suspect})
+
+
+async def test_an_abort_between_two_tries_ends_the_second(trial: Callable[[World], Trial]) -> None:
+    world = World()
+    one = trial(world)
+    assert await generated(one, "first") == "first"
+    world.quarantine.accuse(["another"])
+    second = asyncio.create_task(generated(one, "second"))
+    await asyncio.sleep(0.01)
+    await one.abort("second")
+    assert await second == "given back"
+    assert world.aborted == []

@@ -6,16 +6,14 @@ local calls = 0
 -- Of names in a ring that nothing stands behind.
 local EMPTY_MAX = 256
 local empty = 0
--- Whether a queue that was looked at has members left.
+-- Whether a queue has members left at the end; others may have as well.
 local waiting = false
 
 -- What was taken leaves the queue; the namespace gets its next place in the ring, or leaves that.
 local function end_turn(class)
   local turn = turns[class]
   turns[class] = nil
-  if not turn then return end
-  waiting = waiting or turn.members[turn.at] ~= nil
-  if turn.at == 1 then return end
+  if not turn or turn.at == 1 then return end
   redis.call('ZREM', queue_key(class, turn.namespace), unpack(turn.members, 1, turn.at - 1))
   redis.call('HSET', P .. 'clock', 'vtime:' .. class, string.format('%.17g', virtual[class]))
   -- Members that nobody can take are not counted: then more than were read stand in the queue.
@@ -79,8 +77,11 @@ local function advance(class, uid, cost)
 end
 
 local function end_turns()
-  end_turn('Call')
-  end_turn('Task')
+  for _, class in ipairs({'Call', 'Task'}) do
+    local turn = turns[class]
+    waiting = waiting or (turn ~= nil and turn.members[turn.at] ~= nil)
+    end_turn(class)
+  end
   if #taken > 0 then redis.call('ZREM', P .. 'queued', unpack(taken)) end
   if calls > 0 and calls ~= calls_before then
     redis.call('HSET', P .. 'clock', 'calls', calls)
