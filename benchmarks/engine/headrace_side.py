@@ -73,7 +73,10 @@ class Side:
             constraint = self.masks.constraint(Generate("", prompt="", json_schema=task.schema))
         tokens = self.model.tokenize([task.prompt])
         key = next(self.keys)
-        self.loop.submit(Job(key, str(key), tokens, parameters, constraint, emit, time.monotonic(), stream=True))
+        job = Job(
+            key, str(key), tokens, parameters, constraint, emit, time.monotonic(), stream=True, cache_scope="bench"
+        )
+        self.loop.submit(job)
         ended.wait()
         (result,) = last
         if not isinstance(result, GenerationResult):

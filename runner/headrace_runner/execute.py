@@ -180,6 +180,8 @@ def _request(attempt: Attempt) -> Generate | Embed:
             Tool(tool.name, tool.description or "", tool.parameters or NO_PARAMETERS) for tool in attempt.work.tools
         ),
         tool_choice=attempt.work.tool_choice,
+        # Of all namespaces that share a model, each learns of its own prompts only.
+        cache_scope=attempt.namespace,
     )
 
 

@@ -12,7 +12,7 @@ import llama_cpp.llama_cpp as llama
 
 from headrace_runner.engine.ledger import Ledger
 from headrace_runner.engine.model import LoadedModel
-from headrace_runner.engine.prefixes import PrefixStore, Tokens
+from headrace_runner.engine.prefixes import PrefixStore, Scope, Tokens
 
 _PREFIX_SHARE: Final = 4
 """At most one cell in so many holds a kept prefix: each step looks at all cells, whoever they belong to."""
@@ -65,9 +65,9 @@ class KvCache:
         self.prefixes.hand_over(prefix)
         self._cut(prefix, count)
 
-    def leave_behind(self, seq_id: int, tokens: Tokens) -> bool:
+    def leave_behind(self, scope: Scope, seq_id: int, tokens: Tokens) -> bool:
         """Keep the beginning ``tokens`` in the stream of a sequence that ends; False where it is of no use there."""
-        if self.unified or not self.prefixes.inherit(seq_id, tokens):
+        if self.unified or not self.prefixes.inherit(scope, seq_id, tokens):
             return False
         self.check((seq_id,))
         self._cut(seq_id, len(tokens))
@@ -88,9 +88,9 @@ class KvCache:
         """Compare these sequences and all kept prefixes with llama.cpp. Raises LedgerMismatch."""
         self.ledger.check(seq_ids, self._positions)
 
-    def keep(self, source: int, tokens: Tokens) -> None:
-        """Share the beginning ``tokens`` of the sequence ``source`` with prompts to come, where there is room."""
-        target, evicted = self.prefixes.keep(tokens)
+    def keep(self, scope: Scope, source: int, tokens: Tokens) -> None:
+        """Share the beginning ``tokens`` of the sequence ``source`` with its scope's prompts to come, where it fits."""
+        target, evicted = self.prefixes.keep(scope, tokens)
         for seq_id in evicted:
             self.remove(seq_id)
         if target is not None:

@@ -12,7 +12,7 @@ from typing import Final
 from headrace_runner.engine.generation import Generation
 from headrace_runner.engine.kv_cache import KvCache
 from headrace_runner.engine.model import LoadedModel
-from headrace_runner.engine.prefixes import LEAST_TOKENS, Tokens, common_length
+from headrace_runner.engine.prefixes import LEAST_TOKENS, Scope, Tokens, common_length
 from headrace_runner.engine.protocol import Reason, Refusal
 from headrace_runner.engine.sequence import Job, Sequence
 
@@ -69,7 +69,7 @@ class Places:
         if not self.live and (sequence.job.parameters.seed is not None or not len(self.cache.prefixes)):
             # The same seed gives the same text on an idle engine: whatever ran before leaves no trace.
             self.forget_all()
-        kept, leader, shared = self._longest_shared(tokens)
+        kept, leader, shared = self._longest_shared(sequence.job.scope, tokens)
         grows = (1 + forks) * min(_ROOM_TO_GROW, sequence.token_budget - sequence.completion_tokens)
         promised = sum(each.lacking for each in self.live)
         # With streams of their own all have room for their longest text.
@@ -85,8 +85,9 @@ class Places:
         elif kept is not None:
             self._take(sequence, generation, kept, shared)
         generation.reserved = [self._next_free() for _ in range(forks)]
-        if self.cache.shares_prefixes and not sequence.completion_tokens:
-            sequence.keeps = self.cache.prefixes.note(tokens)
+        # Nobody comes after a request without a scope: what it began with is of no use to keep.
+        if self.cache.shares_prefixes and not sequence.completion_tokens and sequence.job.cache_scope is not None:
+            sequence.keeps = self.cache.prefixes.note(sequence.job.scope, tokens)
         return True
 
     def follow(self, generations: dict[Sequence, Generation]) -> None:
@@ -97,7 +98,7 @@ class Places:
             leader, shared = sequence.follows
             if leader.seq_id is None:
                 # It ended or lost its place; what it left may be kept.
-                found = self.cache.prefixes.find(sequence.token_array())
+                found = self.cache.prefixes.find(sequence.job.scope, sequence.token_array())
                 sequence.follows = None
                 if found is not None:
                     self._take(sequence, generations[sequence], found[0], min(found[1], len(sequence.tokens) - 1))
@@ -108,7 +109,7 @@ class Places:
     def keep_prefix(self, sequence: Sequence) -> None:
         """Keep the beginning that two prompts had, as soon as it is decoded."""
         if self.cache.unified and sequence.keeps and sequence.decoded >= sequence.keeps:
-            self.cache.keep(sequence.holder, sequence.token_array()[: sequence.keeps])
+            self.cache.keep(sequence.job.scope, sequence.holder, sequence.token_array()[: sequence.keeps])
             sequence.keeps = 0
 
     def fork(self, generation: Generation) -> None:
@@ -142,7 +143,8 @@ class Places:
         if sequence is generation.sequences[0]:
             generation.reserved = []
         keeps = sequence.keeps if trusted and sequence.decoded >= sequence.keeps else 0
-        if not keeps or not self.cache.leave_behind(sequence.seq_id, sequence.prompt[:keeps]):
+        beginning = sequence.prompt[:keeps]
+        if not keeps or not self.cache.leave_behind(sequence.job.scope, sequence.seq_id, beginning):
             self.cache.remove(sequence.seq_id, trusted=trusted)
             freed = [*freed, sequence.seq_id]
         self.live.remove(sequence)
@@ -170,15 +172,18 @@ class Places:
             for seq_id in evicted:
                 heapq.heappush(self._free, seq_id)
 
-    def _longest_shared(self, tokens: Tokens) -> tuple[int | None, Sequence | None, int]:
-        """Who has the longest beginning of ``tokens``, a kept prefix or a sequence that has it or will; its length."""
+    def _longest_shared(self, scope: Scope, tokens: Tokens) -> tuple[int | None, Sequence | None, int]:
+        """Who of the scope has the longest beginning of ``tokens``; its length.
+
+        That is a kept prefix, or a sequence that has the beginning or will.
+        """
         if not self.cache.shares_prefixes:
             return None, None, 0
         # The last token is decoded for each: its logits are what the next one is drawn from.
         most = len(tokens) - 1
-        kept, shared = self.cache.prefixes.find(tokens) or (None, 0)
+        kept, shared = self.cache.prefixes.find(scope, tokens) or (None, 0)
         shared, leader = min(shared, most), None
-        for each in self.live:
+        for each in (live for live in self.live if live.job.scope == scope):
             common = min(common_length(each.prompt, tokens), most)
             if common >= LEAST_TOKENS and common > shared:
                 kept, leader, shared = None, each, common

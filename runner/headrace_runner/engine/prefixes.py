@@ -3,10 +3,13 @@
 Pure: it knows token lists and sequence ids and says what to copy; the decode loop copies. A beginning is worth keeping
 when two prompts had it: keeping each prompt would fill the cache with what nobody asks for again, and cells that hold
 nothing of use slow every step down.
+
+Prompts are compared within one *scope* only. How much of a prompt was found, and how soon its first token came, is told
+to who sent it: over all prompts it would tell anybody what others have asked, one guess at a time.
 """
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,13 +20,16 @@ LEAST_TOKENS: Final = 32
 """Shorter beginnings are decoded again: that costs less than looking after them."""
 _REMEMBERED_PROMPTS: Final = 64
 Tokens = NDArray[np.int32]
+Scope = Hashable
+"""Whose prompts may know of each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """A kept beginning, in the cells of the sequence ``seq_id``."""
+    """A kept beginning, in the cells of the sequence ``seq_id``, for prompts of one scope."""
 
     seq_id: int
+    scope: Scope
     tokens: Tokens
 
 
@@ -38,7 +44,7 @@ class PrefixStore:
         self._free = sorted(self._own)
         self._most_cells = most_cells
         self._kept: collections.OrderedDict[int, Prefix] = collections.OrderedDict()
-        self._latest: collections.deque[Tokens] = collections.deque(maxlen=_REMEMBERED_PROMPTS)
+        self._latest: collections.deque[tuple[Scope, Tokens]] = collections.deque(maxlen=_REMEMBERED_PROMPTS)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -53,30 +59,30 @@ class PrefixStore:
         """The sequences that hold kept beginnings."""
         return tuple(self._kept)
 
-    def find(self, tokens: Tokens) -> tuple[int, int] | None:
-        """Give sequence and length of the longest kept beginning of ``tokens``, and note that it was of use."""
+    def find(self, scope: Scope, tokens: Tokens) -> tuple[int, int] | None:
+        """Give sequence and length of the scope's longest kept beginning of ``tokens``, and note that it was of use."""
         best = max(
-            ((common_length(prefix.tokens, tokens), seq_id) for seq_id, prefix in self._kept.items()), default=(0, -1)
+            ((common_length(prefix.tokens, tokens), prefix.seq_id) for prefix in self._of(scope)), default=(0, -1)
         )
         if best[0] < LEAST_TOKENS:
             return None
         self._kept.move_to_end(best[1])
         return best[1], best[0]
 
-    def note(self, tokens: Tokens) -> int:
-        """Remember a prompt; gives how many tokens it has in common with an earlier one, 0 where it is too few."""
+    def note(self, scope: Scope, tokens: Tokens) -> int:
+        """Remember a prompt; gives how many tokens it shares with an earlier one of its scope, 0 where too few."""
         # The last token is decoded for each: its logits begin the text.
-        shared = max((common_length(earlier, tokens) for earlier in self._latest), default=0)
-        self._latest.append(tokens)
+        shared = max((common_length(earlier, tokens) for whose, earlier in self._latest if whose == scope), default=0)
+        self._latest.append((scope, tokens))
         shared = min(shared, len(tokens) - 1)
         return shared if shared >= LEAST_TOKENS else 0
 
-    def keep(self, tokens: Tokens) -> tuple[int | None, list[int]]:
+    def keep(self, scope: Scope, tokens: Tokens) -> tuple[int | None, list[int]]:
         """Make room for a beginning: gives the sequence to copy it to and the sequences to remove before.
 
-        None where it is larger than all the room, or where one nearly as long is kept already.
+        None where it is larger than all the room, or where the scope has one nearly as long already.
         """
-        if len(tokens) > self._most_cells or self._has_nearly(tokens):
+        if len(tokens) > self._most_cells or self._has_nearly(scope, tokens):
             return None, []
         evicted = []
         while self._kept and (not self._free or self.cells + len(tokens) > self._most_cells):
@@ -84,14 +90,14 @@ class PrefixStore:
         if not self._free:
             return None, evicted
         seq_id = self._free.pop()
-        self._kept[seq_id] = Prefix(seq_id, tokens)
+        self._kept[seq_id] = Prefix(seq_id, scope, tokens)
         return seq_id, evicted
 
-    def inherit(self, seq_id: int, tokens: Tokens) -> bool:
+    def inherit(self, scope: Scope, seq_id: int, tokens: Tokens) -> bool:
         """Keep a beginning where it is, in a sequence that nobody else needs; False where it is of no use."""
-        if self._has_nearly(tokens):
+        if self._has_nearly(scope, tokens):
             return False
-        self._kept[seq_id] = Prefix(seq_id, tokens)
+        self._kept[seq_id] = Prefix(seq_id, scope, tokens)
         return True
 
     def hand_over(self, seq_id: int) -> None:
@@ -114,9 +120,12 @@ class PrefixStore:
             self._free.append(dropped)
         return dropped
 
-    def _has_nearly(self, tokens: Tokens) -> bool:
-        longest = max((common_length(prefix.tokens, tokens) for prefix in self._kept.values()), default=0)
+    def _has_nearly(self, scope: Scope, tokens: Tokens) -> bool:
+        longest = max((common_length(prefix.tokens, tokens) for prefix in self._of(scope)), default=0)
         return len(tokens) < longest + LEAST_TOKENS
+
+    def _of(self, scope: Scope) -> Iterator[Prefix]:
+        return (prefix for prefix in self._kept.values() if prefix.scope == scope)
 
 
 def common_length(one: Tokens, other: Tokens) -> int:

@@ -51,6 +51,7 @@ class Preparation:
             submitted=received,
             stream=request.stream,
             reading=prompt.reading,
+            cache_scope=request.cache_scope,
         )
 
     def _constraint(self, request: Generate, prompt: Prompt) -> Constraint | None:

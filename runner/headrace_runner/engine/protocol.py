@@ -5,7 +5,7 @@ sent by  ``type``     fields
 ======== ============ =========================================================================================
 runner   ``generate`` ``id``, one of ``prompt`` | ``messages``, ``parameters``, ``stream``, at most one of
                       ``json_schema`` (JSON *text*), ``grammar`` (GBNF), ``regex``, ``choice`` (texts); ``narrow``,
-                      ``tools``, ``tool_choice``
+                      ``tools``, ``tool_choice``, ``cache_scope``
 runner   ``embed``    ``id``, ``input`` (texts): answered by ``done`` with a document of vectors
 runner   ``abort``    ``id``
 engine   ``hello``    ``state`` (always ``Serving``), ``engine`` (EngineModel); first frame of a connection
@@ -111,7 +111,8 @@ class Generate:
     ``regex`` and ``choice``; with any of them ``stop`` has no effect: the grammar alone decides where the text ends.
     ``narrow`` asks for a mask that never admits what the schema refuses, at the price of documents that it admits:
     for another try after a document that was refused. With ``stream`` the text comes in Delta events as well.
-    ``tool_choice`` is ``auto``, ``none``, ``required`` or a tool's name.
+    ``tool_choice`` is ``auto``, ``none``, ``required`` or a tool's name. Requests share beginnings of prompts with
+    those of the same ``cache_scope`` only, because ``cached_tokens`` tells that somebody had them; without, with none.
     """
 
     id: str
@@ -126,19 +127,18 @@ class Generate:
     stream: bool = False
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
+    cache_scope: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the frame's body."""
         body: dict[str, Any] = {"type": "generate", "id": self.id, "json_schema": self.json_schema}
-        if self.stream:
-            body["stream"] = True
         if self.tools:
             body |= {"tools": [asdict(tool) for tool in self.tools], "tool_choice": self.tool_choice}
         if self.prompt is not None:
             body["prompt"] = self.prompt
         else:
             body["messages"] = [asdict(message) for message in self.messages]
-        for name in ("grammar", "regex", "choice", "narrow"):
+        for name in ("grammar", "regex", "choice", "narrow", "stream", "cache_scope"):
             if value := getattr(self, name):
                 body[name] = value
         given = asdict(self.parameters)
@@ -170,10 +170,7 @@ Enforcement = Literal["Grammar", "ValidatedOnly"]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one generation; ``cached_tokens`` of the prompt were not computed again.
-
-    ``completion_tokens`` are those of all ``n`` completions together.
-    """
+    """Tokens: ``cached_tokens`` of the prompt were not computed again, ``completion_tokens`` are of all completions."""
 
     prompt_tokens: int
     cached_tokens: int

@@ -27,9 +27,23 @@ MAX_CHOICES: Final = 128
 MAX_CHOICE_CHARS: Final = 512
 MAX_BIASED_TOKENS: Final = 1024
 MAX_BIAS: Final = 100.0
+MAX_SCOPE_CHARS: Final = 253
+"""A DNS name has no more; a namespace's has 63."""
 _SHAPES: Final = ("json_schema", "grammar", "regex", "choice")
 _GENERATE_FIELDS: Final = frozenset(
-    {"type", "id", "prompt", "messages", "parameters", *_SHAPES, "narrow", "stream", "tools", "tool_choice"}
+    {
+        "type",
+        "id",
+        "prompt",
+        "messages",
+        "parameters",
+        *_SHAPES,
+        "narrow",
+        "stream",
+        "tools",
+        "tool_choice",
+        "cache_scope",
+    }
 )
 _SHAPE_BYTES: Final[Mapping[str, int]] = {
     "json_schema": MAX_SCHEMA_BYTES,
@@ -95,7 +109,17 @@ def _read_generate(request_id: str, body: Mapping[str, Any]) -> Generate:
         stream=stream,
         tools=tools,
         tool_choice=tool_choice,
+        cache_scope=_read_scope(body.get("cache_scope")),
     )
+
+
+def _read_scope(value: object) -> str | None:
+    if value is None:
+        return None
+    # Nothing is mended here, unlike in a prompt: two scopes must not become one.
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_SCOPE_CHARS or value != clean(value):
+        raise invalid(f"cache_scope: expected 1 to {MAX_SCOPE_CHARS} characters")
+    return value
 
 
 def _read_shape(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from headrace_runner.engine.answer import Answer
 from headrace_runner.engine.constraint import Constraint
 from headrace_runner.engine.dialects import Reading
-from headrace_runner.engine.prefixes import Tokens
+from headrace_runner.engine.prefixes import Scope, Tokens
 from headrace_runner.engine.protocol import Completion, Event, FinishReason, Parameters, TokenLogprob
 from headrace_runner.engine.sampling import SamplerChain
 from headrace_runner.engine.text import CompletionText
@@ -19,7 +19,7 @@ class Job:
     """A prepared request. ``key`` identifies it to ``abort``; ``emit`` is called on the decode thread.
 
     ``submitted`` is a reading of the monotonic clock. ``stream`` asks for the text as it grows. ``reading`` tells how
-    reasoning and calls stand in the answer; None: it is plain text.
+    reasoning and calls stand in the answer; None: it is plain text. ``cache_scope`` is as in ``protocol.Generate``.
     """
 
     key: Hashable
@@ -31,6 +31,12 @@ class Job:
     submitted: float
     stream: bool = False
     reading: Reading | None = None
+    cache_scope: str | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """Who may share beginnings with this request; without ``cache_scope`` only its own completions."""
+        return ("request", self.key) if self.cache_scope is None else ("scope", self.cache_scope)
 
     @property
     def completions(self) -> int:

@@ -62,14 +62,29 @@ class Decoding:
         self.loop = DecodeLoop(model, self.steps, cells)  # type: ignore[arg-type]  # stands in for the heartbeat
         self._keys = itertools.count()
 
-    def submit(self, prompt: str | list[int], constraint: Constraint | None = None, **parameters: object) -> Asked:
+    def submit(
+        self,
+        prompt: str | list[int],
+        constraint: Constraint | None = None,
+        scope: str | None = "tests",
+        **parameters: object,
+    ) -> Asked:
         given = {"temperature": 0.0, "max_tokens": 16, **parameters}
         tokens = self.model.tokenize([prompt]) if isinstance(prompt, str) else prompt
         asked = Asked(next(self._keys), tokens, Parameters(**given))  # type: ignore[arg-type]  # passed through
-        job = Job(
-            asked.key, str(asked.key), tokens, asked.parameters, constraint, asked.emit, time.monotonic(), stream=True
+        self.loop.submit(
+            Job(
+                asked.key,
+                str(asked.key),
+                tokens,
+                asked.parameters,
+                constraint,
+                asked.emit,
+                time.monotonic(),
+                stream=True,
+                cache_scope=scope,
+            )
         )
-        self.loop.submit(job)
         return asked
 
     def ask(self, prompt: str | list[int], **parameters: object) -> GenerationResult:

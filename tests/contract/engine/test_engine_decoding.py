@@ -95,6 +95,33 @@ def test_who_comes_together_decodes_a_prefix_once(small: LoadedModel) -> None:
         assert small.kv_unified == (max(steps) < 2 * len(asked[0].tokens))
 
 
+def test_the_same_prompt_of_another_scope_shares_no_cell(small: LoadedModel) -> None:
+    with decoding(small) as running:
+
+        def cached(scope: str | None) -> int:
+            return running.ask(f"{SYSTEM}1", scope=scope, max_tokens=2).usage.cached_tokens
+
+        assert [cached("ours") for _ in range(3)][2] >= 32
+        assert [cached(None) for _ in range(3)] == [0, 0, 0]
+        assert cached("ours") >= 32
+        # By the third of theirs there is one of their own.
+        assert [cached("theirs"), cached("theirs")] == [0, 0]
+        assert cached("theirs") >= 32
+
+
+def test_who_comes_together_waits_for_nobody_of_another_scope(small: LoadedModel) -> None:
+    with decoding(small) as running:
+        live: list[int] = []
+        running.steps.before = lambda count: live.append(len(running.loop.places.live))
+        scopes = ["ours", "theirs", None, "ours"]
+        # All four have a place at once, so that each could wait for any other.
+        asked = [running.submit(f"{SYSTEM}1", scope=scope, max_tokens=8) for scope in scopes]
+        cached = [each.result().usage.cached_tokens for each in asked]
+        assert max(live) == 4
+    assert cached[:3] == [0, 0, 0]
+    assert cached[3] >= 32
+
+
 def test_kept_prefixes_make_room_before_anybody_has_to(pool: LoadedModel) -> None:
     with decoding(pool, cells=CONTEXT_TOKENS * 3) as running:
         for n in range(3):

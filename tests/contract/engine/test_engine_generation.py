@@ -50,6 +50,15 @@ async def test_two_at_once_both_finish_and_differ(client: EngineClient) -> None:
     assert first.text != second.text
 
 
+async def test_a_prompt_of_another_scope_is_not_known(client: EngineClient) -> None:
+    async def cached(scope: str) -> int:
+        asked = replace(ask("1", "A story of two mills and a river. " * 6, max_tokens=1), cache_scope=scope)
+        return (await client.generate(asked)).usage.cached_tokens
+
+    assert [await cached("team-a") for _ in range(3)][2] >= 32
+    assert await cached("team-b") == 0
+
+
 async def test_a_neighbour_does_not_change_a_greedy_answer_much(client: EngineClient) -> None:
     # Not at all would be wrong to ask: a batch of another size sums floats in another order.
     alone = await client.generate(ask("a", temperature=0.0, max_tokens=8))

@@ -57,6 +57,7 @@ class Engine:
         self, request: Generate, *, on_progress: Callable[[int], None] | None = None
     ) -> GenerationResult:
         self.asked.set()
+        self.request = request
         if self._waits:
             await self._aborted.wait()
             return result("{", "Cancelled")
@@ -156,3 +157,12 @@ async def test_a_suspended_attempt_is_given_back(attempt: Attempt) -> None:
     curb.ask(Halt.SUSPEND)
     await running
     assert endings.told == [GivenBack("Suspended")]
+
+
+async def test_prompts_share_the_cache_within_their_namespace_only(attempt: Attempt) -> None:
+    scopes = []
+    for namespace in ("team-a", "team-b"):
+        engine = Engine()
+        await execute(replace(attempt, namespace=namespace), engine, Judge(), Endings(), Curb())
+        scopes.append(engine.request.cache_scope)
+    assert scopes == ["team-a", "team-b"]
