@@ -8,6 +8,7 @@ Three things beyond the mask of the grammar, each only where it leaves a token t
 """
 
 import ctypes
+import time
 from typing import Any, Final
 
 import llguidance.numpy
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from headrace_runner.engine.budget import Budget
 from headrace_runner.engine.closing import LIMIT_TOKENS, shortest_end
 from headrace_runner.engine.document import DocumentCursor
-from headrace_runner.engine.filling import Filling, MaskFiller
+from headrace_runner.engine.filling import MAX_MASK_SECONDS, Filling, MaskFiller, MaskTime
 from headrace_runner.engine.protocol import Enforcement, FinishReason, Reason, Refusal
 from headrace_runner.engine.vocabulary import Bits, Vocabulary
 
@@ -39,6 +40,7 @@ class Constraint:
         self.matcher = matcher
         self.enforcement: Enforcement = enforcement
         self.filling: Filling | None = None
+        self._time = MaskTime()
         self._is_over = False
         self._vocabulary = vocabulary
         self._filler = filler
@@ -64,6 +66,7 @@ class Constraint:
             self.matcher.deep_copy(), self._vocabulary, self._filler, self.enforcement, is_json=self._is_json
         )
         other._cursor = self._cursor.copy()
+        other._time = self._time
         if self._budget is not None:
             other.begin(self._budget.left)
         return other
@@ -76,9 +79,7 @@ class Constraint:
         """
         self._wait()
         if self._bits is None:
-            bits = llguidance.numpy.allocate_token_bitmask(1, self._vocabulary.size)
-            llguidance.numpy.fill_next_token_bitmask(self.matcher, bits)
-            self.filled(bits[0])
+            self.fill()
         self._check()
         if self._bits is None or not self._bits.any():
             return False
@@ -87,7 +88,11 @@ class Constraint:
 
     def consume(self, token: int) -> bool:
         """Advance by a sampled token; True where the document is complete and nothing can follow."""
-        if not self.matcher.consume_token(token):
+        began = time.thread_time()
+        consumed = self.matcher.consume_token(token)
+        self._time.spend(time.thread_time() - began)
+        self._time.earn()
+        if not consumed:
             self._check()
             raise Refusal(Reason.INTERNAL_ERROR, "a token was drawn that the mask forbids", retryable=True)
         self._bits = None
@@ -110,8 +115,15 @@ class Constraint:
         self._wait()
         return bool(self.matcher.is_accepting())
 
-    def filled(self, bits: Bits) -> None:
-        """Take the grammar's mask and steer within it; called by who filled it, maybe on another thread."""
+    def fill(self) -> None:
+        """Fill the grammar's mask and steer within it, maybe on another thread; nothing where the time is over."""
+        if self._time.is_over:
+            return
+        row = llguidance.numpy.allocate_token_bitmask(1, self._vocabulary.size)
+        began = time.thread_time()
+        llguidance.numpy.fill_next_token_bitmask(self.matcher, row)
+        self._time.spend(time.thread_time() - began)
+        bits: Bits = row[0]
         if not self.matcher.is_error():
             if self._is_json and not self._cursor.in_string:
                 bits = _narrowed(bits, bits & ~self._vocabulary.exponent_bits)
@@ -163,6 +175,9 @@ class Constraint:
         if self.matcher.is_error():
             message = f"{in_a_line(self.matcher.get_error())}: simplify the schema's patterns, or split it"
             raise Refusal(Reason.UNSUPPORTED_SCHEMA, message)
+        if self._time.is_over:
+            message = f"the masks of output took more than {MAX_MASK_SECONDS:g} s of CPU time"
+            raise Refusal(Reason.UNSUPPORTED_SCHEMA, f"{message}: make its grammar unambiguous, or simplify it")
 
 
 def mask_logits(logits_pointer: Any, bits: Bits, vocab_size: int) -> None:

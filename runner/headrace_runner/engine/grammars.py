@@ -16,6 +16,7 @@ import hashlib
 import json
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 import llguidance
@@ -56,7 +57,7 @@ class TokenMasks:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-        self._filler = MaskFiller(vocabulary.size)
+        self._filler = MaskFiller()
         self._lock = threading.Lock()
         self._cache: collections.OrderedDict[bytes, _Compiled | Refusal] = collections.OrderedDict()
 
@@ -109,6 +110,10 @@ class TokenMasks:
                 compiled = self._of(_choice(request.choice), "output.choice")
         except Refusal as refusal:
             return refusal
+        except (RecursionError, ValueError, TypeError) as error:
+            # Python's own limits and what is no schema at all; a second try would end the same way.
+            message = f"output cannot be compiled: {in_a_line(str(error))}: {_REMEDY}"
+            return Refusal(Reason.UNSUPPORTED_SCHEMA, message)
         elapsed = time.monotonic() - began
         if elapsed > MAX_COMPILE_SECONDS:
             message = f"output took {elapsed:.1f} s to compile, {MAX_COMPILE_SECONDS:.0f} s are allowed: {_REMEDY}"
@@ -124,12 +129,8 @@ class TokenMasks:
     def _of_schema(self, schema_text: str, *, narrow: bool) -> _Compiled:
         schema = _read(schema_text)
         exact = equivalent(schema)
-        rungs: list[tuple[Any, Any, Enforcement]] = [(exact, _STRICT, "Grammar")]
-        if narrow:
-            rungs += [(narrowed(exact), _STRICT, "Grammar"), (narrowed(exact), _LENIENT, "ValidatedOnly")]
-        rungs.append((exact, _LENIENT, "ValidatedOnly"))
         errors = []
-        for rung, options, enforcement in rungs:
+        for rung, options, enforcement in _rungs(exact, narrow=narrow):
             try:
                 # The author's own text where nothing is rewritten: long numbers survive.
                 text = "{}" if rung is True else schema_text if rung is schema else json.dumps(rung)
@@ -158,6 +159,14 @@ def _read(schema_text: str) -> dict[str, Any] | bool:
     if not isinstance(schema, dict | bool):
         raise Refusal(Reason.INVALID_SCHEMA, "output.jsonSchema is neither an object nor a boolean")
     return schema
+
+
+def _rungs(exact: Any, *, narrow: bool) -> Iterator[tuple[Any, Any, Enforcement]]:
+    yield exact, _STRICT, "Grammar"
+    if narrow and (narrower := narrowed(exact)) is not exact:
+        yield narrower, _STRICT, "Grammar"
+        yield narrower, _LENIENT, "ValidatedOnly"
+    yield exact, _LENIENT, "ValidatedOnly"
 
 
 def _lark(grammar: str) -> str:
