@@ -35,7 +35,7 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 | `gpus:<worker>`      | string | a runner's GPUs as NVML tells them, JSON         | TTL of `telemetry` (5 s)         |
 | `workers`            | zset   | worker → ms at which its report ends             | TTL of the longest report        |
 | `tokens:<reader>`    | stream | uid → `<replay id> <id before> <event>`, 512     | TTL 60 s                         |
-| `replay:<uid>`       | stream | a call's events, 256 KiB of them                 | TTL 10 min                       |
+| `replay:<uid>`       | stream | a call's events, 256 KiB; an id counts its bytes | TTL 10 min                       |
 | `requests:<n>`       | hash   | request id → reply, of 30 s; `timed` with a TTL  | TTL 60 s                         |
 
 Outside of every model: `headrace:models`, a set of `ns/name` written by the operator alone; and the

@@ -23,9 +23,11 @@ _TRANSITIONS: Final = (
     "+hget +hset +hmget +hdel +hlen",
     "+zadd +zrem +zcard +zscore +zrank +zrange +zrangebyscore +zremrangebyscore",
     "+rpush",
-    "+xadd +xrange +xrevrange +xtrim",
+    "+xadd +xlen +xrange +xtrim",
 )
-_OPERATOR_ONLY: Final = "+lrem +ltrim +hrandfield +hscan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info"
+_OPERATOR_ONLY: Final = (
+    "+lrem +ltrim +hrandfield +hscan +scan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info"
+)
 _OPERATOR_GRANTS: Final = "+acl|setuser +acl|getuser +acl|deluser"
 
 _USER: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:/-]{0,252})", re.ASCII)
@@ -71,8 +73,8 @@ FACADE_ACL: Final[tuple[str, ...]] = (
     "+xread",
     "+xrange",
 )
-"""Asks about every model by `stats`, `position`, `inspect`, `reports`, `gpus` and `result`, reads what runners stream,
-and can change nothing."""
+"""Asks about every model by `stats`, `position`, `inspect`, `reports`, `gpus`, `result` and `replay`, reads what
+runners stream, and can change nothing."""
 
 
 def user_name(name: str) -> str:

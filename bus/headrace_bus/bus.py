@@ -50,6 +50,9 @@ _SWEEP_LIMIT: Final = 100
 _REPLAY_S: Final = 25.0
 """Below the time for which Redis keeps a reply (`lua/shared/requests.lua`)."""
 _PURGE_CHUNK: Final = 200
+_ERASE_CHUNK: Final = 1_000
+_ERASE_STEPS: Final = 100_000
+"""As many chunks of the whole server's keys are looked through, so that a purge ends."""
 _WAIT_LIMIT_S: Final = 60.0
 
 
@@ -300,7 +303,7 @@ class Bus(BusReader):
     async def purge(self, model: ModelKey) -> None:
         """Deletes every key of a deleted model in chunks, then its registration; its leases are lost at once.
 
-        Revoke its users first: what they write meanwhile, and keys that no transition made, would stay.
+        Revoke its users first: what they write meanwhile would stay.
         """
         left = await self._connection.run("purge", key_prefix(model), _PURGE_CHUNK)
         for _ in range(left // _PURGE_CHUNK + 1):
@@ -308,6 +311,11 @@ class Bus(BusReader):
                 left = await self._connection.run("purge", key_prefix(model), _PURGE_CHUNK)
         if left:
             await self._connection.run("purge", key_prefix(model), 0)
+        cursor = b"0"
+        for _ in range(_ERASE_STEPS):
+            cursor = await self._connection.run("erase", key_prefix(model), cursor, _ERASE_CHUNK)
+            if cursor == b"0":
+                break
         await self._connection.command("SREM", REGISTRY_KEY, str(model))
 
     async def report(self, model: ModelKey, worker: str, report: dict[str, Any], *, ttl_ms: int) -> None:

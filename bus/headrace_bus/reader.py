@@ -35,6 +35,7 @@ class BusReader:
 
     def __init__(self, settings: BusSettings) -> None:
         self._connection = Connection(settings)
+        self._inboxes = streams.Inboxes(self._connection)
 
     @classmethod
     def connect(
@@ -115,9 +116,10 @@ class BusReader:
         self, reader: str, after: Mapping[ModelKey, str], *, timeout_s: float
     ) -> dict[ModelKey, tuple[str, list[Token]]]:
         """What runners of these models have streamed to this reader after the given record ids (`FIRST` at first): by
-        model the id to go on with, and the events. Waits for at most `timeout_s`, 60 s are the most.
+        model the id to go on with, and the events; one whose inbox cannot be read is left out for 10 s. Waits for at
+        most `timeout_s`, 60 s are the most.
         """
-        return await streams.read(self._connection, reader, after, min(timeout_s, _WAIT_LIMIT_S)) if after else {}
+        return await self._inboxes.read(reader, after, min(timeout_s, _WAIT_LIMIT_S)) if after else {}
 
     async def replay(self, model: ModelKey, uid: str, *, after: str = streams.FIRST) -> list[Token]:
         """The call's events after that id, at most 100; kept for 10 minutes, 256 KiB of each call."""

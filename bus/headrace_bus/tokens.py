@@ -5,14 +5,16 @@ an inbox of all models would let one model's runner speak for another's. Reading
 An event is opaque here.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from headrace_bus.arguments import lease_parts, request_id
 from headrace_bus.connection import Connection
 from headrace_bus.envelope import bounded_json
-from headrace_bus.errors import BusCorrupt
+from headrace_bus.errors import BusCorrupt, BusDenied, BusError
 from headrace_bus.keys import ModelKey, key_part, key_prefix
 from headrace_bus.records import LeaseToken
 from headrace_bus.replies import document
@@ -25,6 +27,10 @@ INBOX_RECORDS: Final = 512
 EVENTS_AT_ONCE: Final = 256
 FIRST: Final = "0-0"
 """Before all ids."""
+LEFT_OUT_SECONDS: Final = 10.0
+"""For which an inbox that could not be read is not asked for."""
+_STEP_MAX_BYTES: Final = 1024 * 1024
+_PROBE_SECONDS: Final = 0.001
 _READ_RECORDS: Final = 64
 _REPLAYED_EVENTS: Final = 100
 
@@ -52,49 +58,88 @@ class Token:
 
 
 async def append(connection: Connection, model: ModelKey, events: Sequence[StreamEvent]) -> list[bool]:
-    """One append for all events of a step, at most 256; False per event whose lease was lost.
+    """One append for all events of a step, at most 256, or several above 1 MiB; False per event whose lease was lost.
 
     Raises PayloadTooLarge.
     """
-    if not events:
-        return []
+    told: list[bool] = []
     flat: list[bytes | str | int] = []
+    size = 0
     for each in events:
         data = bounded_json("event", each.event, EVENT_MAX_BYTES)
+        if size + len(data) > _STEP_MAX_BYTES:
+            told += await _append(connection, model, flat)
+            flat, size = [], 0
         flat += [*lease_parts(each.token), key_part(each.reader), data]
+        size += len(data)
+    return told + (await _append(connection, model, flat) if flat else [])
+
+
+async def _append(connection: Connection, model: ModelKey, flat: list[bytes | str | int]) -> list[bool]:
     reply = await connection.run("stream", key_prefix(model), request_id(), REPLAY_BYTES, INBOX_RECORDS, *flat)
     return [each == ord("1") for each in reply]
 
 
-async def read(
-    connection: Connection, reader: str, after: Mapping[ModelKey, str], timeout_s: float
-) -> dict[ModelKey, tuple[str, list[Token]]]:
-    """What came into a reader's inboxes after the given record ids, by model: the id to go on with, and the events.
+class Inboxes:
+    """A reader's inboxes, one per model. Whose cannot be read is left out for a while, and costs the others nothing."""
 
-    Blocks for at most `timeout_s` while there is nothing; on one connection, however many models there are.
-    """
-    models = {f"{key_prefix(model)}tokens:{key_part(reader)}".encode(): model for model in after}
-    reply = await connection.read_streams(list(models), list(after.values()), _READ_RECORDS, timeout_s)
-    found = {}
-    for key, records in reply or []:
-        tokens = [token for _, fields in records for token in _tokens(fields)]
-        found[models[key]] = (records[-1][0].decode(), tokens)
-    return found
+    def __init__(self, connection: Connection, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._connection = connection
+        self._monotonic = monotonic
+        self._left_out: dict[ModelKey, float] = {}
+
+    async def read(
+        self, reader: str, after: Mapping[ModelKey, str], timeout_s: float
+    ) -> dict[ModelKey, tuple[str, list[Token]]]:
+        """What came in after the given record ids, by model: the id to go on with, and the events.
+
+        Blocks for at most `timeout_s` while there is nothing; on one connection, however many models there are.
+        """
+        now = self._monotonic()
+        self._left_out = {model: until for model, until in self._left_out.items() if until > now}
+        asked = {model: last for model, last in after.items() if model not in self._left_out}
+        if not asked:
+            await asyncio.sleep(timeout_s)
+            return {}
+        try:
+            return await self._read(reader, asked, _READ_RECORDS, timeout_s)
+        except BusDenied:
+            raise
+        except BusError:
+            # Says whether the server is there: if not, it is nobody's inbox.
+            await self._connection.command("PING")
+        found: dict[ModelKey, tuple[str, list[Token]]] = {}
+        for model, last in asked.items():
+            try:
+                found |= await self._read(reader, {model: last}, 1, _PROBE_SECONDS)
+            except BusError:
+                self._left_out[model] = self._monotonic() + LEFT_OUT_SECONDS
+        return found
+
+    async def _read(
+        self, reader: str, after: Mapping[ModelKey, str], records: int, timeout_s: float
+    ) -> dict[ModelKey, tuple[str, list[Token]]]:
+        models = {f"{key_prefix(model)}tokens:{key_part(reader)}".encode(): model for model in after}
+        reply = await self._connection.read_streams(list(models), list(after.values()), records, timeout_s)
+        found = {}
+        for key, entries in reply or []:
+            tokens = [token for _, fields in entries for token in _tokens(fields)]
+            found[models[key]] = (entries[-1][0].decode(), tokens)
+        return found
 
 
 async def replay(connection: Connection, model: ModelKey, uid: str, after: str) -> list[Token]:
     """The call's events after that id, at most 100: ask again with the last one's id until there are none. They are
     kept for 10 minutes after the last, up to 256 KiB; the first one's `before` shows whether some are gone.
     """
-    key = f"{key_prefix(model)}replay:{key_part(uid)}"
-    before = after
-    if after != FIRST and await connection.command("XRANGE", key, after, after) == []:
-        # Gone, so that nobody can know what stood between.
-        before = ""
-    reply = await connection.command("XRANGE", key, f"({after}", "+", "COUNT", _REPLAYED_EVENTS)
+    seen, *flat = await connection.run(
+        "replay", key_prefix(model), key_part(uid), after, _REPLAYED_EVENTS, EVENT_MAX_BYTES
+    )
+    # Gone, so that nobody can know what stood between.
+    before = after if seen or after == FIRST else ""
     found = []
-    for identifier, fields in reply:
-        found.append(Token(uid, identifier.decode(), before, document(fields[1])))
+    for identifier, data in zip(flat[::2], flat[1::2], strict=True):
+        found.append(Token(uid, identifier.decode(), before, document(data)))
         before = identifier.decode()
     return found
 

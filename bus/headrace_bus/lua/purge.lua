@@ -10,8 +10,8 @@ local function take(...) return limit > 0 and readable(redis.pcall(...)) or {} e
 for _, uid in ipairs(take('HRANDFIELD', P .. 'index', limit)) do
   local entry = fields(uid, 'class', 'namespace', 'worker')
   if entry[1] and entry[2] then redis.call('UNLINK', queue_key(entry[1], entry[2])) end
-  if entry[3] then redis.call('UNLINK', inbox_key(entry[3])) end
-  redis.call('UNLINK', entry_key(uid), envelope_key(uid), result_key(uid), parked_key(uid))
+  if entry[3] then redis.call('UNLINK', inbox_key(entry[3]), gpus_key(entry[3])) end
+  redis.call('UNLINK', entry_key(uid), envelope_key(uid), result_key(uid), parked_key(uid), P .. 'replay:' .. uid)
   redis.call('HDEL', P .. 'index', uid)
 end
 for _, class in ipairs({'Call', 'Task'}) do
@@ -20,7 +20,7 @@ end
 local results = take('ZPOPMIN', P .. 'results', limit)
 for i = 1, #results, 2 do redis.call('UNLINK', result_key(results[i])) end
 local workers = take('ZPOPMIN', P .. 'workers', limit)
-for i = 1, #workers, 2 do redis.call('UNLINK', report_key(workers[i]), inbox_key(workers[i])) end
+for i = 1, #workers, 2 do redis.call('UNLINK', report_key(workers[i]), inbox_key(workers[i]), gpus_key(workers[i])) end
 local parked = take('ZPOPMIN', P .. 'parked', limit)
 for i = 1, #parked, 2 do redis.call('UNLINK', parked_key(parked[i])) end
 

@@ -3,39 +3,56 @@
 -- ARGV: request, most bytes of a replay, most records of an inbox, then uid, attempt, nonce, reader, event of every event
 -- Reply: '1' or '0' (lost) per event, in one text. Without allow-oom: at maxmemory nothing is streamed, the result tells all.
 -- One record per reader, whatever it holds: its field names are uids, its values `<replay id> <replay id before> <event>`.
-local INBOX_MS, REPLAY_MS, EVENTS_MAX, TRIM_MAX = 60000, 600000, 256, 256
+-- An event's id counts the bytes of its call until its end, so that a replay is cut to its bound by id and none of its
+-- values is read: they are whatever a holder of the model's password has put there.
+local INBOX_MS, REPLAY_MS, EVENTS_MAX = 60000, 600000, 256
+local EVENT_MAX, STEP_MAX, REPLAY_EVENTS = 64 * 1024, 1024 * 1024, 8192
+-- Where the count begins, per ms of the server's time: a later attempt goes on above what the one before has streamed.
+local BYTES_PER_MS = 1000
 local now = now_ms()
 local known = recall(ARGV[1], now)
 if known then return known end
 local most_bytes, most_records = limited(ARGV[2], 1048576), limited(ARGV[3], LIMIT_MAX)
 if (#ARGV - 3) % 5 ~= 0 or #ARGV > 3 + 5 * EVENTS_MAX then return redis.error_reply('ERR more events than a step has') end
-
--- The id of the last event, and how many bytes the call has had until its end.
-local function last(key)
-  local found = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)
-  if not found[1] then return '0-0', 0 end
-  return found[1][1], number(found[1][2][4], 0)
+local size = 0
+for i = 8, #ARGV, 5 do
+  size = size + #ARGV[i]
+  if ARGV[i] == '' or #ARGV[i] > EVENT_MAX or size > STEP_MAX then return redis.error_reply('ERR larger than a step is') end
 end
 
--- What ended more than the bound before the end goes, the oldest first.
-local function trim(key, total)
-  for _, each in ipairs(redis.call('XRANGE', key, '-', '+', 'COUNT', TRIM_MAX)) do
-    if total - number(each[2][4], 0) < most_bytes then
-      redis.call('XTRIM', key, 'MINID', each[1])
-      return
-    end
+-- What cannot be of our making goes, in the background.
+local function append(key, most, id, ...)
+  local held = readable(redis.pcall('XLEN', key))
+  if not held or held > most then redis.call('UNLINK', key) end
+  local done = redis.pcall('XADD', key, 'MAXLEN', most, id, ...)
+  if type(done) == 'table' and done.err then
+    redis.call('UNLINK', key)
+    redis.call('XADD', key, id, ...)
   end
+end
+
+local function id_of(bytes) return string.format('%.0f-0', bytes) end
+
+-- Read once, however many events of the call there are.
+local calls = {}
+local function call_of(uid)
+  if calls[uid] then return calls[uid] end
+  local entry = fields(uid, 'state', 'attempt', 'nonce', 'told')
+  local leased = entry[1] == 'Leased' and redis.call('ZSCORE', P .. 'leases', uid) ~= false
+  local told = math.floor(number(entry[4], 0))
+  calls[uid] = {leased = leased, attempt = entry[2], nonce = entry[3], told = told > 0 and told}
+  return calls[uid]
 end
 
 local kept, records, order = {}, {}, {}
 for i = 4, #ARGV, 5 do
   local uid, reader, event = ARGV[i], ARGV[i + 3], ARGV[i + 4]
-  if is_name(reader) and holds(uid, ARGV[i + 1], ARGV[i + 2]) then
-    local key = P .. 'replay:' .. uid
-    local before, bytes = last(key)
-    local id = redis.call('XADD', key, '*', 'event', event, 'until', bytes + #event)
-    trim(key, bytes + #event)
-    redis.call('PEXPIRE', key, REPLAY_MS)
+  local call = is_name(reader) and call_of(uid)
+  if call and call.leased and call.attempt == ARGV[i + 1] and call.nonce == ARGV[i + 2] then
+    local before = call.told and id_of(call.told) or '0-0'
+    call.told, call.grown = (call.told or now * BYTES_PER_MS) + #event, true
+    local id = id_of(call.told)
+    append(P .. 'replay:' .. uid, REPLAY_EVENTS, id, 'event', event)
     if not records[reader] then
       records[reader] = {}
       table.insert(order, reader)
@@ -47,9 +64,17 @@ for i = 4, #ARGV, 5 do
     table.insert(kept, '0')
   end
 end
+for uid, call in pairs(calls) do
+  if call.grown then
+    local key = P .. 'replay:' .. uid
+    redis.call('XTRIM', key, 'MINID', id_of(call.told - most_bytes))
+    redis.call('PEXPIRE', key, REPLAY_MS)
+    redis.call('HSET', entry_key(uid), 'told', string.format('%.0f', call.told))
+  end
+end
 for _, reader in ipairs(order) do
   local key = P .. 'tokens:' .. reader
-  redis.call('XADD', key, 'MAXLEN', most_records, '*', unpack(records[reader]))
+  append(key, most_records, '*', unpack(records[reader]))
   redis.call('PEXPIRE', key, INBOX_MS)
 end
 return remember(ARGV[1], now, table.concat(kept))

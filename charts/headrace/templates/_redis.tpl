@@ -55,15 +55,15 @@ user facade on #{{ get $passwords "facade-password" | sha256sum }} {{ include "h
 {{ end -}}
 
 {{- define "headrace.redis.transitions" -}}
--@all +ping +select +evalsha +eval +script|load +script|exists +time +publish +exists +del +unlink +pexpire +pttl +get +set +incr +hget +hset +hmget +hdel +hlen +zadd +zrem +zcard +zscore +zrank +zrange +zrangebyscore +zremrangebyscore +rpush
+-@all +ping +select +evalsha +eval +script|load +script|exists +time +publish +exists +del +unlink +pexpire +pttl +get +set +incr +hget +hset +hmget +hdel +hlen +zadd +zrem +zcard +zscore +zrank +zrange +zrangebyscore +zremrangebyscore +rpush +xadd +xlen +xrange +xtrim
 {{- end -}}
 
 {{- define "headrace.redis.operatorRules" -}}
-resetkeys ~headrace:* resetchannels &headrace:wake:* {{ include "headrace.redis.transitions" . }} +lrem +ltrim +hrandfield +hscan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info +acl|setuser +acl|getuser +acl|deluser +blpop
+resetkeys ~headrace:* resetchannels &headrace:wake:* {{ include "headrace.redis.transitions" . }} +lrem +ltrim +hrandfield +hscan +scan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info +acl|setuser +acl|getuser +acl|deluser +blpop
 {{- end -}}
 
 {{- define "headrace.redis.facadeRules" -}}
-resetkeys ~headrace:{*}: ~headrace:{*}:entry:* ~headrace:{*}:queue:* ~headrace:{*}:ring:* ~headrace:{*}:report:* ~headrace:{*}:result:* ~headrace:{*}:clock ~headrace:{*}:weights ~headrace:{*}:queued ~headrace:{*}:delayed ~headrace:{*}:leases ~headrace:{*}:returned ~headrace:{*}:workers ~headrace:{*}:service resetchannels -@all +ping +select +evalsha +time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore
+resetkeys ~headrace:{*}: ~headrace:{*}:entry:* ~headrace:{*}:queue:* ~headrace:{*}:ring:* ~headrace:{*}:report:* ~headrace:{*}:gpus:* ~headrace:{*}:result:* ~headrace:{*}:clock ~headrace:{*}:weights ~headrace:{*}:queued ~headrace:{*}:delayed ~headrace:{*}:leases ~headrace:{*}:returned ~headrace:{*}:workers ~headrace:{*}:service ~headrace:{*}:tokens:* ~headrace:{*}:replay:* resetchannels -@all +ping +select +evalsha +time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore +xread +xrange
 {{- end -}}
 
 {{- define "headrace.redis.config" -}}

@@ -172,3 +172,60 @@ async def test_a_result_that_nobody_keeps_is_not_read(redis: Redis, bus: Bus, mo
     await redis.hset(f"{key_prefix(model)}result:u", "a", "b")
     with pytest.raises(BusError):
         await bus.result(model, "u")
+
+
+@pytest.mark.parametrize("forged", ["many", "ahead", "string", "told"])
+async def test_a_forged_replay_is_neither_read_nor_kept(
+    redis: Redis, bus: Bus, model: ModelKey, envelopes, forged: str
+) -> None:
+    prefix = key_prefix(model)
+    await bus.enqueue(model, envelopes(uid="u"))
+    (delivery,) = await bus.claim(model, worker="w", count=1, lease_ms=60_000)
+    match forged:
+        case "many":
+            async with redis.pipeline(transaction=False) as pipeline:
+                for _ in range(2 * JUNK):
+                    pipeline.xadd(f"{prefix}replay:u", {"event": "x" * 100})
+                await pipeline.execute()
+        case "ahead":
+            await redis.xadd(f"{prefix}replay:u", {"event": "x" * MIB}, id=f"{FAR * 8}-0")
+            await redis.xadd(f"{prefix}tokens:facade-0", {"u": "x"}, id=f"{2**64 - 1}-{2**64 - 1}")
+        case "string":
+            await redis.set(f"{prefix}replay:u", "x" * MIB)
+            await redis.set(f"{prefix}tokens:facade-0", "x" * MIB)
+        case "told":
+            await redis.hset(f"{prefix}entry:u", "told", "9" * MIB)
+    token = delivery.token
+    event = (token.uid, token.attempt, token.nonce, "facade-0", '{"text": "a"}')
+    commands = await commands_of(redis, "stream", prefix, "r", 256 * 1024, 512, *event * 256)
+    called = {name.removeprefix("cmdstat_"): each["calls"] for name, each in (await redis.info("commandstats")).items()}
+    assert called["xadd"] >= 257
+    assert commands < 4 * 256
+    assert called["hmget"] == 2
+    assert not {"xrange", "xrevrange", "xread"} & set(called)
+    events = 0
+    last = "0-0"
+    while page := await bus.replay(model, "u", after=last):
+        events, last = events + len(page), page[-1].id
+    assert events == 256
+    assert list(await bus.tokens("facade-0", {model: "0-0"}, timeout_s=1)) == [model]
+
+
+async def test_events_above_the_bounds_are_refused(redis: Redis, bus: Bus, model: ModelKey, envelopes) -> None:
+    await bus.enqueue(model, envelopes(uid="u"))
+    (delivery,) = await bus.claim(model, worker="w", count=1, lease_ms=60_000)
+    head = (delivery.token.uid, delivery.token.attempt, delivery.token.nonce, "facade-0")
+    loaded = await redis.script_load(script("stream").source)
+    for events in ([""], ["x" * (64 * 1024 + 1)], ["x" * 60_000] * 20):
+        flat = [each for event in events for each in (*head, event)]
+        with pytest.raises(exceptions.ResponseError, match="larger than a step"):
+            await redis.evalsha(loaded, 1, key_prefix(model), "r", 1, 1, *flat)
+    assert not await redis.exists(f"{key_prefix(model)}replay:u")
+
+
+async def test_a_replay_with_large_values_ends_before_them(redis: Redis, bus: Bus, model: ModelKey) -> None:
+    await redis.xadd(f"{key_prefix(model)}replay:u", {"event": "{}"})
+    for _ in range(100):
+        await redis.xadd(f"{key_prefix(model)}replay:u", {"event": "x" * MIB})
+    assert [each.event for each in await bus.replay(model, "u")] == [{}]
+    assert await reply_size(redis, "replay", key_prefix(model), "u", "0-0", 1_000, MIB) < REPLY_MAX_BYTES

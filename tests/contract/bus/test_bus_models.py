@@ -16,6 +16,7 @@ from headrace_bus import (
     WorkClass,
 )
 from headrace_bus.bus import RESULTS_KEPT
+from headrace_bus.keys import key_prefix
 
 pytestmark = pytest.mark.contract
 
@@ -149,3 +150,16 @@ async def test_a_weight_that_cannot_be_is_refused(bus: Bus, model: ModelKey, red
     with pytest.raises(ValueError):
         await bus.set_weights(model, weights)
     assert await redis.dbsize() == 0
+
+
+async def test_purge_leaves_nothing_that_a_runner_wrote(bus: Bus, model: ModelKey, redis: Redis) -> None:
+    neighbour = ModelKey(model.namespace, f"{model.name}-2")
+    for each in (model, neighbour):
+        for number in range(2_500):
+            await redis.set(f"{key_prefix(each)}junk:{number}", "x")
+        for name in ("gpus:gone", "tokens:facade-0", "replay:u", "done:1", "requests:1", "x" * 100_000):
+            await redis.set(key_prefix(each) + name, "x")
+    before = len(await redis.keys(f"{key_prefix(neighbour)}*"))
+    await bus.purge(model)
+    assert await redis.keys(f"{key_prefix(model)}*") == []
+    assert len(await redis.keys(f"{key_prefix(neighbour)}*")) == before

@@ -24,7 +24,7 @@ from headrace_bus import (
 )
 from headrace_bus.keys import key_prefix
 from headrace_bus.scripts import script
-from headrace_bus.tokens import INBOX_RECORDS
+from headrace_bus.tokens import INBOX_RECORDS, LEFT_OUT_SECONDS, Inboxes
 
 pytestmark = pytest.mark.contract
 
@@ -194,3 +194,54 @@ async def test_the_facade_reads_and_a_runner_of_another_model_does_nothing(
         assert await own.stream(OTHER, [said(theirs, "b")]) == [True]
         with pytest.raises(BusDenied):
             await own.stream(model, [said(token, "forged")])
+
+
+async def test_a_large_step_goes_in_parts(bus: Bus, model: ModelKey, redis: Redis, envelopes) -> None:
+    tokens = [await claimed(bus, model, envelopes, uid=f"u{number}") for number in range(40)]
+    assert await bus.stream(model, [said(each, "x" * 60_000) for each in tokens]) == [True] * len(tokens)
+    assert await redis.xlen(f"{key_prefix(model)}tokens:facade-0") > 1
+    assert {each.uid for each in (await inbox(bus, model))[1]} == {each.uid for each in tokens}
+
+
+@pytest.mark.parametrize("broken", ["type", "size"])
+async def test_one_models_unreadable_inbox_costs_the_others_nothing(
+    bus: Bus, model: ModelKey, redis: Redis, envelopes, broken: str
+) -> None:
+    await bus.stream(OTHER, [said(await claimed(bus, OTHER, envelopes, uid="theirs"), "x")])
+    key = f"{key_prefix(model)}tokens:facade-0"
+    if broken == "type":
+        await redis.set(key, "x")
+    else:
+        await redis.config_set("client-output-buffer-limit", "normal 2097152 0 0")
+        for _ in range(3):
+            await redis.xadd(key, {"u": "x" * 4_000_000})
+    try:
+        after = FIRST
+        for text in ("x", "y"):
+            found = await bus.tokens("facade-0", {model: FIRST, OTHER: after}, timeout_s=20)
+            after, tokens = found[OTHER]
+            assert [each.event for each in tokens] == [{"text": text}]
+            assert model not in found
+            await bus.stream(OTHER, [said(await claimed(bus, OTHER, envelopes), "y")])
+        # Left out, it is not asked for again.
+        await redis.config_resetstat()
+        await bus.tokens("facade-0", {model: FIRST, OTHER: FIRST}, timeout_s=20)
+        assert (await redis.info("commandstats"))["cmdstat_xread"]["calls"] == 1
+        assert await bus.tokens("facade-0", {model: FIRST}, timeout_s=0.01) == {}
+    finally:
+        await redis.config_set("client-output-buffer-limit", "normal 0 0 0")
+
+
+async def test_an_inbox_that_was_left_out_is_asked_for_again(
+    shared_server: RedisServer, bus: Bus, model: ModelKey, redis: Redis, envelopes
+) -> None:
+    now = 0.0
+    async with Bus.connect(shared_server.url) as reader:
+        inboxes = Inboxes(reader._connection, lambda: now)
+        await redis.set(f"{key_prefix(model)}tokens:facade-0", "x")
+        assert await inboxes.read("facade-0", {model: FIRST}, 0.01) == {}
+        await redis.delete(f"{key_prefix(model)}tokens:facade-0")
+        await bus.stream(model, [said(await claimed(bus, model, envelopes), "x")])
+        assert await inboxes.read("facade-0", {model: FIRST}, 0.01) == {}
+        now += LEFT_OUT_SECONDS
+        assert list(await inboxes.read("facade-0", {model: FIRST}, 5)) == [model]
