@@ -11,23 +11,25 @@ from headrace_crds.result import REASONING_LIMIT_CHARS
 from headrace_crds.work import Work
 from headrace_runner.engine.protocol import GenerationResult
 from headrace_runner.engine.tools import NO_PARAMETERS
-from headrace_runner.validate import Finding, Judgement, Validator
+from headrace_runner.validate import Finding, Judgement, Share, Validator
 
 _SCHEMA: Final = "output.jsonSchema"
+TOOLS_CPU_SECONDS: Final = 10.0
+"""For all that is judged by the schemas of one attempt's tools: twice what a single question may use."""
 _VALID: Final = Judgement(Finding.VALID)
 
 
-async def check_tools(validator: Validator, tools: Sequence[Tool]) -> Judgement:
+async def check_tools(validator: Validator, tools: Sequence[Tool], share: Share) -> Judgement:
     """Whether every tool's schema can be judged by. Raises ValidationUnavailable."""
     for tool in tools:
         if tool.parameters is not None:
-            judgement = await validator.check_schema(tool.parameters)
+            judgement = await validator.check_schema(tool.parameters, share)
             if judgement.finding is not Finding.VALID:
                 return _of_tool(judgement, tool.name)
     return _VALID
 
 
-async def judge_calls(validator: Validator, work: Work, generation: GenerationResult) -> Judgement:
+async def judge_calls(validator: Validator, work: Work, generation: GenerationResult, share: Share) -> Judgement:
     """Whether the calls are ones that the task allows. Raises ValidationUnavailable."""
     tools = {tool.name: tool for tool in work.tools}
     wanted = work.tool_choice
@@ -40,7 +42,7 @@ async def judge_calls(validator: Validator, work: Work, generation: GenerationRe
         tool = tools.get(call.name)
         if tool is None or wanted == "none" or (wanted in tools and call.name != wanted):
             return Judgement(Finding.INVALID, f"the model called {call.name}, which toolChoice does not allow")
-        judgement = await validator.validate(tool.parameters or NO_PARAMETERS, call.arguments)
+        judgement = await validator.validate(tool.parameters or NO_PARAMETERS, call.arguments, share)
         if judgement.finding is not Finding.VALID:
             return _of_tool(judgement, tool.name)
     return _VALID

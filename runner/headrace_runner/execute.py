@@ -12,7 +12,7 @@ from headrace_crds.reasons import Reason
 from headrace_crds.task import Timings
 from headrace_crds.work import Work, WorkMessage
 from headrace_runner.attempt import Attempt
-from headrace_runner.calls import check_tools, judge_calls
+from headrace_runner.calls import TOOLS_CPU_SECONDS, check_tools, judge_calls
 from headrace_runner.curb import Curb
 from headrace_runner.cut import Cut, Halt
 from headrace_runner.engine.client import EngineError
@@ -22,7 +22,7 @@ from headrace_runner.engine.protocol import Generate, GenerationResult, Message,
 from headrace_runner.engine.tools import NO_PARAMETERS, Tool, ToolCall
 from headrace_runner.generating import Engine, generate
 from headrace_runner.repair import asked_again, check, judge, with_usage_of
-from headrace_runner.validate import Finding, Judgement, ValidationUnavailable, Validator
+from headrace_runner.validate import Finding, Judgement, Share, ValidationUnavailable, Validator
 from headrace_runner.verdict import (
     GivenBack,
     Setback,
@@ -73,22 +73,22 @@ async def execute(attempt: Attempt, engine: Engine, validator: Validator, sink: 
 async def _ending(
     attempt: Attempt, engine: Engine, validator: Validator, sink: Sink, curb: Curb
 ) -> Verdict | Setback | GivenBack:
-    work = attempt.work
+    work, share = attempt.work, Share(TOOLS_CPU_SECONDS)
     if work.output is not None or work.tools:
         # Before the engine is asked: a shape that cannot be judged by would cost a whole generation.
         try:
-            shape = await curb.unless_halted(attempt, _check(validator, work))
+            shape = await curb.unless_halted(attempt, _check(validator, work, share))
         except ValidationUnavailable as error:
             return Setback(Reason.RUNNER_ERROR, str(error))
         if isinstance(shape, Halt):
             return of_cut(Cut(shape), work, None)
         if shape.finding is not Finding.VALID:
             return failed(shape.finding.reason, shape.message)
-    return await _generated(attempt, engine, validator, sink, curb)
+    return await _generated(attempt, engine, validator, share, sink, curb)
 
 
 async def _generated(
-    attempt: Attempt, engine: Engine, validator: Validator, sink: Sink, curb: Curb
+    attempt: Attempt, engine: Engine, validator: Validator, share: Share, sink: Sink, curb: Curb
 ) -> Verdict | Setback | GivenBack:
     """Generate and judge, again where the result does not have the shape, as often as the task allows."""
     work, output = attempt.work, attempt.work.output
@@ -114,7 +114,7 @@ async def _generated(
         total = with_usage_of(generation, spent)
         timings = _timings(attempt, asked_ms, generation)
         try:
-            judgement = await _judge(validator, work, generation)
+            judgement = await _judge(validator, work, generation, share)
         except ValidationUnavailable as error:
             return Setback(Reason.RUNNER_ERROR, str(error))
         verdict = of_generation(total, work, judgement, timings, repairs=repairs)
@@ -127,18 +127,18 @@ async def _generated(
         repairs += 1
 
 
-async def _check(validator: Validator, work: Work) -> Judgement:
+async def _check(validator: Validator, work: Work, share: Share) -> Judgement:
     if work.output is not None:
         judgement = await check(validator, work.output)
         if judgement.finding is not Finding.VALID:
             return judgement
-    return await check_tools(validator, work.tools)
+    return await check_tools(validator, work.tools, share)
 
 
-async def _judge(validator: Validator, work: Work, generation: GenerationResult) -> Judgement | None:
+async def _judge(validator: Validator, work: Work, generation: GenerationResult, share: Share) -> Judgement | None:
     """None where nothing was asked of the result, or it was cut off."""
     if work.tools or generation.tool_calls:
-        judgement = await judge_calls(validator, work, generation)
+        judgement = await judge_calls(validator, work, generation, share)
         if judgement.finding is not Finding.VALID:
             return judgement
     if work.output is None or not is_whole(generation) or generation.finish_reason == "ToolCalls":

@@ -1,6 +1,7 @@
 """The process in which documents are judged: ``python -m headrace_runner.validation_helper``.
 
-Frames on stdin and stdout: four bytes of length, then JSON. Ends with its stdin. How it dies of a question says why,
+Frames on stdin and stdout: four bytes of length, then JSON; ``cpuSeconds`` is what a question may use and what its
+reply has used. Ends with its stdin. How it dies of a question says why,
 also inside native code: by SIGPROF when its CPU time is used up, by SIGABRT (native code) or MEMORY_EXIT (Python) when
 its memory is, and by SIGALRM when nobody is left to kill it.
 """
@@ -10,10 +11,10 @@ import os
 import resource
 import signal
 import sys
+import time
 from typing import Any, BinaryIO, Final, NoReturn
 
 HEADER_BYTES: Final = 4
-CPU_VARIABLE: Final = "HEADRACE_VALIDATION_CPU_SECONDS"
 WALL_VARIABLE: Final = "HEADRACE_VALIDATION_SECONDS"
 MEMORY_LIMIT_BYTES: Final = 128 * 1024 * 1024
 """Address space beyond what the helper has when it is ready; two of them and the runner fit a container of 512 MiB."""
@@ -77,20 +78,21 @@ def main() -> None:
 
     limit_bytes = _address_space_bytes() + MEMORY_LIMIT_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
-    cpu_seconds, wall_seconds = float(os.environ[CPU_VARIABLE]), int(os.environ[WALL_VARIABLE])
+    wall_seconds = int(os.environ[WALL_VARIABLE])
     try:
-        _answer(sys.stdin.buffer, sys.stdout.buffer, cpu_seconds, wall_seconds)
+        _answer(sys.stdin.buffer, sys.stdout.buffer, wall_seconds)
     except MemoryError:
         os._exit(MEMORY_EXIT)
 
 
-def _answer(source: BinaryIO, sink: BinaryIO, cpu_seconds: float, wall_seconds: int) -> None:
+def _answer(source: BinaryIO, sink: BinaryIO, wall_seconds: int) -> None:
     while header := source.read(HEADER_BYTES):
         question = json.loads(source.read(int.from_bytes(header, "big")))
         # CPU time judges the question, not how busy the node is. Neither signal has a handler: both kill.
-        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+        signal.setitimer(signal.ITIMER_PROF, question["cpuSeconds"])
         signal.alarm(wall_seconds)
-        reply = judge(question)
+        begun_seconds = time.process_time()
+        reply = judge(question) | {"cpuSeconds": time.process_time() - begun_seconds}
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
         _write(sink, json.dumps(reply).encode())

@@ -1,7 +1,9 @@
 """Takes a generated text apart while it grows: reasoning, answer, tool calls.
 
 What could still become a mark is held back, so that half of one never shows as text; what looked like a call and was
-none is text after all, to the last character. The state goes forward only:
+none is text after all, to the last character. Tenants choose the text, and the thread decodes for all of them: no part
+of it is gone over with every token, and what failed to be read is bounded for the whole answer. The state goes forward
+only:
 
     Start ──reasoning opens──► Reasoning ──closes──► Answer ◄──► Section (a call, between its marks)
       └──────────anything else────────────────────────┘
@@ -16,7 +18,13 @@ from headrace_runner.engine.call_bodies import RawCall, Reader, json_calls
 from headrace_runner.engine.dialects import CallMarks, Dialect
 from headrace_runner.engine.tools import MAX_CALLS
 
-_MAX_TRIES: Final = 16
+MAX_BODY_CHARS: Final = 64 * 1024
+"""A section beyond it is text: a status keeps half of it in arguments."""
+MAX_FAILED_CHARS: Final = 16 * MAX_BODY_CHARS
+"""What readers go over in vain in one answer; after that no section opens."""
+_MAX_TRIES: Final = 4
+_MAX_LEAD_CHARS: Final = 1024
+"""In which reasoning or a call without marks has to begin."""
 _BARE_KEYS: Final = ("name", "type", "function", "parameters", "arguments")
 _BARE_CALL: Final = re.compile(rf'\s*\{{\s*"({"|".join(_BARE_KEYS)})"')
 _SPACE: Final = " \t\n\r"
@@ -56,17 +64,20 @@ class Trimmed:
     """Lets text through without white space at its ends; inner white space waits for what follows."""
 
     def __init__(self) -> None:
-        self._space = ""
+        self._space: list[str] = []
         self._begun = False
 
     def push(self, text: str) -> str:
-        whole = self._space + text
         if not self._begun:
-            whole = whole.lstrip(_SPACE)
-        said = whole.rstrip(_SPACE)
-        self._space = whole[len(said) :]
-        self._begun = self._begun or bool(said)
-        return said
+            text = text.lstrip(_SPACE)
+        said = text.rstrip(_SPACE)
+        if not said:
+            self._space.append(text)
+            return ""
+        whole = "".join((*self._space, said))
+        self._space = [text[len(said) :]]
+        self._begun = True
+        return whole
 
 
 class MarkedSplitter:
@@ -87,8 +98,9 @@ class MarkedSplitter:
         self._bare_section = False
         self._tries = 0
         self._looked = 0
+        self._failed_chars = 0
         self._buffer = ""
-        self._space = ""
+        self._space: list[str] = []
         self._thoughts = Trimmed()
         self._calls = 0
         self._said = False
@@ -117,18 +129,18 @@ class MarkedSplitter:
             else:
                 moving = self._answer(texts, final=final)
         if final and not self._calls:
-            texts.append(self._space)
-            self._space = ""
+            texts += self._space
+            self._space = []
         return Parts("".join(texts), self._thoughts.push("".join(thoughts)), tuple(calls))
 
     def _begin(self, *, final: bool) -> bool:
         assert self._reasoning is not None  # noqa: S101  without marks the state is past this
         opens = self._reasoning[0]
         text = self._buffer.lstrip(_SPACE)
-        if text.startswith(opens):
+        if text.startswith(opens) and len(self._buffer) - len(text) + len(opens) <= _MAX_LEAD_CHARS:
             self._buffer = text[len(opens) :]
             self._begun = self._thinking = True
-        elif final or not opens.startswith(text):
+        elif final or not opens.startswith(text) or len(self._buffer) > _MAX_LEAD_CHARS:
             self._begun = True
         return self._begun
 
@@ -150,10 +162,10 @@ class MarkedSplitter:
         if self._after_thinking and not self._said:
             self._buffer = self._buffer.lstrip(_SPACE)
         if self._bare:
-            if _BARE_CALL.match(self._buffer):
+            if _BARE_CALL.match(self._buffer, 0, _MAX_LEAD_CHARS):
                 self._bare_section = True
                 return True
-            if not final and _may_become_bare(self._buffer):
+            if not final and len(self._buffer) < _MAX_LEAD_CHARS and _may_become_bare(self._buffer):
                 return False
             self._bare = False
         found = [(at, mark) for mark in self._sections if (at := self._buffer.find(mark)) >= 0]
@@ -172,6 +184,8 @@ class MarkedSplitter:
         section = self._section
         if section is not None and section.closes:
             return self._read_closed(section, texts, calls, final=final)
+        if len(self._buffer) > MAX_BODY_CHARS:
+            return self._give_up(texts)
         if not final:
             return False
         opens = "" if section is None else section.opens
@@ -184,7 +198,8 @@ class MarkedSplitter:
         return False
 
     def _read_closed(self, section: CallMarks, texts: list[str], calls: list[RawCall], *, final: bool) -> bool:
-        while (at := self._buffer.find(section.closes, self._looked)) >= 0 and self._tries < _MAX_TRIES:
+        limit = MAX_BODY_CHARS + len(section.closes)
+        while self._tries < _MAX_TRIES and (at := self._buffer.find(section.closes, self._looked, limit)) >= 0:
             found = self._understand(section.read, self._buffer[:at])
             after = at + len(section.closes)
             if found is not None:
@@ -194,15 +209,21 @@ class MarkedSplitter:
             # The mark may stand inside of an argument.
             self._tries += 1
             self._looked = after
-        if self._tries < _MAX_TRIES and not final:
+        if self._tries >= _MAX_TRIES or len(self._buffer) >= limit:
+            return self._give_up(texts)
+        if not final:
             self._looked = max(self._looked, len(self._buffer) - len(section.closes) + 1)
             return False
-        found = self._understand(section.read, self._buffer) if final else None
+        found = self._understand(section.read, self._buffer)
         if found is not None:  # the model ended where the mark was due
             self._take(found, calls)
             self._leave("")
             return False
-        self._say(texts, section.opens)
+        return self._give_up(texts)
+
+    def _give_up(self, texts: list[str]) -> bool:
+        """The opening mark is text; another section may begin behind it."""
+        self._say(texts, "" if self._section is None else self._section.opens)
         self._leave(self._buffer)
         return True
 
@@ -210,15 +231,18 @@ class MarkedSplitter:
         try:
             found = read(body)
         except (ValueError, IndexError, KeyError, TypeError, RecursionError):
-            return None
-        if not found or self._calls + len(found) > MAX_CALLS or any(call.name not in self._names for call in found):
-            return None
-        return found
+            found = []
+        if found and self._calls + len(found) <= MAX_CALLS and all(call.name in self._names for call in found):
+            return found
+        self._failed_chars += len(body)
+        if self._failed_chars > MAX_FAILED_CHARS:
+            self._sections, self._tries = {}, _MAX_TRIES
+        return None
 
     def _take(self, found: list[RawCall], calls: list[RawCall]) -> None:
         calls += found
         self._calls += len(found)
-        self._space = ""
+        self._space = []
 
     def _leave(self, rest: str) -> None:
         self._section, self._bare_section, self._bare = None, False, False
@@ -226,14 +250,16 @@ class MarkedSplitter:
 
     def _say(self, texts: list[str], text: str) -> None:
         """White space waits for what follows: before and between calls it is none of the answer."""
-        whole = self._space + text
         if self._calls and not self._said:
-            whole = whole.lstrip(_SPACE)
-        said = whole.rstrip(_SPACE) if self._names else whole
-        self._space = whole[len(said) :]
-        if said:
-            texts.append(said)
-            self._said = True
+            text = text.lstrip(_SPACE)
+            self._space = []
+        said = text.rstrip(_SPACE) if self._names else text
+        if not said:
+            self._space.append(text)
+            return
+        texts += (*self._space, said)
+        self._space = [text[len(said) :]]
+        self._said = True
 
 
 class ForcedSplitter:

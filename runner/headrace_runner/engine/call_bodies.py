@@ -1,12 +1,12 @@
 """What stands between the marks of a tool call, read family by family.
 
 A reader takes a whole section and gives the calls in it, or raises ValueError where it is none: the text then stays
-text. Arguments keep the characters that the model wrote.
+text. Arguments keep the characters that the model wrote. A section is a tenant's text and is read on the thread that
+decodes for all: no reader goes over a character again and again, which is why none uses a regular expression.
 """
 
 import json
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,9 +14,7 @@ from headrace_runner.engine.json_members import elements, members, skip_space
 
 _NAMES: Final = ("name", "tool_name", "function")
 _ARGUMENTS: Final = ("arguments", "parameters")
-_DEEPSEEK: Final = re.compile(r"<｜tool▁call▁begin｜>(.*?)<｜tool▁call▁end｜>", re.DOTALL)
-_FENCE: Final = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
-_PARAMETER: Final = re.compile(r"<parameter=([^>]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+_FENCE: Final = "```"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ def tool_call_tag(body: str) -> list[RawCall]:
     head, _, rest = text.removeprefix("<function=").partition(">")
     if not rest.rstrip().endswith("</function>"):
         raise ValueError("an unfinished function")
-    given = {name.strip(): _loose(value) for name, value in _PARAMETER.findall(rest)}
+    given = {name.strip(): _loose(value) for name, value in _parameters(rest)}
     return [RawCall(head.strip(), json.dumps(given, ensure_ascii=False))]
 
 
@@ -81,12 +79,14 @@ def mistral(body: str) -> list[RawCall]:
 def deepseek(body: str) -> list[RawCall]:
     """Between the marks of DeepSeek R1 and V3: ``function<sep>name`` and fenced JSON, or ``name<sep>{…}``."""
     calls = []
-    for inner in _DEEPSEEK.findall(body):
+    for inner in _between(body, "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"):
         first, separator, rest = inner.partition("<｜tool▁sep｜>")
         if not separator:
             raise ValueError("no separator")
-        if fenced := _FENCE.search(rest):
-            calls.append(RawCall(rest[: fenced.start()].strip(), _object(fenced[1])))
+        name, _, fenced = rest.partition(_FENCE)
+        code, closed, _ = fenced.partition(_FENCE)
+        if closed:
+            calls.append(RawCall(name.strip(), _object(code.removeprefix("json"))))
         else:
             calls.append(RawCall(first.strip(), _object(rest)))
     if not calls:
@@ -98,6 +98,22 @@ def function_tag(body: str) -> list[RawCall]:
     """After ``<function=``: ``name>{…}`` (Functionary, Llama 3.1's user-defined form)."""
     name, _, rest = body.partition(">")
     return [RawCall(name.strip(), _object(rest))]
+
+
+def _between(text: str, opens: str, closes: str) -> Iterator[str]:
+    """What stands between two marks, each time; what is not closed is not given."""
+    at = 0
+    while (start := text.find(opens, at)) >= 0 and (end := text.find(closes, start + len(opens))) >= 0:
+        yield text[start + len(opens) : end]
+        at = end + len(closes)
+
+
+def _parameters(text: str) -> Iterator[tuple[str, str]]:
+    """Name and value of every ``<parameter=name>value</parameter>``."""
+    for inner in _between(text, "<parameter=", "</parameter>"):
+        name, closed, value = inner.partition(">")
+        if name and closed:
+            yield name, value.removeprefix("\n").removesuffix("\n")
 
 
 def _json_call(text: str) -> RawCall:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from typing import Final
 
-from headrace_runner.engine.answer_parts import Parts, Trimmed, held
+from headrace_runner.engine.answer_parts import MAX_BODY_CHARS, Parts, Trimmed, held
 from headrace_runner.engine.call_bodies import RawCall
 from headrace_runner.engine.dialects import HARMONY_MARKS
 from headrace_runner.engine.json_members import members
@@ -91,6 +91,8 @@ class HarmonySplitter:
         name = None if self._in_header else self._called()
         if name is not None:
             try:
+                if len(self._arguments) > MAX_BODY_CHARS:
+                    raise ValueError("too long")
                 _, end = members(self._arguments)
                 if self._arguments[end:].strip() or self._calls >= MAX_CALLS:
                     raise ValueError("more than an object")

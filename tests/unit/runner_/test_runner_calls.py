@@ -1,5 +1,6 @@
 """Tool calls and reasoning on their way into the status: judged by the tool's schema, bounded, never silently lost."""
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -10,10 +11,10 @@ from headrace_crds.result import REASONING_LIMIT_CHARS
 from headrace_crds.task import Outcome
 from headrace_crds.task import Timings as TaskTimings
 from headrace_crds.work import Work
-from headrace_runner.calls import check_tools, judge_calls, kept_reasoning
+from headrace_runner.calls import TOOLS_CPU_SECONDS, check_tools, judge_calls, kept_reasoning
 from headrace_runner.engine.protocol import GenerationResult, Timings, Usage
 from headrace_runner.engine.tools import ToolCall
-from headrace_runner.validate import Finding, Validator
+from headrace_runner.validate import Finding, Share, Validator
 from headrace_runner.verdict import of_generation
 
 LEVEL = Tool(name="level", parameters='{"properties": {"gauge": {"type": "string"}}, "required": ["gauge"]}')
@@ -63,7 +64,7 @@ async def test_calls_are_judged_by_the_task(
     validator: Validator, asked: Work, choice: str, generation: GenerationResult, says: str
 ) -> None:
     work = asked.model_copy(update={"tool_choice": choice})
-    judgement = await judge_calls(validator, work, generation)
+    judgement = await judge_calls(validator, work, generation, Share(TOOLS_CPU_SECONDS))
     assert (judgement.finding is Finding.VALID) == (not says)
     assert says in judgement.message
     verdict = of_generation(generation, work, judgement, TOOK)
@@ -71,10 +72,29 @@ async def test_calls_are_judged_by_the_task(
 
 
 async def test_a_schema_that_cannot_be_judged_by_is_told_before_the_engine_is_asked(validator: Validator) -> None:
-    assert (await check_tools(validator, [LEVEL, CLOCK])).finding is Finding.VALID
-    judgement = await check_tools(validator, [CLOCK, Tool(name="f", parameters='{"type": "wish"}')])
+    assert (await check_tools(validator, [LEVEL, CLOCK], Share(TOOLS_CPU_SECONDS))).finding is Finding.VALID
+    judgement = await check_tools(validator, [CLOCK, Tool(name="f", parameters='{"type": "wish"}')], Share(1))
     assert judgement.finding is Finding.BAD_SCHEMA
     assert "tool f" in judgement.message
+
+
+async def test_the_tools_of_a_task_share_their_cpu_time(validator: Validator, asked: Work) -> None:
+    patterns = {f"^[a-z{n}]{{90}}{n}$": {} for n in range(100)}
+    tools = [Tool(name=f"f{n}", parameters=json.dumps({"patternProperties": patterns})) for n in range(40)]
+    generous = Share(TOOLS_CPU_SECONDS)
+    assert (await check_tools(validator, tools[:1], generous)).finding is Finding.VALID
+    used_seconds = generous.cpu_seconds - generous.left_seconds
+    assert used_seconds > 0
+    share = Share(2 * used_seconds)
+    judgement = await check_tools(validator, tools, share)
+    assert judgement.finding is Finding.UNSUPPORTED
+    assert "for all tools together" in judgement.message
+    assert "f0" not in judgement.message
+    # What checking has used up, judging does not get again.
+    work = asked.model_copy(update={"tools": tools})
+    judgement = await judge_calls(validator, work, called(call("f0", "{}")), share)
+    assert judgement.finding is Finding.UNSUPPORTED
+    assert (await check_tools(validator, [LEVEL], Share(TOOLS_CPU_SECONDS))).finding is Finding.VALID
 
 
 def test_calls_and_reasoning_are_in_the_result(asked: Work) -> None:

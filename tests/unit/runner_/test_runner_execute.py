@@ -13,7 +13,7 @@ from headrace_runner.curb import Curb
 from headrace_runner.cut import Halt
 from headrace_runner.engine.protocol import FinishReason, Generate, GenerationResult, Timings, Usage
 from headrace_runner.execute import execute
-from headrace_runner.validate import Finding, Judgement, ValidationUnavailable, Validator
+from headrace_runner.validate import Finding, Judgement, Share, ValidationUnavailable, Validator
 from headrace_runner.verdict import GivenBack, Setback, Verdict
 
 SCHEMA = '{"type": "object"}'
@@ -75,10 +75,10 @@ class Judge(Validator):
         self.busy, self.go_on = asyncio.Event(), asyncio.Event()
         self._slow = slow
 
-    async def check_schema(self, schema: str) -> Judgement:
+    async def check_schema(self, schema: str, share: Share | None = None) -> Judgement:
         return await self._judge("schema")
 
-    async def validate(self, schema: str, text: str) -> Judgement:
+    async def validate(self, schema: str, text: str, share: Share | None = None) -> Judgement:
         return await self._judge("document")
 
     async def _judge(self, what: str) -> Judgement:
@@ -91,7 +91,7 @@ class Judge(Validator):
 class Helpless(Validator):
     """Its helpers break with every question."""
 
-    async def check_schema(self, schema: str) -> Judgement:
+    async def check_schema(self, schema: str, share: Share | None = None) -> Judgement:
         raise ValidationUnavailable("a validation helper broke")
 
 
