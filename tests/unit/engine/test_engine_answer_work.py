@@ -22,7 +22,7 @@ class Counted(str):
 
     def find(self, mark: str, start: int = 0) -> int:  # type: ignore[override]
         at = super().find(mark, start)
-        Counted.looked += (len(self) if at < 0 else at) - start
+        Counted.looked += (len(self) if at < 0 else at + len(mark)) - start
         return at
 
     def partition(self, mark: str) -> "tuple[Counted, Counted, Counted]":
@@ -31,7 +31,6 @@ class Counted(str):
         return Counted(before), Counted(found), Counted(after)
 
     def strip(self, chars: str | None = None) -> "Counted":
-        Counted.looked += len(self)
         return Counted(super().strip(chars))
 
     def removeprefix(self, prefix: str, /) -> "Counted":
