@@ -98,6 +98,8 @@ class Inboxes:
         now = self._monotonic()
         self._left_out = {model: until for model, until in self._left_out.items() if until > now}
         asked = {model: last for model, last in after.items() if model not in self._left_out}
+        # None waits longer than it is left out.
+        timeout_s = min([timeout_s, *(until - now for until in self._left_out.values())])
         if not asked:
             await asyncio.sleep(timeout_s)
             return {}
