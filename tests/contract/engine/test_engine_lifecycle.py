@@ -275,11 +275,11 @@ def test_a_gpu_that_is_not_there_is_never_a_cpu_run(model_path: Path, start_engi
 
 
 def test_a_context_without_memory_is_refused(model_path: Path, start_engine: Callable) -> None:
-    engine = start_engine(model_path, HEADRACE_CONTEXT_TOKENS="4000000", HEADRACE_PARALLELISM="64")
+    engine = start_engine(model_path, HEADRACE_CONTEXT_TOKENS="100000", HEADRACE_PARALLELISM="64")
     state = engine.wait(lambda state: state.state in (Stage.FAILED, Stage.SERVING))
     assert (state.state, state.reason) == (Stage.FAILED, "ContextTooLarge")
-    assert "64 sequences of 4000000 tokens needs" in state.message
-    assert "5625000 of KV cache" in state.message
+    assert "64 sequences of 100000 tokens needs" in state.message
+    assert "140625 of KV cache" in state.message
     assert "lower contextTokens (to " in state.message
 
 

@@ -199,9 +199,9 @@ async def test_what_does_not_exist(http: httpx.AsyncClient, alice: Caller, names
     [
         (
             {"messages": [{"role": "user", "content": "x"}]},
-            {"": "exactly one of prompt and messages is needed: set one"},
+            {"": "exactly one of prompt, messages, embed and inputFrom is needed: set one"},
         ),
-        ({"prompt": None}, {"": "exactly one of prompt and messages is needed: set one"}),
+        ({"prompt": None}, {"": "exactly one of prompt, messages, embed and inputFrom is needed: set one"}),
         ({"model": "Qwen3.8b"}, {"model": "should match"}),
         ({"name": "Bad_Name"}, {"name": "lowercase RFC 1123 subdomain"}),
         ({"priority": 101}, {"priority": "less than or equal to 100"}),
