@@ -141,6 +141,10 @@ def main() -> int:
     say(f"{report['tasks']} tasks in {report['seconds']} s; the harness had {report['rss_mib']} MiB at most")
     if arguments.report:
         say(f"report: {arguments.report}")
+    # Once more at the end: whoever reads a log's last lines sees what failed.
+    for row in report["faults"]:
+        for problem in row["problems"]:
+            say(f"FAILED {row['fault']}: {problem}")
     if arguments.drop_logs or (report["passed"] and not arguments.keep_logs):
         shutil.rmtree(folder)
         return 0 if report["passed"] else 1
