@@ -21,7 +21,7 @@ from typing import Any
 import ceiling
 import judge
 import queued
-from api import Api
+from api import METADATA_ONLY, Api
 from load import MODEL, Follower, spread, task, tasks_path
 from world import NAMESPACE, SYSTEM, World, install, world
 
@@ -102,7 +102,9 @@ async def drain(api: Api, running: World, count: int, at_once: int) -> tuple[Fol
     began = time.monotonic()
 
     async def create(number: int) -> None:
-        await api.request("POST", path, task(f"task-{number}"), query={"fieldValidation": "Strict"})
+        await api.request(
+            "POST", path, task(f"task-{number}"), query={"fieldValidation": "Strict"}, accept=METADATA_ONLY
+        )
 
     try:
         await spread(range(count), at_once, create)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 
-from api import JSON_PATCH, MERGE_PATCH, Api
+from api import JSON_PATCH, MERGE_PATCH, METADATA_ONLY, Api
 from load import MODEL, RESULT_BYTES, Follower, spread, task, tasks_path
 
 from headrace_crds.model import LLMModel
@@ -50,7 +50,9 @@ async def measure(
     commit = patches.commit(attempt, attempt.terminal_status(verdict, int(time.time() * 1000)))
 
     async def one(name: str) -> None:
-        created = await api.document("POST", tasks_path(namespace), task(name), query={"fieldValidation": "Strict"})
+        created = await api.document(
+            "POST", tasks_path(namespace), task(name), query={"fieldValidation": "Strict"}, accept=METADATA_ONLY
+        )
         path, metadata = tasks_path(namespace, name) + "/status", created["metadata"]
         await api.request(
             "PATCH",
@@ -58,6 +60,7 @@ async def measure(
             {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": queued},
             content=MERGE_PATCH,
             token=operator_token,
+            accept=METADATA_ONLY,
             query={"fieldManager": "headrace-operator", "fieldValidation": "Strict"},
         )
         await api.request(
@@ -66,6 +69,7 @@ async def measure(
             [{**commit[0], "value": metadata["uid"]}, *commit[1:]],
             content=JSON_PATCH,
             token=runner_token,
+            accept=METADATA_ONLY,
             query={"fieldManager": "headrace-runner", "fieldValidation": "Strict"},
         )
 

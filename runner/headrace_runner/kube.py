@@ -27,7 +27,7 @@ Operation = dict[str, Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """``status`` is the HTTP status, 0 where none came; ``body`` the object that was read; ``message`` the server's words.
+    """``status`` is the HTTP status, 0 where none came; ``body`` the object that was read; ``message`` the server says.
 
     The message may quote the object: it is judged, never logged.
     """
