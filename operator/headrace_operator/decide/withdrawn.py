@@ -11,7 +11,8 @@ from headrace_crds.base import Condition, ConditionStatus, find_condition
 from headrace_crds.outcome import timestamp
 from headrace_crds.reasons import Reason
 from headrace_crds.task import HANDED_OUT, LLMTask, TaskPhase
-from headrace_operator.decide import clocks, task_status
+from headrace_operator.decide import clocks, retry, task_status
+from headrace_operator.decide.delivery import judged
 from headrace_operator.decide.holder import records_at_end, start_at_end, taken_back
 from headrace_operator.decide.next_attempt import explain
 from headrace_operator.decide.plans import Announcement, TaskPlan
@@ -32,7 +33,7 @@ def not_shared(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
 
 
 def sharing_withdrawn(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
-    """Also off its runner, which has lost the right to commit it. Nothing is charged."""
+    """Also off its runner, which has lost the right to commit it. Charged is only what had come back by itself."""
     if not refused(s):
         return None
     end_ms = _grace_end_ms(s, task)
@@ -46,9 +47,13 @@ def sharing_withdrawn(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
         status = task_status.waiting(task, why, attempt=attempt, now_ms=s.now_ms)
         remove = s.held is not None
         return TaskPlan("resumed; not shared", status=status, remove=remove, requeue_after_seconds=left_seconds)
+    found = judged(s, task)
+    if found is not None and isinstance(found[0], retry.GiveUp):
+        return None  # `delivery_returned` ends it: no sharing would have given it another attempt
+    raised = found[1] if found is not None else {}
     number = max(attempt, s.held.attempt if s.held is not None else 0) + 1
     records = records_at_end(s, task, Reason.MODEL_NOT_SHARED, "the model does not serve the namespace any more")
-    members = {"attempts": task_status.kept(records), **start_at_end(s, task)}
+    members = {"attempts": task_status.kept(records), **start_at_end(s, task), **raised}
     return TaskPlan(
         "not shared any more; waits",
         take_back=taken_back(s, task),

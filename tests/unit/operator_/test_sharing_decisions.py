@@ -106,6 +106,12 @@ def test_a_task_that_the_model_never_served_fails_for_that(status: Any, place: A
     assert plan.enqueue is None
 
 
+def test_an_attempt_that_came_back_lost_counts_at_such_an_end() -> None:
+    status = {**queued(losses=1), "conditions": NOT_JUDGED["conditions"]}
+    told = decide(snapshot(task(status), held=came_back("LeaseExpired"), admitted=False)).status or {}
+    assert (told["reason"], told["retries"], told["losses"]) == ("ModelNotShared", 0, 2)
+
+
 def test_without_the_model_nobody_is_refused() -> None:
     plan = decide(snapshot(task(None), model=NO_MODEL, admitted=False))
     assert plan.status is not None
