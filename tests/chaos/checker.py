@@ -186,11 +186,14 @@ def _twice(ran: Sequence[Execution], rules: Rules) -> Iterable[Problem]:
 
 
 def _resumed(same: Sequence[Execution]) -> int:
-    """How many died with their engine, and were begun again by the runner that still held the attempt."""
-    return sum(
-        each.ending is None and any(later.pod == each.pod and later.began > each.began for later in same)
-        for each in same
-    )
+    """How many died with their engine, and were begun again by the runner that still held the attempt. A pod has one
+    engine at a time: only where another process runs there is the one before known to be dead.
+    """
+    return sum(each.ending is None and any(_replaced(each, later) for later in same) for each in same)
+
+
+def _replaced(each: Execution, later: Execution) -> bool:
+    return later.pod == each.pod and later.pid != each.pid and later.began > each.began
 
 
 def _overlap(ran: Sequence[Execution], rules: Rules) -> Iterable[Problem]:

@@ -1,17 +1,7 @@
 #!lua
--- include: keys weights ring wake entries inbox ended
+-- include: keys weights ring reorder wake entries inbox ended
 -- ARGV: request, uid, attempt, class, namespace, name, score, cost, not_before_ms, version, envelope, limit of words in an inbox
 -- Reply: the outcome. Without allow-oom: at maxmemory it is refused before its first command.
-
--- A task's priority may be edited while it waits: the waiting copy takes the new place.
-local function reorder(uid, class, namespace, score, envelope)
-  local entry = fields(uid, 'state', 'score', 'member')
-  if entry[2] == score or (entry[1] ~= 'Queued' and entry[1] ~= 'Delayed') then return end
-  redis.call('HSET', entry_key(uid), 'score', score)
-  redis.call('SET', envelope_key(uid), envelope)
-  if entry[1] == 'Queued' then redis.call('ZADD', queue_key(class, namespace), 'XX', score, entry[3]) end
-end
-
 local request, uid, attempt = ARGV[1], ARGV[2], ARGV[3]
 local class, namespace, name, score = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local now = now_ms()
@@ -22,7 +12,8 @@ if present == offered then
   -- A repetition, for a caller whose reply got lost: it is told what the first one did. Where somebody has removed the
   -- entry in between it is queued again, as by a caller that looked before; the operator removes what has no object.
   if found[2] == request then return found[3] == 'Superseded' and 'Superseded' or 'Enqueued' end
-  reorder(uid, class, namespace, score, ARGV[11])
+  local _, elsewhere = reorder(uid, class, namespace, score)
+  if elsewhere then redis.call('SET', envelope_key(uid), ARGV[11]) end
   return 'Duplicate'
 end
 -- An attempt that was completed a short while ago is over: a caller that looked before does not run it again.

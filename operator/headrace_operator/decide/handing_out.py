@@ -14,7 +14,8 @@ def model_missing(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     attempt = task_status.attempt_of(task)
     why = waiting.model_not_found(s.ref.model, s.ref.namespace)
     if attempt == 0:
-        return TaskPlan("accepted; waits", status=task_status.waiting(task, why, attempt=1, now_ms=s.now_ms))
+        status = task_status.waiting(task, why, attempt=1, now_ms=s.now_ms)
+        return TaskPlan("accepted; waits", status=task_status.not_judged_yet(task, status, now_ms=s.now_ms))
     if task_status.phase_of(task) is TaskPhase.WAITING:
         return explain(s, task, why, remove=s.held is not None)
     if task_status.phase_of(task) is TaskPhase.SUSPENDED:

@@ -6,6 +6,7 @@ from typing import Any
 from headrace_crds.reasons import Reason
 from headrace_crds.task import HANDED_OUT, AttemptRecord, LLMTask, Outcome
 from headrace_operator.decide import retry, task_status
+from headrace_operator.decide.delivery import judged
 from headrace_operator.decide.next_attempt import first_start
 from headrace_operator.decide.plans import TakeBack
 from headrace_operator.decide.snapshots import Place, TaskSnapshot
@@ -36,7 +37,8 @@ def status_at_end(
     """The outcome as the operator writes it, with all that the bus knows of the attempt that the task ends in."""
     write = task_status.cancelled if outcome is Outcome.CANCELLED else task_status.failed
     records = records_at_end(s, task, reason, message)
-    return {**write(task, reason, message, now_ms=s.now_ms, attempts=records), **start_at_end(s, task)}
+    status = write(task, reason, message, now_ms=s.now_ms, attempts=records)
+    return {**status, **start_at_end(s, task), **losses_at_end(s, task)}
 
 
 def records_at_end(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str) -> Sequence[AttemptRecord]:
@@ -59,6 +61,12 @@ def records_at_end(s: TaskSnapshot, task: LLMTask, reason: Reason, message: str)
         message=message,
     )
     return [*records, lost]
+
+
+def losses_at_end(s: TaskSnapshot, task: LLMTask) -> dict[str, int]:
+    """status.losses, where the attempt that the task ends in came back lost. It is no retry: none follows."""
+    found = judged(s, task)
+    return {name: count for name, count in found[1].items() if name == "losses"} if found is not None else {}
 
 
 def start_at_end(s: TaskSnapshot, task: LLMTask) -> dict[str, Any]:

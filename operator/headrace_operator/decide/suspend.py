@@ -29,6 +29,8 @@ def suspended(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
         if s.held is not None and s.held.attempt >= number:
             number = s.held.attempt + 1
         status = task_status.suspended(task, attempt=number, now_ms=s.now_ms)
+        if attempt == 0 and s.model is None:
+            status = task_status.not_judged_yet(task, status, now_ms=s.now_ms)
         return TaskPlan("suspended before it was handed out", status=status, remove=s.held is not None)
     if may_commit(s, task):
         return TaskPlan("its runner is told to let go", interrupt="Suspend", requeue_after_seconds=ASK_AGAIN_SECONDS)

@@ -12,7 +12,7 @@ no attempt          –              fail, wait, suspend, or hand out at 1
 deadline passed     no lease       Failed; under a lease the runner does it, the operator when it does not
 spec.suspend        no lease       Suspended, at n + 1 if it was handed out at n
 spec.suspend        leased         tell its runner, which gives it back
-not shared any more anything       Waiting, at n + 1 if it was handed out at n
+not shared any more anything       Waiting, at n + 1 if it was handed out at n; Failed if n was its last and came back
 n                   returned n     attempt n + 1, or Failed
 n, Queued/Running   –              attempt n + 1 (the bus lost it), or Waiting if the model is gone
 n, Waiting          –              hand out at n once there is a model

@@ -100,6 +100,24 @@ def suspended(task: LLMTask, *, attempt: int, now_ms: int, **members: Any) -> di
     }
 
 
+def not_judged_yet(task: LLMTask, status: dict[str, Any], *, now_ms: int) -> dict[str, Any]:
+    """`status` accepts a task without a model. Of one in another namespace nobody can say whether it will serve the
+    task: Shared=Unknown keeps that, whatever the task waits for meanwhile, until a model admits it.
+    """
+    if task.spec.model_ref.namespace in (None, task.metadata.namespace):
+        return status
+    unknown = with_condition(
+        [],
+        "Shared",
+        ConditionStatus.UNKNOWN,
+        Reason.MODEL_NOT_FOUND,
+        "whether the model serves this namespace is seen once it exists",
+        generation=task.metadata.generation,
+        now=timestamp(now_ms),
+    )
+    return {**status, "conditions": [*status["conditions"], *(each.dump() for each in unknown)]}
+
+
 def caught_up(task: LLMTask) -> dict[str, Any]:
     """What an edit after the end changes: the generation, also in each condition, where kubectl wait looks for it."""
     generation = task.metadata.generation

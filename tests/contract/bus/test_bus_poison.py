@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
@@ -217,6 +218,16 @@ async def test_what_is_no_entry_is_replaced_by_the_next_enqueue(
     assert await bus.enqueue(model, again) in (EnqueueOutcome.ENQUEUED, EnqueueOutcome.SUPERSEDED)
     deliveries = await bus.claim(model, worker="w", count=5, lease_ms=LEASE_MS)
     assert [delivery.envelope for delivery in deliveries] == [again, other]
+
+
+async def test_one_without_a_place_in_its_queue_is_given_another_priority_all_the_same(
+    bus: Bus, model: ModelKey, redis: Redis, envelopes
+) -> None:
+    envelope = envelopes()
+    await bus.enqueue(model, envelope)
+    await redis.hdel(f"{key_prefix(model)}entry:{envelope.uid}", "member")
+    assert await bus.move(model, replace(envelope, priority=1))
+    assert await bus.enqueue(model, replace(envelope, priority=2)) is EnqueueOutcome.DUPLICATE
 
 
 async def test_sweeping_drops_what_is_no_entry(bus: Bus, model: ModelKey, redis: Redis, envelopes) -> None:

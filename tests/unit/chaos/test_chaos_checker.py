@@ -274,16 +274,21 @@ def test_an_engine_dies_three_times_of_one_task() -> None:
     deaths = [ran(attempt, None) for attempt in (1, 2, 3)]
     assert judged(versions, deaths, ending="crash")[0] == set()
     # Among four: with all, with a half, alone; then alone twice.
-    deaths = [ran(1, None), ran(1, None, began=1.0), ran(1, None, began=2.0), ran(2, None), ran(3, None)]
+    tries = [ran(1, None), ran(1, None, began=1.0), ran(1, None, began=2.0), ran(2, None), ran(3, None)]
+    deaths = [replace(each, pid=pid) for pid, each in enumerate(tries)]
     assert judged(versions, deaths, ending="crash")[0] == set()
     assert judged(versions, [*deaths, ran(4, None)], ending="crash")[0] == {"overcharged"}
 
 
 def test_an_attempt_goes_on_after_its_engines_death_on_the_pod_that_holds_it() -> None:
-    again = ran(name="1.2", began=1.0, ended=2.0)
+    again = replace(ran(name="1.2", began=1.0, ended=2.0), pid=2)
     versions = [a_version(1), done(2, text=text(execution="1.2"))]
     assert judged(versions, [ran(ending=None), again])[0] == set()
     assert judged(versions, [ran(ending=None), replace(again, pod="another")])[0] == {"twice"}
+    assert judged(versions, [ran(ending=None), replace(again, pid=1)])[0] == {"twice"}, "its engine lives"
+    halves = [ran(ending=None), replace(ran(ending=None, began=0.5), pid=2), again]
+    assert judged(versions, halves)[0] == {"twice"}, "the second one's engine lives"
+    assert judged(versions, [*halves[:2], replace(again, pid=3)])[0] == set()
     assert judged(versions, [ran(ending="abort"), again])[0] == {"twice"}
 
 

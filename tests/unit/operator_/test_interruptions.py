@@ -76,6 +76,11 @@ ROWS = [
         {**ENDED, **UNLESS_LEASED, "record": (1, "Released", "Released")},
         id="given back when it was cancelled: the attempt has its record",
     ),
+    pytest.param(
+        cancel(RUNNING, held=came_back("LeaseExpired")),
+        {**ENDED, **UNLESS_LEASED, "losses": 1, "record": (1, "Lost", "LeaseExpired")},
+        id="lost when it was cancelled: a loss, and no retry",
+    ),
     pytest.param(cancel(queued(), held=held("Leased")), {"interrupt": "Cancel"}, id="leased: its runner is told"),
     pytest.param(
         cancel(RUNNING, held=held("Leased"), cancel_asked_ms=NOW_MS - 9_999), {"interrupt": "Cancel"}, id="told again"

@@ -11,6 +11,7 @@ from operator_cases import (
     SERVING,
     TASK,
     came_back,
+    condition,
     finished,
     held,
     merged,
@@ -91,7 +92,11 @@ def test_a_namespace_is_admitted_by_its_labels(
     assert sharing.admits(model, MODEL.namespace, None, ()) is True
 
 
-@pytest.mark.parametrize("status", [None, waiting()])
+UNKNOWN = condition("Shared", "Unknown", "ModelNotFound")
+NOT_JUDGED = {**waiting(), "conditions": [*waiting()["conditions"], UNKNOWN]}
+
+
+@pytest.mark.parametrize("status", [None, NOT_JUDGED])
 @pytest.mark.parametrize("place", [None, held("Queued"), held("Leased"), came_back("Failed", retryable=False)])
 def test_a_task_that_the_model_never_served_fails_for_that(status: Any, place: Any) -> None:
     plan = decide(snapshot(task(status), held=place, admitted=False))
@@ -99,6 +104,12 @@ def test_a_task_that_the_model_never_served_fails_for_that(status: Any, place: A
     assert (plan.status["outcome"], plan.status["reason"]) == ("Failed", "ModelNotShared")
     assert plan.take_back is not None
     assert plan.enqueue is None
+
+
+def test_an_attempt_that_came_back_lost_counts_at_such_an_end() -> None:
+    status = {**queued(losses=1), "conditions": NOT_JUDGED["conditions"]}
+    told = decide(snapshot(task(status), held=came_back("LeaseExpired"), admitted=False)).status or {}
+    assert (told["reason"], told["retries"], told["losses"]) == ("ModelNotShared", 0, 2)
 
 
 def test_without_the_model_nobody_is_refused() -> None:

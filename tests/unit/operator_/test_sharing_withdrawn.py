@@ -45,10 +45,16 @@ RUNNING = queued(phase="Running", reason="Running")
         pytest.param(queued(), None, 2, [], id="queued, and lost by the bus"),
         pytest.param(RUNNING, held("Leased"), 2, [(1, "Lost", "ModelNotShared")], id="running"),
         pytest.param(RUNNING, came_back("Failed"), 2, [(1, "Failed", "EngineError")], id="came back"),
+        pytest.param(RUNNING, came_back("LeaseExpired"), 2, [(1, "Lost", "LeaseExpired")], id="came back lost"),
+        pytest.param(RUNNING, came_back("Released"), 2, [(1, "Released", "Released")], id="was given back"),
         pytest.param(waiting(3, "QueueFull"), None, None, [], id="waits for room"),
         pytest.param(waiting(1, "QuotaExceeded"), None, None, [], id="waits for its quota"),
         pytest.param(waiting(2, "ModelNotFound"), None, None, [], id="its model was made again"),
+        pytest.param(
+            waiting(1, "ModelNotFound"), None, None, [], id="it waited for room, and its model was made again"
+        ),
         pytest.param(suspended(2), None, 2, [], id="resumed"),
+        pytest.param(suspended(1), None, 1, [], id="suspended before it was handed out, and resumed"),
     ],
 )
 @pytest.mark.parametrize("by_chart", [False, True])
@@ -64,10 +70,25 @@ def test_who_was_admitted_waits(status: Any, place: Any, attempt: Any, records: 
     assert timestamp(NOW_MS + GRACE_SECONDS * 1000) in told["message"]
     assert "have to" in told["message"], "who is to do what"
     assert [(r["number"], r["outcome"], r["reason"]) for r in told.get("attempts") or []] == records
-    assert told.get("retries", 0) == 0, "charged"
+    charged = [each[1] for each in records if each[2] in ("EngineError", "LeaseExpired")]
+    counted = (told.get("retries", 0), told.get("losses", 0))
+    assert counted == (len(charged), charged.count("Lost")), "charged is what came back by itself, and nothing else"
     assert plan.enqueue is None
     assert (plan.take_back is not None) is (status["phase"] in ("Queued", "Running"))
     assert plan.requeue_after_seconds == GRACE_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("status", "place", "reason", "losses"),
+    [
+        (queued(3, phase="Running", losses=2), came_back("LeaseExpired", 3), "Poison", 3),
+        (queued(4, retries=3), came_back("Failed", 4), "BackoffLimitExceeded", None),
+        (RUNNING, came_back("Failed", retryable=False), "EngineError", None),
+    ],
+)
+def test_whose_last_attempt_came_back_waits_for_no_sharing(status: Any, place: Any, reason: str, losses: Any) -> None:
+    told = decide(snapshot(task(status), held=place, admitted=False)).status or {}
+    assert (told.get("outcome"), told["reason"], told.get("losses")) == ("Failed", reason, losses)
 
 
 @pytest.mark.parametrize(("since_seconds", "fails"), [(GRACE_SECONDS - 1, False), (GRACE_SECONDS, True)])
@@ -107,6 +128,39 @@ def test_who_is_suspended_stays_so(since_seconds: int) -> None:
     assert plan.status is not None
     assert plan.status["phase"] == "Suspended"
     assert conditions_of(plan.status)["Shared"] == ("False", "ModelNotShared"), "its grace would begin again"
+
+
+ELSEWHERE = {"modelRef": {"name": "qwen", "namespace": "models"}}
+
+
+def edited(world: World, **spec: Any) -> None:
+    assert world.body is not None
+    metadata = {**world.body["metadata"], "generation": world.generation + 1}
+    world.body = {**world.body, "metadata": metadata, "spec": {**world.body["spec"], **spec}}
+
+
+@pytest.mark.parametrize("from_the_start", [True, False])
+def test_a_suspension_admits_nobody(from_the_start: bool) -> None:
+    world = World(task_body(None, suspend=from_the_start, **ELSEWHERE))
+    world.apply(decide(world.snapshot(model=NO_MODEL)))
+    edited(world, suspend=True)
+    world.apply(decide(world.snapshot(model=NO_MODEL)))
+    assert (world.status["phase"], world.attempt) == ("Suspended", 1)
+    assert conditions_of(world.status)["Shared"] == ("Unknown", "ModelNotFound")
+    assert decide(world.snapshot(admitted=False)).status is None, "judged before it is resumed"
+    edited(world, suspend=False)
+    status = decide(world.snapshot(admitted=False)).status or {}
+    assert (status.get("outcome"), status["reason"]) == ("Failed", "ModelNotShared")
+    world.apply(decide(world.snapshot(model=NO_MODEL)))
+    assert conditions_of(world.status)["Shared"] == ("Unknown", "ModelNotFound"), "a missing model admits nobody"
+    world.apply(decide(world.snapshot()))
+    assert conditions_of(world.status)["Shared"] == ("True", "Shared")
+    assert (decide(world.snapshot(admitted=False)).status or {})["phase"] == "Waiting"
+
+
+def test_of_its_own_namespaces_model_a_task_says_nothing_of_sharing() -> None:
+    for spec in ({}, {"suspend": True}, {"modelRef": {"name": "qwen", "namespace": "team-a"}}):
+        assert "Shared" not in conditions_of(decide(snapshot(task(None, **spec), model=NO_MODEL)).status)
 
 
 def test_the_deadline_and_a_cancel_come_first() -> None:
