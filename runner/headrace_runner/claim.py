@@ -72,12 +72,25 @@ class Claims:
     def _take_off(self, flight: Flight) -> None:
         if self._stop.is_set():
             flight.prepare_to_stop()
-        task = asyncio.create_task(flight.run(), name="flight")
+        task = asyncio.create_task(_run(flight, self._outlived_by(flight)), name="flight")
         self._flights[task] = flight
         task.add_done_callback(self._landed)
         for interrupt in self._early:
             if _lease(interrupt) == flight.token:
                 flight.interrupt(interrupt.word)
+
+    def _outlived_by(self, flight: Flight) -> set[asyncio.Task[None]]:
+        """Earlier flights of the same task, ended here: that it could be claimed again says that their leases are lost
+        before a renewal does (Redis came back as it was before). Whoever commits is fenced by the object.
+        """
+        outlived = {
+            task: other
+            for task, other in self._flights.items()
+            if other.token.uid == flight.token.uid and not other.committing
+        }
+        for other in outlived.values():
+            other.abort(Abort.LEASE_LOST)
+        return set(outlived)
 
     def interrupt(self, interrupt: Interrupt) -> None:
         """Pass the operator's word on to who holds that lease; a word about another one came late."""
@@ -134,6 +147,13 @@ class Claims:
             for task in (working, stopped):
                 task.cancel()
             await asyncio.gather(working, stopped, return_exceptions=True)
+
+
+async def _run(flight: Flight, outlived: set[asyncio.Task[None]]) -> None:
+    """The engine takes one generation of an attempt at a time: those before it have left it first."""
+    if outlived:
+        await asyncio.wait(outlived)
+    await flight.run()
 
 
 def _lease(interrupt: Interrupt) -> LeaseToken:

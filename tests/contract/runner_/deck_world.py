@@ -1,11 +1,13 @@
 """Claims, real bus and all, in this process: where a process of its own could not be held at the right moment."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from headrace_bus import Bus, BusSettings, Delivery, ModelKey
 from headrace_runner.commit import Committer
+from headrace_runner.engine.protocol import Generate, GenerationResult, Timings, Usage
 from headrace_runner.engine_link import EngineFiles, EngineLink
 from headrace_runner.flight import Deck
 from headrace_runner.kube import Answer, Operation, TaskStatus
@@ -37,6 +39,39 @@ class LateBus(Bus):
 class NoObjects:
     async def patch(self, namespace: str, name: str, operations: list[Operation]) -> Answer:
         raise AssertionError("nothing was generated")
+
+
+class Answering(EngineLink):
+    """An engine that is connected and counts what it is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(EngineFiles(folder / "sock", folder / "state"))
+        self.asked = 0
+        self.closed = asyncio.Event()
+
+    @property
+    def client(self) -> Any:
+        return self
+
+    async def generate(
+        self, request: Generate, *, on_progress: Callable[[int], None] | None = None
+    ) -> GenerationResult:
+        self.asked += 1
+        return GenerationResult(request.id, "hi", "Stop", Usage(1, 0, 1), Timings(0, 1, 1))
+
+    async def abort(self, generation_id: str) -> None:
+        raise AssertionError("it ends at once")
+
+
+class Objects:
+    """Takes every patch."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[str] = []
+
+    async def patch(self, namespace: str, name: str, operations: list[Operation]) -> Answer:
+        self.outcomes += [each["value"] for each in operations if each["path"] == "/status/outcome"]
+        return Answer(200, {})
 
 
 def deck_of(

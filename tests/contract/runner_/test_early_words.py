@@ -1,12 +1,11 @@
 """A word about a lease whose claim is not answered yet: it waits for the flight, and ends it before it generates."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from deck_world import LEASE_MS, MODEL, LateBus, deck_of
+from deck_world import LEASE_MS, MODEL, Answering, LateBus, Objects, deck_of
 from pod_world import until
 from redis_server import RedisServer
 
@@ -14,45 +13,9 @@ from headrace_bus import Bus, BusSettings, Envelope, Interruption, ReturnReason,
 from headrace_crds.task import Message, Parameters, Role
 from headrace_crds.work import Work
 from headrace_runner.claim import Claims
-from headrace_runner.engine.protocol import Generate, GenerationResult, Timings, Usage
-from headrace_runner.engine_link import EngineFiles, EngineLink
 from headrace_runner.inbox import listen
-from headrace_runner.kube import Answer, Operation
 
 pytestmark = pytest.mark.contract
-
-
-class Played(EngineLink):
-    """An engine that is connected and counts what it is asked."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(EngineFiles(folder / "sock", folder / "state"))
-        self.asked = 0
-        self.closed = asyncio.Event()
-
-    @property
-    def client(self) -> Any:
-        return self
-
-    async def generate(
-        self, request: Generate, *, on_progress: Callable[[int], None] | None = None
-    ) -> GenerationResult:
-        self.asked += 1
-        return GenerationResult(request.id, "hi", "Stop", Usage(1, 0, 1), Timings(0, 1, 1))
-
-    async def abort(self, generation_id: str) -> None:
-        raise AssertionError("it ends at once")
-
-
-class Objects:
-    """Takes every patch."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[str] = []
-
-    async def patch(self, namespace: str, name: str, operations: list[Operation]) -> Answer:
-        self.outcomes += [each["value"] for each in operations if each["path"] == "/status/outcome"]
-        return Answer(200, {})
 
 
 @pytest.mark.parametrize(
@@ -75,7 +38,7 @@ async def test_a_word_that_overtakes_the_claim_is_kept_for_it(
     message = Message(role=Role.USER, content="hello")
     work = Work(model=str(MODEL), generation=1, messages=[message], parameters=Parameters())
     await bus.enqueue(MODEL, Envelope("a", WorkClass.TASK, "ns", "a", 1, 1, 0, 1, work.dump()))
-    objects, engine = Objects(), Played(tmp_path)
+    objects, engine = Objects(), Answering(tmp_path)
     async with LateBus(BusSettings(url=redis.url)) as late:
         claims = Claims(deck_of(late, redis.url, tmp_path, tasks=objects, engine=engine), lease_ms=LEASE_MS)
         heard = asyncio.Event()
