@@ -20,6 +20,7 @@ _SPLIT_MODE_LAYER: Final = 1
 _OFFLOADED: Final = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 _BUFFER: Final = re.compile(r"(\S+) +(?:model|KV|RS|compute|output|LoRA) buffer size = +([\d.]+) MiB")
 _ERROR_LEVEL: Final = 3
+_CALLBACKS: Final[list[Any]] = []
 
 
 class NativeLog:
@@ -32,9 +33,10 @@ class NativeLog:
         self.errors: list[str] = []
         self.offloaded_layers = 0
         self.buffer_bytes: dict[str, int] = {}
-        # ctypes keeps no reference to a callback that C holds.
-        self._callback = llama.llama_log_callback(self._receive)
-        llama.llama_log_set(self._callback, ctypes.c_void_p(0))
+        callback = llama.llama_log_callback(self._receive)
+        # ctypes keeps no reference to a callback that C holds, and C calls the last one also when its model is gone.
+        _CALLBACKS.append(callback)
+        llama.llama_log_set(callback, ctypes.c_void_p(0))
 
     def last_error(self) -> str:
         """Give llama.cpp's last words on a failure."""
