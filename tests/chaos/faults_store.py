@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from collections import defaultdict
 from typing import Final
 
 from tests.chaos.faults import any_pod, moment
@@ -43,7 +44,9 @@ async def empty_redis(phase: Phase) -> None:
 async def roll_back_redis(phase: Phase) -> None:
     """It comes back as it was a moment ago: claims made since are forgotten, and the same attempts are claimed again.
 
-    No runner claims while the batch is queued and the file copied, so that every one of its claims is forgotten.
+    No runner claims while the batch is queued and the file copied, so that every one of its claims is forgotten. One
+    sleeps until others have committed attempts that it holds too: it wakes with results of them, and with work that it
+    has no lease for any more.
     """
     world = phase.world
     await phase.accepted()
@@ -52,7 +55,7 @@ async def roll_back_redis(phase: Phase) -> None:
         pod.runner.signal(signal.SIGSTOP)
     # Long enough to see one that goes on for a lease beside its successor, however late that begins.
     long = 2.0 * world.settings.periods.lease
-    phase.submit(4, Load(long + 2.0, long + 3.0), by_facade=0.0)
+    longs = phase.submit(4, Load(long + 2.0, long + 3.0), by_facade=0.0)
     phase.submit(4, Load(0.6, 1.5), by_facade=0.0)
     await phase.accepted()
     await until(lambda: world.queued_at_least(8), "a queue that is full", QUEUED_SECONDS)
@@ -61,10 +64,25 @@ async def roll_back_redis(phase: Phase) -> None:
         pod.runner.signal(signal.SIGCONT)
     await phase.some_run(at_least=8)
     strike = phase.strike()
-    await world.redis.kill()
-    world.redis.take_copy()
-    await world.redis.start()
-    strike.since = time.monotonic()
+    kinds: dict[str, list[bool]] = defaultdict(list)
+    for victim in strike.victims:
+        kinds[victim.pod].append(victim.uid in {each.result().accepted_uid for each in longs})
+    sleeper = max(kinds, key=lambda pod: (len(set(kinds[pod])), len(kinds[pod])))
+    phase.struck("no runner has long and short work", len(set(kinds[sleeper])) == 2)
+    world.pod(sleeper).runner.signal(signal.SIGSTOP)
+    try:
+        await world.redis.kill()
+        world.redis.take_copy()
+        await world.redis.start()
+        strike.since = time.monotonic()
+        theirs = [victim.uid for victim in strike.victims if victim.pod == sleeper]
+
+        async def one_is_over() -> bool:
+            return any(version.outcome for uid in theirs if (version := world.latest(uid)) is not None)
+
+        await until(one_is_over, "an attempt that another runner commits", QUEUED_SECONDS)
+    finally:
+        world.pod(sleeper).runner.signal(signal.SIGCONT)
 
 
 async def flush_counters(phase: Phase) -> None:

@@ -26,6 +26,7 @@ class Mutant:
 
 
 _LUA: Final = "bus/headrace_bus/lua"
+_POLICY: Final = "charts/headrace/templates/admission/task-status.yaml"
 _CONNECTION: Final = "bus/headrace_bus/connection.py"
 _CALL: Final = "1, prefix, *args)"
 _CLIENT_CALL: Final = '2, prefix, f"{prefix}clock:{int(time.time() * 1000)}", *args)'
@@ -128,8 +129,11 @@ MUTANTS: Final = (
     ),
     Mutant(
         "no-finality-rule",
-        "the schema lets an outcome be written over",
-        (Edit("crds/headrace_crds/task.py", "        _finality(),\n", ""),),
+        "neither the schema nor the admission policy keeps an outcome from being written over",
+        (
+            Edit("crds/headrace_crds/task.py", "        _finality(),\n", ""),
+            Edit(_POLICY, "variables.reads || !oldObject.?status.?outcome.hasValue()", "true"),
+        ),
         "redis-rollback",
         frozenset({"double"}),
         generates=True,
