@@ -127,6 +127,8 @@ def resident_kib() -> float:
 
 
 def main() -> None:
+    # As the engine's process does.
+    sys.setswitchinterval(0.0005)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     side = Side(json.loads(sys.argv[1]))
