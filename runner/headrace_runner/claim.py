@@ -72,7 +72,7 @@ class Claims:
     def _take_off(self, flight: Flight) -> None:
         if self._stop.is_set():
             flight.prepare_to_stop()
-        task = asyncio.create_task(_run(flight, self._outlived_by(flight)), name="flight")
+        task = asyncio.create_task(flight.run(after=self._outlived_by(flight)), name="flight")
         self._flights[task] = flight
         task.add_done_callback(self._landed)
         for interrupt in self._early:
@@ -147,13 +147,6 @@ class Claims:
             for task in (working, stopped):
                 task.cancel()
             await asyncio.gather(working, stopped, return_exceptions=True)
-
-
-async def _run(flight: Flight, outlived: set[asyncio.Task[None]]) -> None:
-    """The engine takes one generation of an attempt at a time: those before it have left it first."""
-    if outlived:
-        await asyncio.wait(outlived)
-    await flight.run()
 
 
 def _lease(interrupt: Interrupt) -> LeaseToken:

@@ -7,6 +7,7 @@ to whom then is ``pod_sink``'s.
 import asyncio
 import contextlib
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
@@ -124,11 +125,15 @@ class Flight:
         if self._sink is not None:
             self._sink.stopping = True
 
-    async def run(self) -> None:
-        """Until the entry is completed, handed back or lost."""
+    async def run(self, after: Collection[asyncio.Task[None]] = ()) -> None:
+        """Until the entry is completed, handed back or lost. Those `after` have left the engine before it is asked: it
+        takes one generation of an attempt at a time.
+        """
         token = self._delivery.token
         self._deck.leases.hold(token, lambda: self.abort(Abort.LEASE_LOST))
         try:
+            if after:
+                await asyncio.wait(after)
             attempt = self._attempt()
             if attempt is not None:
                 await self._guard(attempt)

@@ -101,7 +101,7 @@ class KubeTaskStatus:
                 "PATCH", f"{self.host}{where}?{_QUERY}", headers, operations, _request_timeout=_REQUEST
             )
             data: bytes = await response.read()
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, config.ConfigException) as error:
             return Answer(0, message=type(error).__name__)
         if response.status != 200:
             return Answer(int(response.status), message=_message(data))

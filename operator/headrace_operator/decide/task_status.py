@@ -106,8 +106,8 @@ def not_judged_yet(task: LLMTask, status: dict[str, Any], *, now_ms: int) -> dic
     """
     if task.spec.model_ref.namespace in (None, task.metadata.namespace):
         return status
-    unknown = with_condition(
-        [],
+    conditions = with_condition(
+        [Condition.model_validate(each) for each in status["conditions"]],
         "Shared",
         ConditionStatus.UNKNOWN,
         Reason.MODEL_NOT_FOUND,
@@ -115,7 +115,7 @@ def not_judged_yet(task: LLMTask, status: dict[str, Any], *, now_ms: int) -> dic
         generation=task.metadata.generation,
         now=timestamp(now_ms),
     )
-    return {**status, "conditions": [*status["conditions"], *(each.dump() for each in unknown)]}
+    return {**status, "conditions": [each.dump() for each in conditions]}
 
 
 def caught_up(task: LLMTask) -> dict[str, Any]:

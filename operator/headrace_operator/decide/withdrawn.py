@@ -48,8 +48,8 @@ def sharing_withdrawn(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
         remove = s.held is not None
         return TaskPlan("resumed; not shared", status=status, remove=remove, requeue_after_seconds=left_seconds)
     found = judged(s, task)
-    if found is not None and isinstance(found[0], retry.GiveUp):
-        return None  # `delivery_returned` ends it: no sharing would have given it another attempt
+    if found is not None and (task.spec.suspend or isinstance(found[0], retry.GiveUp)):
+        return None  # `delivery_returned` suspends it, or ends it: no sharing would have given it another attempt
     raised = found[1] if found is not None else {}
     number = max(attempt, s.held.attempt if s.held is not None else 0) + 1
     records = records_at_end(s, task, Reason.MODEL_NOT_SHARED, "the model does not serve the namespace any more")

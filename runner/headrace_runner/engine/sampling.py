@@ -2,7 +2,7 @@
 
 import ctypes
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import llama_cpp.llama_cpp as llama
@@ -16,6 +16,7 @@ MAX_TOKEN_TEXT_CHARS: Final = 64
 _SEEDS: Final = 2**32 - 1  # the last one, LLAMA_DEFAULT_SEED, means "random" to llama.cpp
 _GAPS: Final = (6.0, 14.0)
 """How far below the largest logit the likeliest tokens are looked for; as many as are asked for are mostly nearer."""
+_MOST_BIASES: Final = 16
 _CANDIDATE: Final = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 
 
@@ -29,8 +30,12 @@ class SamplerChain:
     def __init__(self, parameters: Parameters, vocab_size: int, index: int = 0) -> None:
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
         self._logits = ctypes.c_float * vocab_size
-        self._biased = np.array([token for token, _ in parameters.logit_bias], np.intp)
-        self._add_bias(parameters, vocab_size)
+        # Summed up: llama.cpp adds those of a token that is there twice only where it sees the whole vocabulary.
+        biases: dict[int, float] = {}
+        for token, bias in parameters.logit_bias:
+            biases[token] = biases.get(token, 0.0) + bias
+        self._biased = np.array(list(biases), np.intp)
+        self._add_bias(biases, vocab_size)
         penalises = self._add_penalties(parameters, vocab_size)
         temperature = 0.8 if parameters.temperature is None else parameters.temperature
         wanted = 1
@@ -44,8 +49,9 @@ class SamplerChain:
             self._add(llama.llama_sampler_init_temp(temperature))
             seed = secrets.randbelow(_SEEDS) if parameters.seed is None else (parameters.seed + index) % _SEEDS
             self._add(llama.llama_sampler_init_dist(seed))
-        # Penalties may lift a token from anywhere. 0 or less: no top-k, every token counts.
-        self._wanted = 0 if penalises else wanted
+        # Penalties may lift a token from anywhere; each bias is looked for among all candidates. 0 or less: no top-k,
+        # every token counts.
+        self._wanted = 0 if penalises or len(biases) > _MOST_BIASES else wanted
 
     def sample(self, context: object, output: int) -> int:
         """Draw from the logits of batch position ``output``."""
@@ -65,6 +71,8 @@ class SamplerChain:
             sorted=False,
         )
         llama.llama_sampler_apply(self._chain, ctypes.byref(array))
+        if not 0 <= array.selected < array.size:
+            raise RuntimeError("llama.cpp drew none of the candidates")
         token = int(array.data[array.selected].id)
         llama.llama_sampler_accept(self._chain, token)
         return token
@@ -92,10 +100,9 @@ class SamplerChain:
         llama.llama_sampler_free(self._chain)
         self._chain = None
 
-    def _add_bias(self, parameters: Parameters, vocab_size: int) -> None:
-        if parameters.logit_bias:
-            biases = [llama.llama_logit_bias(token, bias) for token, bias in parameters.logit_bias]
-            array = (llama.llama_logit_bias * len(biases))(*biases)
+    def _add_bias(self, biases: Mapping[int, float], vocab_size: int) -> None:
+        if biases:
+            array = (llama.llama_logit_bias * len(biases))(*(llama.llama_logit_bias(*each) for each in biases.items()))
             self._add(llama.llama_sampler_init_logit_bias(vocab_size, len(biases), array))
 
     def _add_penalties(self, parameters: Parameters, vocab_size: int) -> bool:

@@ -44,10 +44,22 @@ def peaked(rng: np.random.Generator) -> Any:
         Parameters(seed=7, temperature=1.5, top_k=200, top_p=1.0, min_p=0.0),
         Parameters(seed=7, temperature=1.0, logit_bias=((5, 30.0), (11, -100.0), (17, 12.0))),
         Parameters(seed=7, temperature=0.0, logit_bias=((5, 60.0),)),
+        Parameters(seed=7, temperature=1.0, logit_bias=((5, 6.0), (5, 6.0), (9, -3.0))),
+        Parameters(seed=7, temperature=1.0, logit_bias=tuple((token, 0.1 * token) for token in range(100))),
         Parameters(seed=7, top_k=0),
         Parameters(seed=7, repeat_penalty=1.3),
     ],
-    ids=["defaults", "greedy", "wide", "biased", "greedy-biased", "no-top-k", "penalties"],
+    ids=[
+        "defaults",
+        "greedy",
+        "wide",
+        "biased",
+        "greedy-biased",
+        "biased-twice",
+        "many-biases",
+        "no-top-k",
+        "penalties",
+    ],
 )
 def test_what_is_left_out_is_never_drawn(shape: Any, parameters: Parameters) -> None:
     rng = np.random.default_rng(3)
