@@ -175,6 +175,8 @@ async def test_the_facade_reads_and_a_runner_of_another_model_does_nothing(
 ) -> None:
     token = await claimed(bus, model, envelopes, uid="u")
     await bus.stream(model, [said(token, "a")])
+    # Loads the scripts as well, which a facade may call and not load.
+    await bus.grant(OTHER, "runner.platform.other", "secret")
     await redis.execute_command("ACL", "SETUSER", "facade", "reset", "on", ">secret", *FACADE_ACL)
     async with BusReader.connect(shared_server.url, username="facade", password="secret") as facade:
         found = await facade.tokens("facade-0", {model: FIRST}, timeout_s=1)
@@ -188,7 +190,6 @@ async def test_the_facade_reads_and_a_runner_of_another_model_does_nothing(
         ):
             with pytest.raises(exceptions.NoPermissionError):
                 await plain.execute_command(*command)
-    await bus.grant(OTHER, "runner.platform.other", "secret")
     async with Bus.connect(shared_server.url, username="runner.platform.other", password="secret") as own:
         theirs = await claimed(bus, OTHER, envelopes, uid="theirs")
         assert await own.stream(OTHER, [said(theirs, "b")]) == [True]
