@@ -14,8 +14,6 @@ import yaml
 GROUP = "headrace.dev/v1alpha1"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
-METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-"""To be accepted by whoever knows the rest: the answer to a write is the whole object else."""
 Body = dict[str, Any]
 
 

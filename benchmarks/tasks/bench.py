@@ -21,9 +21,11 @@ from typing import Any
 import ceiling
 import judge
 import queued
-from api import METADATA_ONLY, Api
+from api import Api
 from load import MODEL, Follower, spread, task, tasks_path
 from world import NAMESPACE, SYSTEM, World, install, world
+
+from headrace_crds.names import METADATA_ONLY
 
 TERMINAL_WITHIN_SECONDS = 900.0
 

@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections.abc import Iterable
 
-from api import JSON_PATCH, MERGE_PATCH, METADATA_ONLY, Api
+from api import JSON_PATCH, MERGE_PATCH, Api
 from load import MODEL, RESULT_BYTES, Follower, spread, task, tasks_path
 
 from headrace_crds.model import LLMModel
+from headrace_crds.names import METADATA_ONLY
 from headrace_crds.outcome import text_result
 from headrace_crds.task import LLMTask, Outcome, Timings, Usage
 from headrace_crds.work import resolve

@@ -48,3 +48,7 @@ def runner_labels(model: str) -> dict[str, str]:
         LABEL_PART_OF: "headrace",
         LABEL_MODEL: model,
     }
+
+
+METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""To be accepted from the API server by whoever needs nothing else of an object, in the answer to a write as well."""

@@ -18,7 +18,7 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
 from headrace_crds.base import GROUP, VERSION
-from headrace_crds.names import FIELD_MANAGER_OPERATOR
+from headrace_crds.names import FIELD_MANAGER_OPERATOR, METADATA_ONLY
 from headrace_operator.errors import KubeConflict, KubeError, KubeNotFound, KubeRefused, KubeTooLarge, KubeUnavailable
 
 REQUEST_TIMEOUT_SECONDS: Final = 15.0
@@ -27,7 +27,6 @@ _NO_TIMER: Final = aiohttp.ClientTimeout(total=None)
 _DNS_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _TOO_LARGE: Final = re.compile(r"too large|Too long: may not be more than")
 """As the API server, its validation and etcd (a 500) say it."""
-_METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_LIST_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Body = dict[str, Any]
@@ -139,7 +138,7 @@ class Kube:
         """The object's metadata alone; None when there is none. Works without `get` where the resource says so. No
         namespace: of a kind that has none.
         """
-        accept = _METADATA_ONLY
+        accept = METADATA_ONLY
         try:
             path = resource.path(namespace, name)
             if resource.readable:

@@ -14,11 +14,10 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client.rest import RESTClientObject
 
 from headrace_crds.base import GROUP, VERSION
-from headrace_crds.names import FIELD_MANAGER_RUNNER
+from headrace_crds.names import FIELD_MANAGER_RUNNER, METADATA_ONLY
 
 _PREFIX: Final = f"/apis/{GROUP}/{VERSION}"
 _QUERY: Final = urlencode({"fieldManager": FIELD_MANAGER_RUNNER, "fieldValidation": "Strict"})
-_METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _REQUEST: Final = aiohttp.ClientTimeout(total=10.0)
 
 Operation = dict[str, Any]
@@ -89,7 +88,7 @@ class KubeTaskStatus:
         where = f"{_PREFIX}/namespaces/{quote(namespace, safe='')}/llmtasks/{quote(name, safe='')}/status"
         headers = {
             # Of an object that it has just written, a runner knows what it wants to know.
-            "Accept": "application/json" if reads else _METADATA_ONLY,
+            "Accept": "application/json" if reads else METADATA_ONLY,
             "Content-Type": "application/json-patch+json",
             "User-Agent": FIELD_MANAGER_RUNNER,
         }

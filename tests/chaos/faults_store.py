@@ -67,9 +67,10 @@ async def roll_back_redis(phase: Phase) -> None:
         pod.runner.signal(signal.SIGCONT)
     await phase.some_run(at_least=8)
     strike = phase.strike()
+    long_uids = {each.result().accepted_uid for each in longs}
     kinds: dict[str, list[bool]] = defaultdict(list)
     for victim in strike.victims:
-        kinds[victim.pod].append(victim.uid in {each.result().accepted_uid for each in longs})
+        kinds[victim.pod].append(victim.uid in long_uids)
     sleeper = max(kinds, key=lambda pod: (len(set(kinds[pod])), len(kinds[pod])))
     phase.struck("no runner has long and short work", len(set(kinds[sleeper])) == 2)
     world.pod(sleeper).runner.signal(signal.SIGSTOP)
