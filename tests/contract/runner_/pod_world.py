@@ -145,8 +145,10 @@ class Tasks:
         """An envelope's payload."""
         return resolve(task, self._model).dump()
 
-    async def enqueue(self, task: LLMTask, *, attempt: int = 1, within_ms: int | None = None) -> None:
-        """Hand it out; its deadline is over ``within_ms`` from this moment on."""
+    async def enqueue(
+        self, task: LLMTask, *, attempt: int = 1, within_ms: int | None = None, stream_to: str | None = None
+    ) -> None:
+        """Hand it out; its deadline is over ``within_ms`` from this moment on. Its text grows at ``stream_to``."""
         deadline_ms = None if within_ms is None else await self._bus.server_time_ms() + within_ms
         envelope = Envelope(
             uid=task.metadata.uid,
@@ -157,7 +159,9 @@ class Tasks:
             created_ms=1_700_000_000_000,
             priority=0,
             cost_tokens=100,
-            payload=resolve(task, self._model, deadline_ms=deadline_ms).dump(),
+            payload=resolve(task, self._model, deadline_ms=deadline_ms)
+            .model_copy(update={"stream_to": stream_to})
+            .dump(),
         )
         outcome = await self._bus.enqueue(self.key, envelope)
         assert outcome is (EnqueueOutcome.SUPERSEDED if attempt > 1 else EnqueueOutcome.ENQUEUED)

@@ -27,10 +27,16 @@ ENDLESS = {
 }
 
 
-async def started(tasks: Tasks, name: str, **spec: object) -> LLMTask:
-    """A task that has generated for a while: its runner says that it runs a second after the claim."""
+async def started(tasks: Tasks, runner: Runner, name: str, **spec: object) -> LLMTask:
+    """A task that has generated something, and of which its runner has said that it runs."""
+
+    async def grown() -> bool:
+        return await runner.metric("headrace_runner_first_append_seconds_count") > before
+
+    before = await runner.metric("headrace_runner_first_append_seconds_count")
     task = tasks.create(name, **{**ENDLESS, **spec})
-    await tasks.enqueue(task)
+    await tasks.enqueue(task, stream_to="somebody")
+    await until(grown)
     return await tasks.running(name)
 
 
@@ -68,7 +74,7 @@ async def test_the_engine_is_idle_within_a_second_of_a_word(
     took_seconds: list[float] = []
     while min(took_seconds, default=PATIENCE_SECONDS) >= IDLE_WITHIN_SECONDS:
         assert len(took_seconds) < 5, took_seconds
-        task = await started(tasks, f"measured-{len(took_seconds)}")
+        task = await started(tasks, runner, f"measured-{len(took_seconds)}")
         took_seconds.append(await interrupted(bus, model, task, Interruption.CANCEL, runner))
     print(f"idle after {took_seconds[-1] * 1000:.0f} ms")
 
@@ -76,7 +82,7 @@ async def test_the_engine_is_idle_within_a_second_of_a_word(
 async def test_a_cancelled_task_ends_with_its_text_so_far(
     tasks: Tasks, bus: Bus, runner: Runner, model: ModelKey
 ) -> None:
-    task = await started(tasks, "cancelled")
+    task = await started(tasks, runner, "cancelled")
     await interrupted(bus, model, task, Interruption.CANCEL, runner)
 
     status = (await tasks.finished("cancelled")).status
@@ -110,7 +116,7 @@ async def test_a_cancelled_task_ends_with_its_text_so_far(
 async def test_a_suspended_task_is_given_back_and_runs_again(
     tasks: Tasks, bus: Bus, runner: Runner, model: ModelKey
 ) -> None:
-    task = await started(tasks, "suspended")
+    task = await started(tasks, runner, "suspended")
     await interrupted(bus, model, task, Interruption.SUSPEND, runner)
     back = await came_back(bus, model)
     assert back.reason is ReturnReason.RELEASED
@@ -120,7 +126,7 @@ async def test_a_suspended_task_is_given_back_and_runs_again(
 
 
 async def test_a_dropped_task_is_told_to_nobody(tasks: Tasks, bus: Bus, runner: Runner, model: ModelKey) -> None:
-    task = await started(tasks, "dropped")
+    task = await started(tasks, runner, "dropped")
     before = tasks.raw("dropped")
     lost, dropped = await counted(runner)
     # Removing an entry tells its holder to drop it.
