@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from headrace_crds.base import DECIMAL, SHA256, ApiModel, Conditions, ObjectMeta, Rule, Timestamp, exactly_one_of
+from headrace_crds.remote import Remote
 
 PATH = r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
 SCALE = r"^-?[0-9]{1,3}(\.[0-9]{1,6})?$"
@@ -268,10 +269,18 @@ class Sharing(ApiModel):
 class LLMModelSpec(ApiModel):
     """Where a model comes from and how it is served."""
 
-    rules: ClassVar = (exactly_one_of("local", message="spec needs local: {source: …}"),)
+    rules: ClassVar = (
+        exactly_one_of("local", "remote", message="spec needs either local: {source: …} or remote: {provider: …}"),
+        Rule(
+            "has(self.local) == has(oldSelf.local)",
+            "a model stays local or remote: create another LLMModel and name it in fallback or in modelRef",
+        ),
+    )
 
     local: Local | None = None
     """A GGUF model that runs in pods of this cluster."""
+    remote: Remote | None = None
+    """A model behind somebody's API."""
     capabilities: Capabilities = Field(default=[Capability.CHAT, Capability.COMPLETION])
     """What the model is for: Chat and Completion generate text, Embedding turns texts into vectors. Each of the
     two has a context of its own, which takes memory."""

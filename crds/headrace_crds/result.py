@@ -75,8 +75,9 @@ class Result(ApiModel):
     sha256: Annotated[str, Field(pattern=SHA256)]
     """Digest of the text in UTF-8."""
     enforcement: Enforcement | None = None
-    """How output was enforced while generating: Grammar (no token that breaks the shape could be drawn) or
-    ValidatedOnly (the mask is weaker than the schema). The result was validated in any case."""
+    """How output was enforced while generating: Grammar (no token that breaks the shape could be drawn), Provider (the
+    remote model's API enforced it) or ValidatedOnly (less than the whole shape was enforced). The result was validated
+    in any case."""
     repairs: Annotated[int, Field(ge=1)] | None = None
     """How often the model was asked again because the result did not have the shape; absent: it had it at once."""
 

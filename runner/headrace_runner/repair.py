@@ -53,5 +53,6 @@ def with_usage_of(result: GenerationResult, before: Usage | None) -> GenerationR
         before.prompt_tokens + result.usage.prompt_tokens,
         before.cached_tokens + result.usage.cached_tokens,
         before.completion_tokens + result.usage.completion_tokens,
+        before.reasoning_tokens + result.usage.reasoning_tokens,
     )
     return replace(result, usage=usage)

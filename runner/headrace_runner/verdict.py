@@ -106,7 +106,7 @@ def of_generation(
         return failed(judgement.finding.reason, message, usage=usage, timings=timings)
     enforcement = None
     if work.output is not None:
-        enforcement = Enforcement.GRAMMAR if generation.enforcement == "Grammar" else Enforcement.VALIDATED_ONLY
+        enforcement = Enforcement(generation.enforcement or Enforcement.VALIDATED_ONLY)
     text, finish_reason = generation.text, generation.finish_reason
     size_bytes, _ = text_digest(text)
     if size_bytes > LARGE_RESULT_LIMIT_BYTES:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from headrace_runner.engine.embedding_request import Embed
+from headrace_runner.engine.events import decode_event
 from headrace_runner.engine.frames import ProtocolError, encode_frame, read_frame
 from headrace_runner.engine.protocol import (
     Abort,
@@ -25,7 +26,6 @@ from headrace_runner.engine.protocol import (
     Progress,
     Reason,
     Request,
-    decode_event,
 )
 from headrace_runner.engine.state import EngineModel, EngineState, Stage, read_state
 

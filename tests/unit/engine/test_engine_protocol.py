@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace_runner.engine.dialogue_requests import TOOL_CHOICES
+from headrace_runner.engine.events import decode_event
 from headrace_runner.engine.frames import ProtocolError, decode_body, encode_frame
 from headrace_runner.engine.protocol import (
     Abort,
@@ -26,7 +27,6 @@ from headrace_runner.engine.protocol import (
     Timings,
     TokenLogprob,
     Usage,
-    decode_event,
 )
 from headrace_runner.engine.requests import MAX_SCHEMA_BYTES, decode_request
 from headrace_runner.engine.state import EngineModel

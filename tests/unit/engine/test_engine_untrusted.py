@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from headrace_runner.engine.events import decode_event
 from headrace_runner.engine.frames import ProtocolError
-from headrace_runner.engine.protocol import Failure, decode_event
+from headrace_runner.engine.protocol import Failure
 from headrace_runner.engine.state import EngineState, Stage, read_state
 from headrace_runner.engine.untrusted import MAX_COUNT, MAX_FILE_BYTES, sentence
 
