@@ -1,4 +1,4 @@
-"""Where a webhook's URL leads. How hosts and addresses are judged is shared with remote models: `headrace_crds.hosts`."""
+"""Where a webhook's URL leads; `headrace_crds.hosts` judges hosts and addresses for remote models as well."""
 
 from collections.abc import Iterable
 from typing import Final

@@ -114,7 +114,6 @@ def test_an_exempt_host_may_lead_inside_and_another_may_not(inside: str) -> None
     other = judge_base_url("https://llm.internal/", allowed=allowed, exempt=())
     with pytest.raises(Refused, match="remote.allowedHosts"):
         other.judged(["8.8.8.8", inside])
-    if inside not in ("168.63.129.16", "100.100.100.200", "2a00:1450::1%2"):
     assert exempt.judged(["8.8.8.8", inside]) == ["8.8.8.8", inside]
 
 
