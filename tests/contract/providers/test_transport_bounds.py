@@ -16,7 +16,8 @@ from headrace_runner.providers.protocol import Fault
 from headrace_runner.providers.transport_errors import AnswerRefused, fault_of
 
 MIB = 2**20
-STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+EVENTS = STREAM + b"Content-Type: text/event-stream; charset=utf-8\r\n\r\n"
 
 
 def chunk(data: bytes) -> bytes:
@@ -68,11 +69,9 @@ async def test_an_answer_of_fifty_megabytes_is_cut(streamed: bool) -> None:
 
     async with loopback(reply) as there, client_of(there) as http:
         pieces: list[bytes] = []
+        asked = read(http, there.url(), pieces) if streamed else http.post(there.url(), json={})
         with pytest.raises(AnswerRefused, match="more than 16 MiB") as refused:
-            if streamed:
-                await read(http, there.url(), pieces)
-            else:
-                await http.post(there.url(), json={})
+            await asked
         assert meaning(refused.value) == INVALID
         await asyncio.wait_for(there.hung_up.wait(), 10)
         assert 16 * MIB <= sent < 40 * MIB, "what the sockets hold, and no more"
@@ -129,6 +128,30 @@ async def test_what_is_no_whole_gzip(body: bytes, encoding: str) -> None:
         with pytest.raises(AnswerRefused) as refused:
             await http.get(there.url())
     assert meaning(refused.value) == INVALID
+
+
+@pytest.mark.parametrize(
+    ("events", "passes"),
+    [
+        ([b"data: x\n\n" * 7000] * 3, True),
+        ([b"data: x\r\n", b"\r\n"] * 3000, True),
+        ([b"data: " + b"x" * (MIB - 100) + b"\n", b"\n"] * 2, True),
+        ([b"data: " + b"x" * 600_000] * 2, False),
+        ([b": x\n" * 3000], False),
+        ([b"data: x\n\n" + b"data: x\r" * 3000 + b"\r\n\r\n"], False),
+    ],
+)
+async def test_one_event_is_bounded_whatever_the_whole_is(events: list[bytes], passes: bool) -> None:
+    said = EVENTS + b"".join(chunk(each) for each in events) + b"0\r\n\r\n"
+    pieces: list[bytes] = []
+    async with loopback(fixed(said)) as there, client_of(there) as http:
+        if passes:
+            await read(http, there.url(), pieces)
+            assert b"".join(pieces) == b"".join(events)
+            return
+        with pytest.raises(AnswerRefused, match="1 MiB or 2048 lines") as refused:
+            await read(http, there.url(), pieces)
+        assert meaning(refused.value) == INVALID
 
 
 async def test_bytes_that_are_no_text_pass_as_they_are() -> None:
@@ -255,12 +278,9 @@ async def test_a_slow_loris_ends_when_its_caller_does(reply: Reply, streamed: bo
         for _ in range(5):  # more than the pool has: every one comes back
             there.hung_up.clear()
             begun = time.monotonic()
+            asked = read(http, there.url(), []) if streamed else http.get(there.url())
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.1):
-                    if streamed:
-                        await read(http, there.url(), [])
-                    else:
-                        await http.get(there.url())
+                await asyncio.wait_for(asked, 0.1)
             assert time.monotonic() - begun < 5
             await asyncio.wait_for(there.hung_up.wait(), 10)
         assert http._transport._pool.connections == []  # type: ignore[attr-defined]

@@ -79,8 +79,14 @@ async def silent(_: asyncio.StreamWriter) -> None:
 async def too_large(writer: asyncio.StreamWriter) -> None:
     writer.write(STREAM)
     while True:
-        # As events: an SDK that reads a stream line by line has to see them end.
-        writer.write(b"10000\r\n" + (b": " + b"x" * 1021 + b"\n") * 64 + b"\r\n")
+        writer.write(b"10000\r\n" + (b": " + b"x" * 1020 + b"\n\n") * 64 + b"\r\n")
+        await writer.drain()
+
+
+async def endless_event(writer: asyncio.StreamWriter) -> None:
+    writer.write(STREAM)
+    while True:
+        writer.write(b"1000\r\n" + b"data: x\n" * 512 + b"\r\n")
         await writer.drain()
 
 
@@ -97,11 +103,12 @@ async def cut(writer: asyncio.StreamWriter) -> None:
         (closes, UNREACHABLE),
         (silent, UNREACHABLE),
         (too_large, INVALID),
+        (endless_event, INVALID),
         (cut, UNREACHABLE),
         (fixed(answer(b"{}", "Content-Encoding: br")), INVALID),
         (fixed(b"SSH-2.0\r\n\r\n"), UNREACHABLE),
     ],
-    ids=["closes", "silent", "too large", "cut", "encoding", "no http"],
+    ids=["closes", "silent", "too large", "endless event", "cut", "encoding", "no http"],
 )
 async def test_an_answer_that_fails(
     ask: Ask, reply: Reply, meaning: tuple[Fault, Reason], monkeypatch: pytest.MonkeyPatch
