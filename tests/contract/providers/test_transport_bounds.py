@@ -329,3 +329,16 @@ async def test_a_caller_that_stops_reading_and_closes_hangs_up() -> None:
             async for _ in response.aiter_bytes():
                 break
         await asyncio.wait_for(there.hung_up.wait(), 10)
+
+
+async def test_an_answer_that_fails_hangs_up_whoever_forgets_to_close_it() -> None:
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        writer.write(EVENTS + chunk(b": x\n" * 3000))
+        await asyncio.Event().wait()
+
+    async with loopback(reply) as there, client_of(there) as http:
+        response = await http.send(http.build_request("GET", there.url()), stream=True)
+        with pytest.raises(AnswerRefused):
+            await anext(response.aiter_bytes())
+        await asyncio.wait_for(there.hung_up.wait(), 10)
+        assert http._transport._pool.connections == []  # type: ignore[attr-defined]
