@@ -341,4 +341,5 @@ async def test_an_answer_that_fails_hangs_up_whoever_forgets_to_close_it() -> No
         with pytest.raises(AnswerRefused):
             await anext(response.aiter_bytes())
         await asyncio.wait_for(there.hung_up.wait(), 10)
-        assert http._transport._pool.connections == []  # type: ignore[attr-defined]
+        pool = http._transport._pool  # type: ignore[attr-defined]
+        assert (pool.connections, pool._requests) == ([], []), "nothing of it stays"
