@@ -30,7 +30,7 @@ _LINE_ENDS: Final = b"\r\n"
 
 
 class Body(httpx2.AsyncByteStream):
-    """A response's body, decompressed and bounded; closed when it fails, too."""
+    """A response's body, decompressed and bounded. httpx2 closes it when it ends or fails."""
 
     def __init__(self, answer: httpcore2.Response, origin: str) -> None:
         """Raises AnswerRefused where the headers already say that it is too large or cannot be decoded."""
@@ -50,22 +50,18 @@ class Body(httpx2.AsyncByteStream):
         left = BODY_LIMIT_BYTES
         inflate = _Inflate(self._origin) if self._compressed else None
         events = _Events(self._origin) if self._is_events else None
-        try:
-            with told():
-                async with contextlib.aclosing(self._answer.aiter_stream()) as received:
-                    async for chunk in received:
-                        for piece in (chunk,) if inflate is None else inflate.pieces(chunk):
-                            left -= len(piece)
-                            if left < 0:
-                                raise self._too_large()
-                            if events is not None:
-                                events.see(piece)
-                            yield piece
-                if inflate is not None:
-                    inflate.end()
-        except BaseException:
-            await close(self._answer)
-            raise
+        with told():
+            async with contextlib.aclosing(self._answer.aiter_stream()) as received:
+                async for chunk in received:
+                    for piece in (chunk,) if inflate is None else inflate.pieces(chunk):
+                        left -= len(piece)
+                        if left < 0:
+                            raise self._too_large()
+                        if events is not None:
+                            events.see(piece)
+                        yield piece
+            if inflate is not None:
+                inflate.end()
 
     async def aclose(self) -> None:
         await close(self._answer)
