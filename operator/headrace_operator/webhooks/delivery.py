@@ -11,6 +11,7 @@ from typing import Any, Final
 import structlog
 
 from headrace_bus import BusError
+from headrace_crds.hosts import Refused
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask
 from headrace_operator import announce
@@ -29,7 +30,6 @@ from headrace_operator.webhooks.keys import signing_keys
 from headrace_operator.webhooks.outbox import Outbox
 from headrace_operator.webhooks.send import Sender
 from headrace_operator.webhooks.signing import KeyUnusable
-from headrace_operator.webhooks.target import Refused
 
 LOOK_AGAIN_SECONDS: Final = 5.0
 """When the API server or Redis is away: nothing was sent, nothing is counted."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from headrace_operator.webhooks.target import AllowedHost
+from headrace_crds.hosts import AllowedHost
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from headrace_operator.webhooks.resolve import Resolve, resolve
-from headrace_operator.webhooks.target import Target
+from headrace_crds.hosts import Target
+from headrace_crds.resolve import Resolve, resolve
 
 TOTAL_SECONDS: Final = 10.0
 ANSWER_LIMIT_BYTES: Final = 64 * 1024

@@ -1,6 +1,6 @@
 """One question to the system's resolver, in a thread of its own.
 
-Not in asyncio's pool of threads: a name server that never answers would keep the operator's other lookups from theirs.
+Not in asyncio's pool of threads: a name server that never answers would keep the process's other lookups from theirs.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 
-from headrace_operator.webhooks.target import Target
+from headrace_crds.hosts import Target
 
 Resolve = Callable[[Target], Awaitable[Sequence[str]]]
 """The addresses of the target's host. Raises OSError."""
@@ -45,5 +45,5 @@ async def resolve(target: Target) -> list[str]:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle)
 
-    threading.Thread(target=ask, name="webhook-resolver", daemon=True).start()
+    threading.Thread(target=ask, name="resolver", daemon=True).start()
     return await answer
