@@ -1,5 +1,6 @@
 """Streams: the same events however the bytes are cut, and an end to what has none."""
 
+import itertools
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -13,7 +14,7 @@ Reader = Callable[[AsyncIterator[bytes]], AsyncIterator[str]]
 
 async def cut(data: bytes, places: list[int]) -> AsyncIterator[bytes]:
     bounds = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in itertools.pairwise(bounds):
         yield data[begin:end]
 
 

@@ -60,7 +60,7 @@ def test_escapes_are_resolved_once() -> None:
     [("a", "begins with /"), ("/foo/-", "behind the end"), ("/a~b", "~0"), ("/a~2", "~0"), ("/~", "~0")],
 )
 def test_what_is_no_pointer_is_refused_by_name(pointer: str, says: str) -> None:
-    with pytest.raises(ValueError, match="response.text: ") as refused:
+    with pytest.raises(ValueError, match=r"response\.text: ") as refused:
         read_pointer(pointer, "response.text")
     assert says in str(refused.value)
 
