@@ -122,7 +122,8 @@ async def provider_of(api: PlainApi, style: str, **http: Any) -> AsyncIterator[P
             "http": spec,
         }
     )
-    async with httpx2.AsyncClient(trust_env=False, timeout=20.0) as client:
+    # It would follow redirects: the provider has to say no for every request.
+    async with httpx2.AsyncClient(trust_env=False, timeout=20.0, follow_redirects=True) as client:
         provider = create(Setting(remote, client, lambda: KEY))
         await provider.start()
         try:

@@ -190,6 +190,26 @@ async def test_cancelling_ends_the_call_at_the_api(api: PlainApi, style: str) ->
         await asyncio.wait_for(ended.wait(), 10)
 
 
+async def test_cancelling_ends_the_looks_at_a_job_that_takes_for_ever(api: PlainApi) -> None:
+    looked = asyncio.Event()
+
+    async def look(request: web.Request, body: Any) -> web.StreamResponse:
+        looked.set()
+        # The next look is an hour away, or as far as a pause may be.
+        return web.json_response({}, status=429, headers={"Retry-After": "3600"})
+
+    api.answer, api.look = answering(body={"job": {"url": "/v1/jobs/1"}}), look
+    async with provider_of(api, "Poll") as provider:
+        call = asyncio.create_task(generated(provider, REQUEST))
+        await asyncio.wait_for(looked.wait(), 10)
+        done, _ = await asyncio.wait({call}, timeout=0.5)
+        assert not done
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(call, 5)
+    assert api.looks == 1
+
+
 def naming(url: Any) -> Behaviour:
     return answering(202, {"job": {"url": url}})
 

@@ -135,6 +135,25 @@ async def test_a_job_is_looked_at_until_it_is_over(api: PlainApi, absolute: bool
     assert (api.looks, set(api.keys)) == (4, {f"Bearer {KEY}"})
 
 
+@pytest.mark.parametrize(("header", "least_seconds"), [("1", 1.0), ("0", 0.2)])
+async def test_a_look_that_came_too_early_slows_the_next(api: PlainApi, header: str, least_seconds: float) -> None:
+    at: list[float] = []
+
+    async def answer(request: web.Request, body: Any) -> web.StreamResponse:
+        return web.json_response({"job": {"url": "/v1/jobs/1"}})
+
+    async def look(request: web.Request, body: Any) -> web.StreamResponse:
+        at.append(asyncio.get_running_loop().time())
+        if api.looks == 1:
+            return web.json_response({}, status=429, headers={"Retry-After": header})
+        return web.json_response({"state": "done", **said("hi")})
+
+    api.answer, api.look = answer, look
+    async with provider_of(api, "Poll") as provider:
+        await generated(provider, REQUEST)
+    assert at[1] - at[0] >= least_seconds - 0.01
+
+
 async def test_many_calls_at_once_do_not_meet(api: PlainApi) -> None:
     async def answer(request: web.Request, body: Any) -> web.StreamResponse:
         return web.json_response(said(body["prompt"]))
@@ -156,7 +175,7 @@ async def test_embeddings_are_refused(api: PlainApi) -> None:
     assert api.bodies == []
 
 
-@pytest.mark.parametrize("status", [200, 401, 404, 405, 501])
+@pytest.mark.parametrize("status", [200, 302, 401, 404, 405, 501])
 async def test_whatever_answers_is_healthy_and_is_not_told_the_key(api: PlainApi, status: int) -> None:
     api.health_status = status
     async with provider_of(api, "Sync") as provider:
