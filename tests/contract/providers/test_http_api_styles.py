@@ -83,6 +83,7 @@ async def test_streams_of_events_and_of_lines_give_the_text_as_it_grows(api: Pla
         {"ping": True},
         {"out": {"text": "", "why": "length"}, "usage": {"in": 3}},
         {"usage": {"out": 2}},
+        {"ping": True},
     ]
 
     async def answer(request: web.Request, body: Any) -> web.StreamResponse:

@@ -34,6 +34,12 @@ async def test_lines_do_not_depend_on_how_the_bytes_are_cut(texts: list[str], en
     assert await read(lines, data, places) == texts
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+async def test_lines_come_byte_by_byte(end: str) -> None:
+    data = "".join(text + end for text in ("é", "", "b")).encode()
+    assert await read(lines, data, list(range(len(data)))) == ["é", "", "b"]
+
+
 @given(PLACES, ENDS)
 async def test_events_have_data_of_several_lines_comments_and_other_fields(places: list[int], end: str) -> None:
     source = [
