@@ -9,7 +9,9 @@ from headrace_crds.base import DECIMAL, ApiModel, Rule
 from headrace_crds.inputs import KeyRef
 
 BASE_URL = r"^https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?$"
-POINTER = r"^(/[^\s]*)?$"
+POINTER = r"^(/([^~\s]|~[01])*)?$"
+POINTER_INTO = r"^/([^~\s]|~[01])*$"
+"""Not the whole response."""
 MAX_CONCURRENCY_LIMIT = 1024
 
 
@@ -46,44 +48,67 @@ class HttpStyle(StrEnum):
 class HttpHeader(ApiModel):
     """One header of every request."""
 
+    rules: ClassVar = (
+        Rule(
+            "!self.name.matches('(?i)^(host|content-length|content-encoding|transfer-encoding|connection|keep-alive|te"
+            "|trailer|upgrade|expect|accept-encoding|proxy-.*)$')",
+            "the client itself sets this header: remove it",
+            ".name",
+        ),
+    )
+
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
     """Its name."""
     value: Annotated[str, Field(max_length=1024, pattern=r"^[\x20-\x7e]*$")]
-    """Its value; {{credential}} in it is the key."""
+    """Its value, in which {{credential}} is the key and {{model}} the model's name; no other placeholders."""
 
 
 class HttpResponse(ApiModel):
-    """Where the answer is, as JSON Pointers (RFC 6901) into the response; with style Stream into each event."""
+    """Where the answer is, as JSON Pointers (RFC 6901) into the response: of style Stream into each event, of style
+    Poll into the finished job. In a name ~1 stands for / and ~0 for ~; an element of an array is named by its index."""
 
     text: Annotated[str, Field(max_length=256, pattern=POINTER)]
-    """The generated text; with style Stream what an event adds to it."""
-    finish_reason: Annotated[str, Field(max_length=256, pattern=POINTER)] | None = None
-    """Why it ended; one of lengthValues means that it was cut off."""
+    """The generated text; with style Stream what an event adds to it, and events without it add nothing. It must be a
+    string. Empty only where the response, or the event, is itself a JSON string."""
+    finish_reason: Annotated[str, Field(max_length=256, pattern=POINTER_INTO)] | None = None
+    """Why it ended; one of lengthValues means that it was cut off. With style Stream an end without it, and without
+    [DONE], is taken for a broken stream."""
     length_values: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=8)] = Field(
         default=["length", "max_tokens"]
     )
     """Values of finishReason that mean: cut off by the bound on tokens."""
-    prompt_tokens: Annotated[str, Field(max_length=256, pattern=POINTER)] | None = None
-    """Tokens of the input."""
-    completion_tokens: Annotated[str, Field(max_length=256, pattern=POINTER)] | None = None
-    """Tokens of the result."""
-    error: Annotated[str, Field(max_length=256, pattern=POINTER)] | None = None
-    """What went wrong; anything there but null makes the response a failure, whatever its status."""
+    prompt_tokens: Annotated[str, Field(max_length=256, pattern=POINTER_INTO)] | None = None
+    """Tokens of the input, an integer; with style Stream the last event that has it counts. Absent: counted as 0."""
+    completion_tokens: Annotated[str, Field(max_length=256, pattern=POINTER_INTO)] | None = None
+    """Tokens of the result, likewise."""
+    error: Annotated[str, Field(max_length=256, pattern=POINTER_INTO)] | None = None
+    """What went wrong: a text, or an object with a text as message. Anything there but null makes the response a
+    failure, whatever its status; at most 200 characters of the text go into the task's status."""
 
 
 class HttpPoll(ApiModel):
     """How a job is followed that the first request began."""
 
+    rules: ClassVar = (
+        Rule(
+            "!has(self.failedValues) || !self.failedValues.exists(v, v in self.doneValues)",
+            "a value of status is either done or failed: remove it from one of the lists",
+            ".failedValues",
+        ),
+    )
+
     url: Annotated[str, Field(max_length=256, pattern=POINTER)]
-    """JSON Pointer into the first response: a path, or a URL of the same host, to GET until the job is over."""
-    status: Annotated[str, Field(max_length=256, pattern=POINTER)]
-    """JSON Pointer into each further response: how far the job is."""
+    """JSON Pointer into the first response: a path, or a URL of baseURL's scheme, host and port, to GET until the job
+    is over. The GETs have the same headers."""
+    status: Annotated[str, Field(max_length=256, pattern=POINTER_INTO)]
+    """JSON Pointer into each further response: how far the job is. A string, a number, or true and false."""
     done_values: Annotated[list[Annotated[str, Field(max_length=64)]], Field(min_length=1, max_length=8)]
-    """Values of status that mean: there is a result."""
+    """Values of status that mean: there is a result, which response finds in the same document."""
     failed_values: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=8)] | None = None
-    """Values of status that mean: there will be none."""
+    """Values of status that mean: there will be none. The attempt is charged and made again. All other values mean: not
+    yet, until the task's attemptTimeoutSeconds end it."""
     interval_millis: Annotated[int, Field(ge=100, le=60_000)] = 1000
-    """From one look to the next."""
+    """From one look to the next; longer after a failed one, up to a minute, or as the provider's Retry-After says."""
 
 
 class HttpApi(ApiModel):
@@ -92,21 +117,37 @@ class HttpApi(ApiModel):
     rules: ClassVar = (
         Rule("(self.style == 'Poll') == has(self.poll)", "poll goes with style Poll, and only with it", ".poll"),
         Rule("self.method != 'GET' || !has(self.body)", "a GET has no body: remove it or set method: POST", ".body"),
+        Rule(
+            "[has(self.body) ? self.body : '', has(self.path) ? self.path : '']"
+            ".exists(t, t.contains('{{prompt}}') || t.contains('{{messages}}'))",
+            "body or path needs {{prompt}} or {{messages}}: there is no place for the input",
+            ".body",
+        ),
+        Rule(
+            "![has(self.body) ? self.body : '', has(self.path) ? self.path : '']"
+            ".exists(t, t.contains('{{credential}}'))",
+            "{{credential}} is for headers only: bodies and paths end up in logs",
+            ".body",
+        ),
     )
 
     method: HttpMethod = HttpMethod.POST
     """Of the request that carries the input."""
-    path: Annotated[str, Field(max_length=1024, pattern=r"^(/[^\s#]*)?$")] = ""
-    """Appended to baseURL; with a query if need be. Placeholders are put in as in body, percent-encoded."""
+    path: Annotated[str, Field(max_length=1024, pattern=r"^([/?][^\s#]*)?$")] = ""
+    """Appended to baseURL; with a query if need be. Placeholders are put in as in body, percent-encoded; a member of
+    the query whose placeholder has no value is left out."""
     headers: Annotated[list[HttpHeader], Field(max_length=16)] | None = None
-    """Headers of every request."""
+    """Headers of every request, those for the key among them: nothing else sends it."""
     body: Annotated[str, Field(min_length=2, max_length=16_384)] | None = None
-    """The request as JSON text. A string in it that is one placeholder becomes its value, as in
-    {"input": "{{prompt}}", "max": "{{parameters.maxTokens}}"}; within a longer string its text. Placeholders: prompt
-    (the last user message), system, messages (role and content), model, output.jsonSchema, and parameters with the
-    names of LLMTask's. A member whose placeholder has no value is left out."""
+    """The request as JSON text, an object or an array. A string in it that is one placeholder becomes its value, as in
+    {"input": "{{prompt}}", "max": "{{parameters.maxTokens}}"}; within a longer string its text. A member or element
+    whose placeholder has no value is left out. Placeholders: prompt (the one user message; without messages in it the
+    template takes no longer conversation), system, messages (role and content; those of role system only where system
+    is not in it), model, output.jsonSchema (an API that has it is taken to enforce it), and parameters with the names
+    of LLMTask's, as in parameters.topP. A task whose parameter has no place is refused, but for maxTokens."""
     style: HttpStyle = HttpStyle.SYNC
-    """Sync: the response is the answer. Stream: it is a stream of server-sent events. Poll: it names a job."""
+    """Sync: the response is the answer. Stream: it is a stream of server-sent events, or of lines of JSON
+    (application/x-ndjson). Poll: it names a job."""
     response: HttpResponse
     """Where the answer is."""
     poll: HttpPoll | None = None
@@ -127,6 +168,17 @@ class Remote(ApiModel):
             "!(self.provider in ['OpenAI', 'Anthropic']) || has(self.credentials)",
             "credentials are needed: {secretKeyRef: {name, key}} with the provider's key",
             ".credentials",
+        ),
+        Rule(
+            "!has(self.http) || has(self.credentials) == "
+            "(has(self.http.headers) && self.http.headers.exists(h, h.value.contains('{{credential}}')))",
+            "credentials and {{credential}} in a value of http.headers go together: one without the other",
+            ".credentials",
+        ),
+        Rule(
+            "!has(self.http) || !has(self.extraBody)",
+            "extraBody has no meaning with provider HTTP: write its members into http.body",
+            ".extraBody",
         ),
     )
 

@@ -65,7 +65,9 @@ class ApiServer:
         """As kubectl create --validate=strict does; of several documents the first refusal."""
         judgement = Judgement(0, "no document")
         for body in yaml.safe_load_all(manifest):
-            path = f"/apis/{body['apiVersion']}/namespaces/{namespace}/{body['kind'].lower()}s?fieldValidation=Strict"
+            root = "apis" if "/" in body["apiVersion"] else "api"
+            kinds = f"{body['kind'].lower()}s"
+            path = f"/{root}/{body['apiVersion']}/namespaces/{namespace}/{kinds}?fieldValidation=Strict"
             status, answer = self.request("POST", path, body)
             judgement = Judgement(status, str(answer.get("message", "")))
             if not judgement.accepted:

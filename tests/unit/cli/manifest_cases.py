@@ -54,6 +54,22 @@ def shared(name: str, field: str = "", says: str = "", **namespaces: Any) -> Cas
     return Case(name, "LLMModel", base.spec | {"sharing": {"namespaces": namespaces}}, field, says, {"name": "case"})
 
 
+HTTP: dict[str, Any] = {"body": '{"p": "{{prompt}}"}', "response": {"text": "/text"}}
+POLL: dict[str, Any] = {"url": "/url", "status": "/status", "doneValues": ["over"]}
+KEY = {"secretKeyRef": {"name": "s", "key": "k"}}
+
+
+def remote(name: str, field: str = "", says: str = "", **members: Any) -> Case:
+    base = {"provider": "OpenAICompatible", "model": "m", "baseURL": "https://llm.example.com/v1"}
+    kept = {key: value for key, value in (base | members).items() if value is not ...}
+    return Case(name, "LLMModel", {"remote": kept}, field and f"spec.remote.{field}", says)
+
+
+def http(name: str, field: str = "", says: str = "", **members: Any) -> Case:
+    kept = {key: value for key, value in (HTTP | members).items() if value is not ...}
+    return remote(name, field and f"http.{field}", says, provider="HTTP", http=kept)
+
+
 def quota(name: str, field: str = "", says: str = "", *, called: str = "default", **spec: Any) -> Case:
     return Case(name, "LLMQuota", spec, field, says, {"name": called})
 
@@ -252,7 +268,7 @@ CASES = [
     ),
     model("long name", "", "at most 40 characters", called="m" * 41),
     model("dotted name", "", "without dots", called="a.b"),
-    Case("empty model", "LLMModel", {}, "spec", "spec needs local"),
+    Case("empty model", "LLMModel", {}, "spec", "spec needs either local"),
     Case(
         "hot defaults",
         "LLMModel",
@@ -260,6 +276,24 @@ CASES = [
         "spec.defaults.temperature",
         "between 0 and 2",
     ),
+    remote("remote model"),
+    remote("remote without address", "baseURL", "baseURL is needed", baseURL=...),
+    remote("remote without key", "credentials", "credentials are needed", provider="Anthropic"),
+    remote("HTTP without http", "http", "http goes with provider HTTP", provider="HTTP"),
+    remote("key to nowhere", "credentials", "go together", provider="HTTP", http=HTTP, credentials=KEY),
+    remote("extra body", "extraBody", "has no meaning", provider="HTTP", http=HTTP, extraBody='{"a": 1}'),
+    http("HTTP model"),
+    http("HTTP by GET", method="GET", body=..., path="/x?q={{prompt}}"),
+    http("body of a GET", "body", "a GET has no body", method="GET"),
+    http("no place for the input", "body", "no place for the input", body="{}"),
+    http("key in the path", "body", "for headers only", path="/x?key={{credential}}"),
+    http("header of the client", "headers[0].name", "the client itself", headers=[{"name": "HOST", "value": "x"}]),
+    http("job without poll", "poll", "poll goes with style Poll", style="Poll"),
+    http("job", style="Poll", poll=POLL),
+    http(
+        "done and failed", "poll.failedValues", "either done or", style="Poll", poll=POLL | {"failedValues": ["over"]}
+    ),
+    http("pointer", "response.text", "does not match", response={"text": "text"}),
     Case("bad name", "LLMTask", task("").spec, "metadata.name", "lower-case", {"name": "Bad_Name"}),
     Case("label", "LLMTask", task("").spec, "", "", {"labels": {"a": "1"}}),
     Case("label that is a number", "LLMTask", task("").spec, "metadata.labels.a", "quotes", {"labels": {"a": 1}}),
