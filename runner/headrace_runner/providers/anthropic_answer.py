@@ -6,8 +6,7 @@ passed over, as the API's page "Streaming" asks for.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from headrace_crds.reasons import Reason
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from anthropic.types import MessageDeltaUsage, RawMessageStreamEvent
     from anthropic.types import Usage as MessageUsage
 
+_COUNTS: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
 _BYTES_PER_TOKEN: Final = 4
 """A guess, for what a call has said before the API tells how many tokens it was."""
 _FINISH: Final[dict[str, FinishReason]] = {
@@ -35,8 +35,7 @@ _FINISH: Final[dict[str, FinishReason]] = {
 class _Call:
     id: str
     name: str
-    arguments: str = ""
-    closed: bool = False
+    arguments: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -45,7 +44,6 @@ class Answer:
 
     request: Generate
     asked: Asked
-    on_delta: Callable[[Delta], None]
     _begun: float = field(default_factory=time.monotonic)
     _first: float | None = None
     _text: list[str] = field(default_factory=list)
@@ -56,8 +54,15 @@ class Answer:
     _stop_reason: str | None = None
     _stopped: bool = False
 
-    def read(self, event: "RawMessageStreamEvent") -> None:
-        """Take one event. Raises ProviderError for one that makes no sense."""
+    def read(self, event: "RawMessageStreamEvent") -> Delta | None:
+        """Take one event; what it adds, if anything. Raises ProviderError for one that makes no sense."""
+        try:
+            return self._read(event)
+        except (AttributeError, TypeError) as error:
+            # The SDK makes its objects of what it gets, without a look at it.
+            raise no_answer() from error
+
+    def _read(self, event: "RawMessageStreamEvent") -> Delta | None:
         match event.type:
             case "message_start":
                 self._count(event.message.usage)
@@ -67,56 +72,59 @@ class Answer:
                     if len(self._calls) >= MAX_CALLS:
                         raise _invalid(f"the model asks for more than {MAX_CALLS} calls at once")
                     self._calls[event.index] = _Call(block.id, block.name)
-                elif block.type == "text" and block.text:
-                    self._add(self._text, block.text)
+                elif block.type == "text":
+                    return self._said(block.text)
             case "content_block_delta":
                 delta = event.delta
                 if delta.type == "text_delta":
-                    if self.asked.form is Form.TEXT:
-                        self._add(self._text, delta.text)
-                elif delta.type == "thinking_delta":
-                    self._add(self._reasoning, delta.thinking)
-                elif delta.type == "input_json_delta":
-                    self._add_input(event.index, delta.partial_json)
+                    return self._said(delta.text)
+                if delta.type == "thinking_delta":
+                    return self._thought(delta.thinking)
+                if delta.type == "input_json_delta":
+                    return self._called(event.index, delta.partial_json)
             case "content_block_stop":
-                if (call := self._calls.get(event.index)) is not None:
-                    call.closed = True
-                    if self.asked.form is Form.TEXT:
-                        self.on_delta(Delta(self.request.id, "", self._completion_tokens(), tool_calls=(_kept(call),)))
+                call = self._calls.get(event.index)
+                if call is not None and self.asked.form is Form.TEXT:
+                    return Delta(self.request.id, "", self._completion_tokens(), tool_calls=(_whole(call),))
             case "message_delta":
                 self._count(event.usage)
                 self._stop_reason = event.delta.stop_reason or self._stop_reason
             case "message_stop":
                 self._stopped = True
+        return None
 
-    def _add(self, where: list[str], text: str) -> None:
-        if not text:
-            return
-        if self._first is None:
-            self._first = time.monotonic()
-        where.append(text)
-        self._size_bytes += len(text.encode())
-        said = {"reasoning": text} if where is self._reasoning else {}
-        self.on_delta(Delta(self.request.id, "" if said else text, self._completion_tokens(), **said))
+    def _said(self, text: str) -> Delta | None:
+        # Beside the call that is the result, a model may say something to it.
+        return self._grown(self._text, text) if text and self.asked.form is Form.TEXT else None
 
-    def _add_input(self, index: int, piece: str) -> None:
+    def _thought(self, text: str) -> Delta | None:
+        self._grow(self._reasoning, text)
+        return Delta(self.request.id, "", self._completion_tokens(), reasoning=text) if text else None
+
+    def _called(self, index: int, piece: str) -> Delta | None:
         if (call := self._calls.get(index)) is None:
             raise _invalid("a piece of a call came without the call")
         if self.asked.form is Form.TOOL_INPUT:
-            self._add(self._text, piece)
-            return
-        if self._first is None:
-            self._first = time.monotonic()
-        call.arguments += piece
-        self._size_bytes += len(piece.encode())
+            return self._grown(self._text, piece) if piece else None
+        self._grow(call.arguments, piece)
+        return None
+
+    def _grown(self, where: list[str], text: str) -> Delta:
+        self._grow(where, text)
+        return Delta(self.request.id, text, self._completion_tokens())
+
+    def _grow(self, where: list[str], text: str) -> None:
+        self._size_bytes += len(text.encode())
+        where.append(text)
+        self._first = self._first or time.monotonic()
 
     def _count(self, usage: "MessageUsage | MessageDeltaUsage") -> None:
         """The counts are totals; one that an event leaves out stays as it was."""
-        for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens"):
-            if (count := getattr(usage, name, None)) is not None:
+        details = getattr(usage, "output_tokens_details", None)
+        for name in (*_COUNTS, "thinking_tokens"):
+            count = getattr(details if name == "thinking_tokens" else usage, name, None)
+            if isinstance(count, int) and count >= 0:
                 self._tokens[name] = count
-        if (details := getattr(usage, "output_tokens_details", None)) is not None:
-            self._tokens["thinking_tokens"] = details.thinking_tokens
 
     def _completion_tokens(self) -> int:
         return max(self._tokens.get("output_tokens", 0), -(-self._size_bytes // _BYTES_PER_TOKEN))
@@ -167,15 +175,18 @@ class Answer:
         cut = _FINISH.get(self._stop_reason or "") == "Length"
         kept = [call for at, call in enumerate(self._calls.values()) if not cut or at + 1 < len(self._calls)]
         try:
-            return read_calls(
-                [{"id": call.id, "name": call.name, "arguments": call.arguments or "{}"} for call in kept]
-            )
+            return read_calls([asdict(_whole(call)) for call in kept])
         except (ValueError, TypeError) as error:
             raise _invalid("a call's id or name is none", self.usage()) from error
 
 
-def _kept(call: _Call) -> ToolCall:
-    return ToolCall(call.id, call.name, call.arguments or "{}")
+def no_answer() -> ProviderError:
+    """What came is not what the API says."""
+    return _invalid("what came from the provider is no answer of Anthropic's API: look at spec.remote.baseURL")
+
+
+def _whole(call: _Call) -> ToolCall:
+    return ToolCall(call.id, call.name, "".join(call.arguments) or "{}")
 
 
 def _invalid(message: str, usage: Usage | None = None) -> ProviderError:

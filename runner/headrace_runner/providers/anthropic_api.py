@@ -10,12 +10,11 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 from headrace_crds.reasons import Reason
 from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.protocol import Delta, Generate, GenerationResult
-from headrace_runner.providers.anthropic_answer import Answer
+from headrace_runner.providers.anthropic_answer import Answer, no_answer
 from headrace_runner.providers.anthropic_errors import budget_of, fault
 from headrace_runner.providers.anthropic_request import asked
 from headrace_runner.providers.protocol import Fault, Provider, ProviderError, Setting
@@ -56,7 +55,7 @@ class AnthropicProvider:
     async def generate(self, request: Generate, on_delta: Callable[[Delta], None]) -> GenerationResult:
         """One message. Raises ProviderError; cancelling it closes the connection."""
         call = asked(request, self._model, self._extra)
-        answer = Answer(request, call, on_delta)
+        answer = Answer(request, call)
         with self._faults(request):
             # Some members are none of the SDK's parameters, while the API has them.
             stream = await self._client().messages.create(
@@ -65,11 +64,13 @@ class AnthropicProvider:
                 messages=call.body["messages"],
                 stream=True,
                 extra_body=call.body,
+                extra_headers=call.headers,
             )
             async with stream:
                 self._tell_budget(stream.response.headers)
                 async for event in stream:
-                    answer.read(event)
+                    if (delta := answer.read(event)) is not None:
+                        on_delta(delta)
         return answer.result()
 
     async def embed(self, request: Embed) -> GenerationResult:
@@ -80,7 +81,7 @@ class AnthropicProvider:
     async def check_health(self) -> None:
         """Whether the key is taken and the model known, by the model's entry. Raises ProviderError."""
         with self._faults(None):
-            await self._client().models.retrieve(quote(self._model, safe=""))
+            await self._client().models.retrieve(self._model)
 
     async def aclose(self) -> None:
         """Nothing is kept from call to call."""
@@ -118,9 +119,8 @@ class AnthropicProvider:
         except Exception as error:
             if (known := fault_of(error)) is not None:
                 raise known from None
-            if isinstance(error, AnthropicError | ValueError | AttributeError | TypeError):
-                message = "what came from the provider is no answer of Anthropic's API: look at spec.remote.baseURL"
-                raise ProviderError(Fault.TRANSIENT, Reason.PROVIDER_ANSWER_INVALID, message) from None
+            if isinstance(error, AnthropicError | json.JSONDecodeError | UnicodeDecodeError | RecursionError):
+                raise no_answer() from None
             raise
 
     def _tell_budget(self, headers: Any) -> None:

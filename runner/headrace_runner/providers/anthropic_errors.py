@@ -23,7 +23,7 @@ _KEY: Final = re.compile(r"\bsk-[^\s]*")
 _BUCKETS: Final = ("requests", "tokens", "input-tokens", "output-tokens")
 
 _MEANING: Final[tuple[tuple[frozenset[str | int], Fault, Reason, str], ...]] = (
-    # error type or status; the first row that has either. A type says more than a status, see `fault`.
+    # Error types and statuses; a type says more than a status.
     (
         frozenset({"authentication_error", "permission_error", 401, 403}),
         Fault.UNAVAILABLE,
@@ -68,6 +68,7 @@ _MEANING: Final[tuple[tuple[frozenset[str | int], Fault, Reason, str], ...]] = (
         "Anthropic refuses the request",
     ),
 )
+_ROWS: Final = {key: (what, reason, message) for keys, what, reason, message in _MEANING for key in keys}
 _INVALID_REQUEST: Final = (
     # What the message of an invalid_request_error has in it, in lower case.
     (
@@ -90,12 +91,8 @@ def fault(status: int, body: object, headers: Mapping[str, str], said: Iterable[
     of which the message repeats.
     """
     kind, words = _error_of(body)
-    row = _row(kind) or _row(status)
-    if row is None:
-        row = _row("api_error" if status < 400 or status >= 500 else "invalid_request_error")
-    if row is None:
-        raise ValueError("the table has these rows")
-    _, what, reason, message = row
+    other_kind = "invalid_request_error" if 400 <= status < 500 else "api_error"
+    what, reason, message = _ROWS.get(kind) or _ROWS.get(status) or _ROWS[other_kind]
     if reason is Reason.INVALID_PARAMETERS:
         for marks, what_else, other, instead in _INVALID_REQUEST:
             if any(mark in words.lower() for mark in marks):
@@ -104,10 +101,6 @@ def fault(status: int, body: object, headers: Mapping[str, str], said: Iterable[
             message = f"{message}: {quoted}"
     wait = retry_after_seconds(headers) if what in (Fault.RATE_LIMITED, Fault.OVERLOADED, Fault.TRANSIENT) else None
     return ProviderError(what, reason, message, retry_after_seconds=wait, status=status)
-
-
-def _row(key: str | int) -> tuple[frozenset[str | int], Fault, Reason, str] | None:
-    return next((row for row in _MEANING if key in row[0]), None)
 
 
 def _error_of(body: object) -> tuple[str, str]:

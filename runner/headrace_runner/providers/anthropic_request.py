@@ -25,6 +25,10 @@ from headrace_runner.providers.schemas import Dialect, down_convert
 
 DEFAULT_MAX_TOKENS: Final = 4096
 """The API wants a bound. A task's work always has one."""
+SAMPLING_VERSION: Final = "2023-06-01"
+"""The last version of the API (its page "Versions") that takes temperature, top_p and top_k, for the models that do;
+the SDK's own has none of them.
+"""
 RESULT_TOOL: Final = "give_result"
 _ID_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 # Parameters without a word in the API, and the values that change nothing.
@@ -48,9 +52,12 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The request's ``body``, where the result will be, and who enforces its shape (None: it has none)."""
+    """The request's ``body`` and further ``headers``, where the result will be, and who enforces its shape (None: it
+    has none).
+    """
 
     body: dict[str, Any]
+    headers: dict[str, str]
     form: Form
     enforcement: Enforcement | None
 
@@ -68,7 +75,8 @@ def asked(request: Generate, model: str, extra: dict[str, Any]) -> Asked:
     form, enforcement = _shape(request, body, system)
     if system:
         body["system"] = "\n\n".join(system)
-    return Asked(body, form, enforcement)
+    sampled = body.keys() & {"temperature", "top_p", "top_k"}
+    return Asked(body, {"anthropic-version": SAMPLING_VERSION} if sampled else {}, form, enforcement)
 
 
 def _refuse(message: str, reason: Reason = Reason.INVALID_PARAMETERS) -> NoReturn:
