@@ -129,19 +129,19 @@ class Node:
     def __init__(self, parts: list[Part], dropped: Dropped) -> None:
         self._parts = parts
         self.dropped = dropped
-        self.keywords: dict[str, tuple[Any, str]] = {}
+        self.keywords: dict[str, tuple[Any, tuple[str, ...]]] = {}
+        """Values, each with the pointers to where it is from."""
         for part in parts:
             for name, value in part.schema.items():
                 if name not in _STRUCTURE and name not in ANNOTATIONS:
                     self._add(name, value, f"{part.pointer}/{name}")
 
     def _add(self, name: str, value: Any, pointer: str) -> None:
-        if name not in self.keywords or self.keywords[name][0] == value:
-            self.keywords.setdefault(name, (value, pointer))
-            return
-        old = self.keywords[name][0]
-        if name in _TIGHTEST and _is_number(old) and _is_number(value):
-            self.keywords[name] = (_TIGHTEST[name](old, value), pointer)
+        old, pointers = self.keywords.get(name, (value, ()))
+        if old == value:
+            self.keywords[name] = (value, (*pointers, pointer))
+        elif name in _TIGHTEST and _is_number(old) and _is_number(value):
+            self.keywords[name] = (_TIGHTEST[name](old, value), (*pointers, pointer))
         else:
             self.dropped.add(pointer)
 
@@ -211,7 +211,7 @@ class Node:
     def drop_conditions(self) -> None:
         for name in CONDITIONS:
             if name in self.keywords:
-                self.dropped.add(self.keywords[name][1])
+                self.dropped.add(*self.keywords[name][1])
 
     def drop_of_object(self, *, least: int, most: int) -> None:
         """Tell what of an object's rules is lost when it is closed and has between ``least`` and ``most`` members."""
@@ -221,15 +221,16 @@ class Node:
         for value, at in self.all_of("patternProperties"):
             if value:
                 self.dropped.add(at)
+        fewest, at_most = self.number("minProperties"), self.number("maxProperties")
         held = {
-            "minProperties": (self.number("minProperties") or 0) <= least,
-            "maxProperties": (self.number("maxProperties") or most) >= most,
+            "minProperties": fewest is not None and fewest <= least,
+            "maxProperties": at_most is not None and at_most >= most,
             "unevaluatedProperties": self.keywords.get("unevaluatedProperties", (False, ""))[0] is False,
             "propertyNames": False,
         }
         for name, is_held in held.items():
             if name in self.keywords and not is_held:
-                self.dropped.add(self.keywords[name][1])
+                self.dropped.add(*self.keywords[name][1])
 
     def annotated(self, schema: dict[str, Any]) -> dict[str, Any]:
         """With title and description of the first part that has them, and in words what the model should keep to."""
@@ -240,7 +241,7 @@ class Node:
         told = [
             f"{name} {value}"
             for name, (value, at) in self.keywords.items()
-            if at in self.dropped.pointers and isinstance(value, str | int | float) and len(str(value)) <= 100
+            if self.dropped.pointers.keys() & at and isinstance(value, str | int | float) and len(str(value)) <= 100
         ]
         if told:
             schema["description"] = f"{schema.get('description', '')} ({', '.join(told)})".strip()

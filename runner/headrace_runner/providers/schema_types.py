@@ -37,8 +37,8 @@ class Dropped:
 
     pointers: dict[str, None] = field(default_factory=dict)
 
-    def add(self, pointer: str) -> None:
-        self.pointers[pointer] = None
+    def add(self, *pointers: str) -> None:
+        self.pointers.update(dict.fromkeys(pointers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def literals(node: "Node", values: list[Any], types: list[str] | None, dropped: 
     given = {word for name in groups for word in _KEYWORDS["number" if name == "integer" else name]}
     for word, (_, at) in node.keywords.items():
         if word in given:
-            dropped.add(at)
+            dropped.add(*at)
     node.drop_conditions()
     return [{"type": name} if name == "null" else {"type": name, "enum": kept} for name, kept in groups.items()]
 
@@ -119,7 +119,7 @@ def converted_scalar(node: "Node", name: str, rules: Keywords) -> dict[str, Any]
         if kept is not None:
             schema[word] = kept
         if kept != value:
-            node.dropped.add(at)
+            node.dropped.add(*at)
     return schema
 
 

@@ -241,6 +241,10 @@ class _Conversion:
                 # Of any type where the object is open, and impossible where it is closed.
                 raise NothingValid if node.is_closed() else Inexpressible
         must = [name for name in kept if name in required] if self.rules.optional else list(kept)
+        at_most = node.number("maxProperties")
+        if at_most is not None and len(must) > at_most:
+            # All would be given, and no document be valid.
+            raise Inexpressible
         node.drop_of_object(least=len(must), most=len(kept))
         return {"type": "object", "properties": kept, "required": must, "additionalProperties": False}
 

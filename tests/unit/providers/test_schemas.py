@@ -165,6 +165,12 @@ def test_an_intersection_becomes_one_object() -> None:
     assert convert(shut, OPENAI)[0] == closed(["a"], a=TEXT)
 
 
+def test_all_properties_are_not_too_many() -> None:
+    schema = opened([], a=TEXT, b=TEXT) | {"maxProperties": 1}
+    assert convert(schema, OPENAI)[0] is None
+    assert convert(schema, ANTHROPIC)[1] == ("/maxProperties",)
+
+
 def test_limits_of_the_dialects() -> None:
     many = opened([], **{f"p{number}": TEXT for number in range(25)})
     assert convert(many, ANTHROPIC)[0] is None
@@ -303,7 +309,7 @@ def outside(schema: dict[str, Any], dialect: Dialect) -> str | None:
     return next((found for one in inner if (found := outside(one, dialect))), None)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), SCHEMAS, st.sampled_from(Dialect))
 def test_no_document_is_invalid_but_for_what_is_told(data: st.DataObject, inner: Any, dialect: Dialect) -> None:
     original = opened(["x"], x=inner) | {"$defs": DEFS}
