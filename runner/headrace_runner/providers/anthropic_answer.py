@@ -52,7 +52,7 @@ class Answer:
     _tokens: dict[str, int] = field(default_factory=dict)
     _size_bytes: int = 0
     _stop_reason: str | None = None
-    _stopped: bool = False
+    ended: bool = False
 
     def read(self, event: "RawMessageStreamEvent") -> Delta | None:
         """Take one event; what it adds, if anything. Raises ProviderError for one that makes no sense."""
@@ -90,7 +90,7 @@ class Answer:
                 self._count(event.usage)
                 self._stop_reason = event.delta.stop_reason or self._stop_reason
             case "message_stop":
-                self._stopped = True
+                self.ended = True
         return None
 
     def _said(self, text: str) -> Delta | None:
@@ -141,7 +141,7 @@ class Answer:
         if self._stop_reason == "refusal":
             message = "Anthropic refuses to answer this: change the input"
             raise ProviderError(Fault.TERMINAL, Reason.CONTENT_REFUSED, message, usage=self.usage())
-        if not self._stopped or self._stop_reason is None:
+        if not self.ended or self._stop_reason is None:
             message = "the stream of the answer ended before the answer did"
             raise ProviderError(Fault.TRANSIENT, Reason.PROVIDER_FAILED, message, usage=self.usage())
         if self._stop_reason not in _FINISH:

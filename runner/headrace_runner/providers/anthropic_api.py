@@ -5,10 +5,11 @@ when a provider is made: a runner of another model does without it. Not here: wh
 comes back (``anthropic_answer``), what an error means (``anthropic_errors``).
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace_crds.reasons import Reason
@@ -21,9 +22,11 @@ from headrace_runner.providers.protocol import Fault, Provider, ProviderError, S
 from headrace_runner.providers.transport_errors import fault_of
 
 if TYPE_CHECKING:
-    from anthropic import AsyncAnthropic
+    from anthropic import AsyncAnthropic, AsyncStream
+    from anthropic.types import RawMessageStreamEvent
 
 BASE_URL: Final = "https://api.anthropic.com"
+DRAIN_SECONDS: Final = 1.0
 EXTRA_MEMBERS: Final = ("inference_geo", "metadata", "output_config", "service_tier", "thinking")
 _THINKING: Final = ("adaptive", "between_tools", "disabled", "enabled")
 _OF_OBJECT: Final = {"metadata": ("user_id",), "output_config": ("effort",)}
@@ -68,9 +71,10 @@ class AnthropicProvider:
             )
             async with stream:
                 self._tell_budget(stream.response.headers)
-                async for event in stream:
+                while not answer.ended and (event := await anext(stream, None)) is not None:
                     if (delta := answer.read(event)) is not None:
                         on_delta(delta)
+                await _drained(stream)
         return answer.result()
 
     async def embed(self, request: Embed) -> GenerationResult:
@@ -151,6 +155,14 @@ def check_extra(extra: dict[str, Any]) -> None:
     thinking = extra.get("thinking", {"type": "disabled"})
     if not isinstance(thinking, dict) or thinking.get("type") not in _THINKING:
         raise ValueError(f"spec.remote.extraBody: thinking.type has to be one of {', '.join(_THINKING)}")
+
+
+async def _drained(stream: "AsyncStream[RawMessageStreamEvent]") -> None:
+    """Read the response to its end, so that its connection serves another call; the answer does not depend on it."""
+    with suppress(Exception):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while await anext(stream, None) is not None:
+                pass
 
 
 def _body(body: object) -> object:

@@ -67,6 +67,8 @@ class Script:
     cut: bool = False
     silent_end: bool = False
     raw: bytes | None = None
+    lingers: bool = False
+    """The response stays open after its last event."""
 
 
 @dataclass
@@ -75,6 +77,8 @@ class Stub:
     scripts: list[Script] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    ports: set[int] = field(default_factory=set)
+    """Of the connections that requests came over."""
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
     """A client left in the middle of an answer."""
 
@@ -104,6 +108,8 @@ class Stub:
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
         key = request.headers.get("x-api-key", bearer)
         self.keys.append(key)
+        if request.transport is not None:
+            self.ports.add(request.transport.get_extra_info("peername")[1])
         if "anthropic-version" not in request.headers:
             return failure(400, "anthropic-version: header is required")
         if request.headers["anthropic-version"] not in VERSIONS:
@@ -120,8 +126,13 @@ class Stub:
             else:
                 for event in _events(script):
                     await response.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+            if script.lingers:
+                await asyncio.Event().wait()
         except ConnectionError:
             self.hung_up.set()
+        except asyncio.CancelledError:
+            self.hung_up.set()
+            raise
         if script.cut and request.transport is not None:
             request.transport.abort()
         return response
@@ -159,7 +170,7 @@ async def anthropic_stub() -> AsyncIterator[Stub]:
     app = web.Application(client_max_size=64 * 1024 * 1024)
     app.router.add_post("/v1/messages", stub.messages)
     app.router.add_get("/v1/models/{name}", stub.model)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -314,6 +314,26 @@ async def test_a_cancelled_call_hangs_up(stub: Stub, told: Told, model: Provider
     await asyncio.wait_for(stub.hung_up.wait(), 10)
 
 
+async def test_an_answer_that_has_ended_is_not_waited_for(stub: Stub, told: Told, model: Provider) -> None:
+    stub.scripts.append(Script(lingers=True))
+    async with asyncio.timeout(8):  # the client itself would wait for ten seconds
+        assert (await generate(model, told, ask())).text == "Hello there."
+        await stub.hung_up.wait()
+
+
+async def test_connections_are_used_again(stub: Stub, told: Told, model: Provider) -> None:
+    for _ in range(3):
+        await generate(model, told, ask())
+    assert len(stub.ports) == 1
+
+
+async def test_no_prompt_and_no_key_are_logged(told: Told, model: Provider, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    await generate(model, told, ask())
+    assert "Iliad" not in caplog.text
+    assert KEY not in caplog.text
+
+
 async def test_nobody_there_is_the_network_s_fault(told: Told, http: httpx2.AsyncClient) -> None:
     async with anthropic_stub() as gone:
         pass

@@ -309,7 +309,7 @@ def outside(schema: dict[str, Any], dialect: Dialect) -> str | None:
     return next((found for one in inner if (found := outside(one, dialect))), None)
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), SCHEMAS, st.sampled_from(Dialect))
 def test_no_document_is_invalid_but_for_what_is_told(data: st.DataObject, inner: Any, dialect: Dialect) -> None:
     original = opened(["x"], x=inner) | {"$defs": DEFS}
