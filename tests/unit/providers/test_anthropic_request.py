@@ -149,3 +149,9 @@ def test_others_are_refused_with_those_that_may(extra: dict[str, Any], named: st
 def test_members_without_a_meaning_are_refused(extra: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="has to be"):
         check_extra(extra)
+
+
+def test_answers_of_calls_come_first_in_their_turn() -> None:
+    calls = Message("assistant", "", (ToolCall("a", "t", "{}"),))
+    body = ask(HI, calls, Message("user", "Wait."), Message("tool", "1", tool_call_id="a")).body
+    assert [block["type"] for block in body["messages"][2]["content"]] == ["tool_result", "text"]
