@@ -1,7 +1,8 @@
 """``LLMModel.spec.remote``: a model that somebody else serves over HTTP."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
@@ -11,6 +12,11 @@ from headrace_crds.inputs import KeyRef
 BASE_URL = r"^https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?$"
 POINTER = r"^(/[^\s]*)?$"
 MAX_CONCURRENCY_LIMIT = 1024
+DEFAULT_BASE_URLS: Final[Mapping[str, str]] = {
+    "OpenAI": "https://api.openai.com/v1",
+    "Anthropic": "https://api.anthropic.com",
+}
+"""Where the API of a provider is whose model names no baseURL."""
 
 
 class Credentials(ApiModel):
