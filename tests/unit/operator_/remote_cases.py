@@ -44,9 +44,7 @@ def remote_model(
     )
 
 
-def granted(
-    of: LLMModel, seen: CredentialsView | None = ALLOWS, settings: RunnerSettings = SETTINGS
-) -> Access:
+def granted(of: LLMModel, seen: CredentialsView | None = ALLOWS, settings: RunnerSettings = SETTINGS) -> Access:
     found = access.of(of, settings, seen)
     assert found is not None
     return found

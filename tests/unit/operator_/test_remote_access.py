@@ -126,5 +126,5 @@ def test_the_environment_names_hosts(tmp_path: Any) -> None:
     runner = Settings.from_environment(environment).runner
     assert runner.remote_allowed_hosts == ("a.internal", "[fd00::1]:8000")
     assert runner.resources == {"remote": {"limits": {"memory": "1Gi"}}}
-    with pytest.raises(ValueError, match="HEADRACE_REMOTE_ALLOWED_HOSTS: .*http://a"):
+    with pytest.raises(ValueError, match="HEADRACE_REMOTE_ALLOWED_HOSTS"):
         Settings.from_environment({**environment, "HEADRACE_REMOTE_ALLOWED_HOSTS": "http://a"})

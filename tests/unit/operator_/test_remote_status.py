@@ -318,7 +318,13 @@ def test_a_waiting_task_names_the_models_reason(seen: dict[str, Any], want: tupl
     ("document", "want"),
     [
         (
-            {"breaker": "Open", "reason": "CircuitOpen", "message": "m\u202e\n", "retryInSeconds": 4.2, "concurrency": 3},
+            {
+                "breaker": "Open",
+                "reason": "CircuitOpen",
+                "message": "m\u202e\n",
+                "retryInSeconds": 4.2,
+                "concurrency": 3,
+            },
             ProviderView(Breaker.OPEN, "CircuitOpen", "m", 4, 3),
         ),
         ({"breaker": "Closed"}, ProviderView(Breaker.CLOSED)),
