@@ -45,7 +45,7 @@ def judge_base_url(
         raise Refused(f"baseURL: {error}") from None
     found = target.parse(url, [itself])
     default = _DEFAULT_PORTS[found.scheme]
-    trusted = any(_names(entry, found, default) for entry in exempt)
+    trusted = any(entry.names(found.host, found.port) or _names(entry, found, default) for entry in exempt)
     if not any(_names(entry, found, default) for entry in allowed):
         entry = f"{found.host}" if port == default else f"{found.host}:{port}"
         where = f"Secret {secret}" if secret else "the Secret of spec.remote.credentials"

@@ -139,7 +139,7 @@ def test_a_foreign_secret_is_neither_patched_nor_read(team: Team, query: str, bo
     forbidden(team.operator.request("PATCH", f"{path}?fieldManager=o&force=true&{query[1:]}", adopted, APPLY))
 
 
-def test_a_secret_that_allows_hosts_is_looked_at_and_no_more(team: Team) -> None:
+def test_a_secret_that_remote_models_may_use_is_looked_at_and_no_more(team: Team) -> None:
     hosts = {"headrace.dev/allowed-hosts": "api.example.com"}
     body = {"apiVersion": "v1", "kind": "Secret", "data": {"key": "c2VjcmV0"}}
     team.create({**body, "metadata": {"name": "provider", "annotations": hosts}})

@@ -97,6 +97,16 @@ def test_the_charts_hosts_may_be_anywhere_and_speak_http() -> None:
     assert found.doors == (Door(8000, public_only=False), Door(3128, public_only=False))
 
 
+def test_a_host_of_the_charts_without_a_port_has_the_usual_ones() -> None:
+    chart = replace(SETTINGS, remote_allowed_hosts=("llm.internal",))
+    for url, usual in (
+        ("http://llm.internal", True),
+        ("https://llm.internal:8443", True),
+        ("http://llm.internal:81", False),
+    ):
+        assert granted(remote_model(remote={**OWN, "baseURL": url}), None, chart).granted is usual, url
+
+
 def test_the_charts_word_does_not_stand_for_the_secrets() -> None:
     chart = replace(SETTINGS, remote_allowed_hosts=("llm.example.com",))
     found = granted(remote_model(remote=KEYED), CredentialsView(True), chart)
