@@ -9,6 +9,7 @@ from operator_cases import report as plain_report
 from remote_cases import OPENAI, remote_model, remote_snapshot, serves, told
 
 from headrace_crds.model import Breaker, LLMModel, ProviderStatus
+from headrace_crds.why import REMEDIES
 from headrace_operator.decide import provider, waiting
 from headrace_operator.decide.model import PATIENT_LOOK_SECONDS, SETTLED_LOOK_SECONDS, decide
 from headrace_operator.decide.snapshots import CredentialsView, LiveChild, Ownership, ProviderView, Report
@@ -312,6 +313,10 @@ def test_a_waiting_task_names_the_models_reason(seen: dict[str, Any], want: tupl
     found = waiting.explain(with_status(of, after(of, **seen)))
     assert found.reason == want[0]
     assert found.message.startswith(want[1])
+
+
+def test_why_knows_a_remedy_for_every_pause() -> None:
+    assert set(REMEDIES) >= provider.PAUSES
 
 
 @pytest.mark.parametrize(
