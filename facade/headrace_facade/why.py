@@ -72,7 +72,7 @@ class WhyService:
         if mean_ms is None:
             return ahead, None, {_START: "nothing has been measured: no task of this model has ended yet"}
         if slots == 0:
-            return ahead, None, {_START: "no runner of this model serves at the moment"}
+            return ahead, None, {_START: "no runner of this model serves at the moment, or its provider is not asked"}
         return ahead, round(mean_ms / 1000 * ahead / slots, 3), {}
 
 
