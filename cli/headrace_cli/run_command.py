@@ -79,7 +79,7 @@ async def _run_group(
     model, weights, tasks = group
     name, local = model.metadata.name, model.spec.local
     if local is None:
-        raise EngineFailed(f"LLMModel {name} is not local")
+        raise EngineFailed(f"LLMModel {name} is remote: `headrace run` executes local models alone")
     environment = engine_environment(model.spec, local, lambda path: str(weights[path]))
     slots = asyncio.Semaphore(local.parallelism)
 

@@ -21,6 +21,11 @@ class Weights:
     def find(self, model: LLMModel) -> Mapping[str, Path]:
         """The model's files, weights first, by their paths inside the volume. Raises WeightsError."""
         local = model.spec.local
+        if model.spec.remote is not None:
+            raise WeightsError(
+                f"LLMModel {model.metadata.name} is remote: `headrace run` executes local models alone; submit its "
+                "tasks to a cluster, or name a local model in modelRef"
+            )
         claim = local.source.persistent_volume_claim if local else None
         paths = [part.path for part in local.source.parts] if local else []
         if local is None or claim is None or not paths:

@@ -89,6 +89,8 @@ KINDS: Final = (
             Column("Reason", '.status.conditions[?(@.type=="Ready")].reason'),
             Column("Replicas", ".status.readyReplicas", "integer", description="Runner pods that serve"),
             Column("GPU", ".spec.local.gpu.count", "integer", 1),
+            Column("Provider", ".spec.remote.provider", priority=1),
+            Column("Breaker", ".status.provider.breaker", priority=1),
             Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
             _AGE,
         ),

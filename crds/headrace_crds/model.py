@@ -297,6 +297,7 @@ class ModelPhase(StrEnum):
     LOADING = "Loading"
     WAITING_FOR_GPU = "WaitingForGPU"
     SERVING = "Serving"
+    PAUSED = "Paused"
     SCALED_TO_ZERO = "ScaledToZero"
     FAILED = "Failed"
 
@@ -333,14 +334,35 @@ class Load(ApiModel):
     """When this stage was entered."""
 
 
+class Breaker(StrEnum):
+    CLOSED = "Closed"
+    HALF_OPEN = "HalfOpen"
+    OPEN = "Open"
+
+
+class ProviderStatus(ApiModel):
+    """How a remote model's provider answers."""
+
+    breaker: Breaker
+    """Closed: requests are made. Open: none is, until a while has passed. HalfOpen: one tries whether it goes again."""
+    reason: Annotated[str, Field(max_length=64)] | None = None
+    """Why no request is made, in one word; absent while there is no such reason."""
+    message: Annotated[str, Field(max_length=1024)] | None = None
+    """The same for people, with the remedy."""
+    concurrency: Annotated[int, Field(ge=0)] | None = None
+    """Requests that the provider is at present given at once, at most maxConcurrency. Written when it has doubled or
+    halved, or is the most again: not with every step."""
+
+
 class LLMModelStatus(ApiModel):
     """What the operator sees of the model's runners."""
 
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     """metadata.generation that this status was derived from."""
     conditions: Conditions = Field(default_factory=list)
-    """Ready: would serve on demand, also while scaled to zero. Available: a replica serves at this moment. Placed=False
-    tells a shortage of GPUs. Stalled: will not go on by itself."""
+    """Ready: would serve on demand, also while scaled to zero. Available: a replica serves at this moment; False with
+    the provider's reason while a remote model makes no requests. Placed=False tells a shortage of GPUs. Stalled: will
+    not go on by itself."""
     phase: ModelPhase | None = None
     """Summary in one word, derived from the conditions."""
     replicas: Annotated[int, Field(ge=0)] | None = None
@@ -352,7 +374,9 @@ class LLMModelStatus(ApiModel):
     load: Load | None = None
     """Progress of getting ready to serve; absent when there is none."""
     engine: EngineInfo | None = None
-    """What the engine found in the weights of this generation."""
+    """What the engine found in the weights of this generation; absent for a remote model."""
+    provider: ProviderStatus | None = None
+    """How the provider answers, as a runner told last; absent for a local model."""
 
 
 class LLMModel(ApiModel):

@@ -83,6 +83,7 @@ class Reason(StrEnum):
     SERVING = "Serving"
     SCALED_TO_ZERO = "ScaledToZero"
     WEIGHTS_VERIFIED = "WeightsVerified"
+    CONFIGURATION_VALID = "ConfigurationValid"
     SCHEDULED = "Scheduled"
     VERIFYING_WEIGHTS = "VerifyingWeights"
     LOADING_WEIGHTS = "LoadingWeights"

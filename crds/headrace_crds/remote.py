@@ -1,7 +1,8 @@
 """``LLMModel.spec.remote``: a model that somebody else serves over HTTP."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
@@ -13,6 +14,11 @@ POINTER = r"^(/([^~\s]|~[01])*)?$"
 POINTER_INTO = r"^/([^~\s]|~[01])*$"
 """Not the whole response."""
 MAX_CONCURRENCY_LIMIT = 1024
+DEFAULT_BASE_URLS: Final[Mapping[str, str]] = {
+    "OpenAI": "https://api.openai.com/v1",
+    "Anthropic": "https://api.anthropic.com",
+}
+"""Where the API of a provider is whose model names no baseURL."""
 
 
 class Credentials(ApiModel):

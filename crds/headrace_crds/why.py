@@ -103,6 +103,13 @@ REMEDIES: Final[Mapping[str, str]] = {
     Reason.QUEUE_FULL: "wait: room is given by itself, oldest first; more replicas of the model shorten it",
     Reason.QUOTA_EXCEEDED: "wait until tasks of this namespace end, or have an admin raise its LLMQuota",
     Reason.SUSPENDED: "headrace resume {name} -n {namespace}, or set spec.suspend to false",
+    Reason.CIRCUIT_OPEN: "wait: the model tries its provider again by itself",
+    Reason.RATE_LIMITED: "wait: requests go on when the provider's limit allows; see spec.remote.limits",
+    Reason.PROVIDER_OVERLOADED: "wait: the model tries its provider again by itself",
+    Reason.PROVIDER_UNREACHABLE: "wait; if it lasts look at the provider, its DNS name and the network's way to it",
+    Reason.PROVIDER_QUOTA_EXHAUSTED: "raise the budget at the provider; the task goes on by itself",
+    Reason.CREDENTIALS_REFUSED: "put a valid key into the Secret of LLMModel {model_name} in {model_namespace}",
+    Reason.REMOTE_MODEL_NOT_FOUND: "create an LLMModel with a spec.remote.model that the provider knows",
     Reason.WAITING_FOR_GPU: "free a GPU or add a node that has one",
 }
 

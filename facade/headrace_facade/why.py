@@ -10,6 +10,7 @@ from headrace_bus import ModelKey
 from headrace_crds.base import ApiModel
 from headrace_crds.model import LLMModel
 from headrace_crds.quota import LLMQuota
+from headrace_crds.remote import MAX_CONCURRENCY_LIMIT
 from headrace_crds.task import TaskPhase
 from headrace_crds.why import Seen, TaskFacts, explain, since
 from headrace_facade.errors import FacadeError, NotFound
@@ -21,7 +22,7 @@ from headrace_facade.service import parts
 
 T = TypeVar("T", bound=ApiModel)
 SLOTS_MOST: Final = 64
-"""Of one runner, as LLMModel.spec.local.parallelism bounds it: what a report says is not trusted."""
+"""Of one runner with an engine, as LLMModel.spec.local.parallelism bounds it: what a report says is not trusted."""
 _START: Final = "estimated_start_seconds"
 
 
@@ -71,18 +72,38 @@ class WhyService:
         if mean_ms is None:
             return ahead, None, {_START: "nothing has been measured: no task of this model has ended yet"}
         if slots == 0:
-            return ahead, None, {_START: "no runner of this model serves at the moment"}
+            return ahead, None, {_START: "no runner of this model serves at the moment, or its provider is not asked"}
         return ahead, round(mean_ms / 1000 * ahead / slots, 3), {}
 
 
 def serving_slots(reports: Mapping[str, Mapping[str, Any]]) -> int:
-    """Tasks that the runners which serve take at once."""
-    slots = [report.get("slots") for report in reports.values() if report.get("state") == "Serving"]
-    return sum(
-        min(max(int(each), 0), SLOTS_MOST)
-        for each in slots
-        if isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)
-    )
+    """Tasks that the runners which serve take at once. A remote model's pods share what its provider is given at once,
+    and take nothing while no request is made.
+    """
+    serving = [report for report in reports.values() if report.get("state") == "Serving"]
+    slots = sum(_bounded(report.get("slots"), SLOTS_MOST) for report in serving if not _told(report))
+    shared = [_shared(report) for report in serving if _told(report)]
+    return slots + max(shared, default=0)
+
+
+def _shared(report: Mapping[str, Any]) -> int:
+    provider = _told(report)
+    if provider.get("breaker") == "Open":
+        return 0
+    concurrency = provider.get("concurrency")
+    return _bounded(report.get("slots") if concurrency is None else concurrency, MAX_CONCURRENCY_LIMIT)
+
+
+def _told(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a remote model's runner tells of its provider."""
+    provider = report.get("provider")
+    return provider if isinstance(provider, Mapping) else {}
+
+
+def _bounded(value: object, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return 0
+    return min(max(int(value), 0), most)
 
 
 async def _seen(kind: type[T], asked: Awaitable[KubeObject]) -> Seen[T]:

@@ -52,6 +52,7 @@ async def _retire(ref: ModelRef, now_ms: int, ctx: Context) -> None:
         _log.info("model retired", model=str(ref))
     ctx.memory.applied.pop(ref, None)
     ctx.memory.probed.pop(ref, None)
+    ctx.memory.secrets.pop(ref, None)
     ctx.memory.granted.pop(ref, None)
     ctx.memory.registered.discard(ref)
     ctx.memory.inherited.discard(ref)

@@ -14,6 +14,7 @@ from headrace_operator.allowance import Allowance
 from headrace_operator.clock import RedisClock
 from headrace_operator.decide import waiting
 from headrace_operator.decide.input import MissedInput
+from headrace_operator.decide.snapshots import CredentialsView
 from headrace_operator.fresh import Fresh
 from headrace_operator.grants import Grants
 from headrace_operator.kube import Kube
@@ -54,6 +55,15 @@ class RefusedDeletion:
     again_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class SecretLook:
+    """What was seen of the Secret that a remote model names, and when."""
+
+    name: str
+    at: float
+    seen: CredentialsView
+
+
 @dataclass(slots=True)
 class Memory:
     """Of the leader, lost with it: everything here saves work and decides nothing that the objects do not say."""
@@ -61,6 +71,7 @@ class Memory:
     applied: dict[ModelRef, Applied] = field(default_factory=dict)
     probed: dict[ModelRef, float] = field(default_factory=dict)
     """When the children that are not watched were looked at last."""
+    secrets: dict[ModelRef, SecretLook] = field(default_factory=dict)
     granted: dict[ModelRef, tuple[str, str]] = field(default_factory=dict)
     """Redis' run_id and the model's uid for which the runners' user stands."""
     registered: set[ModelRef] = field(default_factory=set)

@@ -6,11 +6,20 @@ from typing import Final
 from headrace_bus import BusCorrupt
 from headrace_crds.base import ConditionStatus, find_condition
 from headrace_crds.model import LLMModel
-from headrace_crds.names import runner_name
-from headrace_operator.context import Context, bus_key
-from headrace_operator.decide.children import KINDS
+from headrace_crds.names import ANNOTATION_ALLOWED_HOSTS, runner_name
+from headrace_operator.context import Context, SecretLook, bus_key
+from headrace_operator.decide import access
+from headrace_operator.decide.access import Access
+from headrace_operator.decide.children import KINDS, spec_hash
 from headrace_operator.decide.clocks import milliseconds
-from headrace_operator.decide.snapshots import DeploymentView, LiveChild, ModelSnapshot, Ownership, Report
+from headrace_operator.decide.snapshots import (
+    CredentialsView,
+    DeploymentView,
+    LiveChild,
+    ModelSnapshot,
+    Ownership,
+    Report,
+)
 from headrace_operator.errors import KubeRefused
 from headrace_operator.kube import CHILDREN, CLAIMS, DEPLOYMENTS, MODELS, Body
 from headrace_operator.refs import ModelRef
@@ -21,6 +30,8 @@ CHILDREN_RESYNC_SECONDS: Final = 300.0
 """Children are applied again this often, whatever is known of them."""
 RIGHTS_SECONDS: Final = 10.0
 """Between two times that a runner's word has its rights given anew."""
+SECRET_SECONDS: Final = 5.0
+"""So long the last look at a remote model's Secret counts; a refused model is looked at less often."""
 UNWATCHED: Final = ("ServiceAccount", "RoleBinding", "Secret", "NetworkPolicy")
 """Watching them would take rights to list them. Their metadata is looked at with every sweep instead."""
 
@@ -35,7 +46,12 @@ async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
     if model is None or model.metadata.deletion_timestamp is not None:
         return ModelSnapshot(ref=ref, now_ms=now_ms, model=None, runner=ctx.settings.runner)
     deployment, live, reports = ctx.store.deployment(ref), None, await _reports(ref, ctx)
-    due = children_due(ref, model, deployment, ctx) or rights_doubted(ref, reports, ctx)
+    credentials = await _credentials(ref, model, ctx)
+    granted = access.of(model, ctx.settings.runner, credentials)
+    due = children_due(ref, model, deployment, ctx, granted) or rights_doubted(ref, reports, ctx)
+    if deployment is None and granted is not None and not granted.granted:
+        # There is nothing to stop, and nothing is made.
+        due = False
     if due or await _children_changed(ref, ctx):
         live, deployment = await _live_children(ref, model, ctx)
     return ModelSnapshot(
@@ -51,6 +67,7 @@ async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
         served_uid=ctx.memory.granted.get(ref, ("", ""))[1],
         queue_older=ref in ctx.memory.inherited and await _queue_is_older(ref, model, ctx),
         claim_missing=await _claim_missing(model, ctx),
+        credentials=credentials,
         may_share=ref.namespace in ctx.settings.sharing_model_namespaces,
     )
 
@@ -68,7 +85,9 @@ async def _queue_is_older(ref: ModelRef, model: LLMModel, ctx: Context) -> bool:
     return any(entry is not None and entry.since_ms < created_ms for entry in entries)
 
 
-def children_due(ref: ModelRef, model: LLMModel, deployment: DeploymentView | None, ctx: Context) -> bool:
+def children_due(
+    ref: ModelRef, model: LLMModel, deployment: DeploymentView | None, ctx: Context, granted: Access | None = None
+) -> bool:
     """Applying children takes ten requests: it is done when something differs, and now and then."""
     applied = ctx.memory.applied.get(ref)
     if applied is None or deployment is None:
@@ -78,6 +97,7 @@ def children_due(ref: ModelRef, model: LLMModel, deployment: DeploymentView | No
         applied.uid != model.metadata.uid
         or applied.generation != model.metadata.generation
         or applied.deployment_generation != deployment.generation
+        or (granted is not None and deployment.spec_hash != spec_hash(model, granted))
         or age_seconds > CHILDREN_RESYNC_SECONDS
     )
 
@@ -157,6 +177,30 @@ async def _claim_missing(model: LLMModel, ctx: Context) -> bool:
     if claim is None or model.spec.replicas == 0 or _is(model, "Available"):
         return False
     return await ctx.kube.probe(CLAIMS, model.metadata.namespace, claim.claim_name) is None
+
+
+async def _credentials(ref: ModelRef, model: LLMModel, ctx: Context) -> CredentialsView | None:
+    """Of the Secret that a remote model names, its metadata alone; None where it names none."""
+    remote = model.spec.remote
+    if remote is None or remote.credentials is None:
+        return None
+    name, now = remote.credentials.secret_key_ref.name, ctx.monotonic()
+    last = ctx.memory.secrets.get(ref)
+    # Reports wake this look every two seconds.
+    if last is None or last.name != name or now - last.at > SECRET_SECONDS:
+        last = ctx.memory.secrets[ref] = SecretLook(name, now, await _secret(ref.namespace, name, ctx))
+    return last.seen
+
+
+async def _secret(namespace: str, name: str, ctx: Context) -> CredentialsView:
+    """The chart's policy lets the operator look at Secrets that carry the annotation, and refuses it any other."""
+    try:
+        body = await ctx.kube.probe(CHILDREN["Secret"], namespace, name)
+    except KubeRefused:
+        return CredentialsView(exists=True)
+    if body is None:
+        return CredentialsView(exists=False)
+    return CredentialsView(True, (body["metadata"].get("annotations") or {}).get(ANNOTATION_ALLOWED_HOSTS))
 
 
 def _is(model: LLMModel, type_: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
+from headrace_crds.hosts import parse_hosts
 from headrace_crds.quota import LLMQuotaSpec
 from headrace_operator.decide.retention import Caps
 from headrace_operator.decide.snapshots import RunnerSettings
@@ -132,7 +133,17 @@ def _runner(environment: Mapping[str, str], namespace: str) -> RunnerSettings:
         api_server_ports=tuple(sorted(ports)),
         vram_reserve_mib=int(_number(environment, "HEADRACE_VRAM_RESERVE_MB", 1024, 0, 1 << 20)),
         max_vram_usage_percent=int(_number(environment, "HEADRACE_MAX_VRAM_USAGE_PERCENT", 95, 1, 100)),
+        remote_allowed_hosts=_hosts(environment, "HEADRACE_REMOTE_ALLOWED_HOSTS"),
     )
+
+
+def _hosts(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    text = environment.get(name, "")
+    try:
+        parse_hosts(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return _words(text)
 
 
 def _bounds(environment: Mapping[str, str]) -> Bounds:
@@ -158,8 +169,8 @@ def _resources(text: str) -> dict[str, Any]:
         value = json.loads(text or "{}")
     except ValueError as error:
         raise ValueError(f"HEADRACE_RUNNER_RESOURCES: {error}") from error
-    if not isinstance(value, dict) or set(value) - {"runner", "engine"}:
-        raise ValueError('HEADRACE_RUNNER_RESOURCES: expected {"runner": {…}, "engine": {…}}')
+    if not isinstance(value, dict) or set(value) - {"runner", "engine", "remote"}:
+        raise ValueError('HEADRACE_RUNNER_RESOURCES: expected {"runner": {…}, "engine": {…}, "remote": {…}}')
     return value
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from headrace_bus import ENVELOPE_MAX_BYTES
 from headrace_crds.base import GROUP, ApiModel
-from headrace_crds.model import EngineInfo, LLMModel
+from headrace_crds.model import Breaker, EngineInfo, LLMModel
 from headrace_crds.names import LABEL_MODEL
 from headrace_crds.quota import LLMQuota
 from headrace_crds.task import LLMTask
@@ -20,7 +20,7 @@ from headrace_operator.decide import untrusted, webhook
 from headrace_operator.decide.acceptance import escaped_bytes
 from headrace_operator.decide.children import ANNOTATION_SPEC_GENERATION, ANNOTATION_SPEC_HASH
 from headrace_operator.decide.clocks import milliseconds
-from headrace_operator.decide.snapshots import ContainerView, DeploymentView, PodView, Report
+from headrace_operator.decide.snapshots import ContainerView, DeploymentView, PodView, ProviderView, Report
 from headrace_operator.errors import ObjectInvalid
 from headrace_operator.refs import ModelRef, TaskRef, version_of
 
@@ -220,6 +220,7 @@ def report(document: Mapping[str, Any]) -> Report | None:
             restarts=untrusted.number(document.get("restarts") or 0),
             generation=untrusted.number(document.get("generation") or 0),
             engine=_engine(engine) if engine else None,
+            provider=_provider(document.get("provider")),
             commit_forbidden=document.get("commitForbidden") is True,
         )
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -231,6 +232,23 @@ def _engine(document: Mapping[str, Any]) -> EngineInfo:
     found = EngineInfo.model_validate(document)
     harmless = {name: _harmless(value) for name, value in found if value is not None}
     return found.model_copy(update=harmless)
+
+
+def _provider(document: object) -> ProviderView | None:
+    """What does not read tells nothing: a report is worth its state all the same."""
+    if not isinstance(document, Mapping):
+        return None
+    reason, wait, concurrency = (document.get(name) for name in ("reason", "retryInSeconds", "concurrency"))
+    try:
+        return ProviderView(
+            breaker=Breaker(str(document.get("breaker"))),
+            reason=untrusted.reason(str(reason)) if reason else "",
+            message=untrusted.message(str(document.get("message") or "")),
+            retry_seconds=untrusted.number(wait) if wait is not None else 0,
+            concurrency=untrusted.number(concurrency) if concurrency is not None else None,
+        )
+    except ValueError:
+        return None
 
 
 def _harmless(value: int | str | list[str]) -> int | str | list[str]:

@@ -15,8 +15,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from headrace_crds.base import GROUP, VERSION
 from headrace_crds.model import LLMModel
 from headrace_crds.names import RUNNER_CLUSTER_ROLE, runner_labels, runner_name
-from headrace_operator.decide import network, pod
-from headrace_operator.decide.snapshots import ModelSnapshot
+from headrace_operator.decide import access, network, pod, remote_pod
+from headrace_operator.decide.access import Access
+from headrace_operator.decide.snapshots import ModelSnapshot, Ownership
 from headrace_operator.refs import ModelRef
 
 ANNOTATION_SPEC_HASH: Final = f"{GROUP}/spec-hash"
@@ -29,14 +30,21 @@ KINDS: Final = ("ServiceAccount", "RoleBinding", "Secret", "NetworkPolicy", "Dep
 
 
 def build(s: ModelSnapshot, model: LLMModel) -> list[dict[str, Any]]:
-    """Every child's manifest, in the order of KINDS."""
+    """Every child's manifest, in the order of KINDS; none while a remote model that has no pods may not have any."""
+    granted = access.of(model, s.runner, s.credentials)
+    if granted is not None and not granted.granted and not _stands(s):
+        return []
     return [
         _service_account(model),
         _role_binding(model),
         _secret(s, model),
-        _network_policy(s, model),
-        _deployment(s, model),
+        _network_policy(s, model, granted),
+        _deployment(s, model, granted),
     ]
+
+
+def _stands(s: ModelSnapshot) -> bool:
+    return any(child.kind == "Deployment" and child.ownership is Ownership.OURS for child in s.live or ())
 
 
 def of_account(deployment: Mapping[str, Any], account_uid: str) -> dict[str, Any]:
@@ -54,15 +62,25 @@ def redis_user(ref: ModelRef) -> str:
     return f"headrace:{ref.namespace}:{ref.name}"
 
 
-def spec_hash(model: LLMModel) -> str:
-    """Digest of what a runner is made from. Scaling and defaults are not in it: they must not restart pods."""
-    local = model.spec.local.dump() if model.spec.local is not None else {}
-    return hashlib.sha256(json.dumps(local, sort_keys=True).encode()).hexdigest()[:16]
+def spec_hash(model: LLMModel, granted: Access | None = None) -> str:
+    """Digest of what a runner is made from. Scaling and defaults are not in it: they must not restart pods. The value
+    of a remote model's key is not either, as it is read for every request.
+    """
+    made_from: dict[str, Any] = model.spec.local.dump() if model.spec.local is not None else {}
+    if model.spec.remote is not None:
+        granted = granted or Access()
+        made_from = {
+            "remote": model.spec.remote.dump(),
+            "capabilities": list(model.spec.capabilities),
+            "hosts": [granted.granted, granted.allowed, granted.exempt],
+        }
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def spec_generation(s: ModelSnapshot, model: LLMModel) -> int:
-    """The generation at which the present `spec.local` came: kept on the Deployment while the hash stays."""
-    if s.deployment is not None and s.deployment.spec_hash == spec_hash(model):
+    """The generation at which what pods are made from came: kept on the Deployment while the hash stays."""
+    present = spec_hash(model, access.of(model, s.runner, s.credentials))
+    if s.deployment is not None and s.deployment.spec_hash == present:
         return s.deployment.spec_generation
     return model.metadata.generation
 
@@ -132,18 +150,19 @@ def redis_url(address: str, user: str, password: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{quote(user, safe='')}:{quote(password, safe='')}@{host}"))
 
 
-def _network_policy(s: ModelSnapshot, model: LLMModel) -> dict[str, Any]:
+def _network_policy(s: ModelSnapshot, model: LLMModel, granted: Access | None) -> dict[str, Any]:
+    doors = granted.doors if granted is not None else ()
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": _metadata(model),
-        "spec": network.policy(runner_labels(model.metadata.name), s.runner),
+        "spec": network.policy(runner_labels(model.metadata.name), s.runner, doors),
     }
 
 
-def _deployment(s: ModelSnapshot, model: LLMModel) -> dict[str, Any]:
+def _deployment(s: ModelSnapshot, model: LLMModel, granted: Access | None) -> dict[str, Any]:
     generation = spec_generation(s, model)
-    annotations = {ANNOTATION_SPEC_HASH: spec_hash(model), ANNOTATION_SPEC_GENERATION: str(generation)}
+    annotations = {ANNOTATION_SPEC_HASH: spec_hash(model, granted), ANNOTATION_SPEC_GENERATION: str(generation)}
     labels = runner_labels(model.metadata.name)
     # A GPU is held exclusively: a surge pod would wait for the one that the old pod holds.
     exclusive = model.spec.local is not None and model.spec.local.gpu is not None
@@ -153,13 +172,19 @@ def _deployment(s: ModelSnapshot, model: LLMModel) -> dict[str, Any]:
         "kind": "Deployment",
         "metadata": _metadata(model, annotations),
         "spec": {
-            "replicas": model.spec.replicas,
+            "replicas": model.spec.replicas if granted is None or granted.granted else 0,
             "revisionHistoryLimit": 1,
             "selector": {"matchLabels": labels},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": surge},
             "template": {
                 "metadata": {"labels": labels, "annotations": annotations},
-                "spec": pod.spec(model, s.runner, spec_generation=generation),
+                "spec": _pod(s, model, granted, generation),
             },
         },
     }
+
+
+def _pod(s: ModelSnapshot, model: LLMModel, granted: Access | None, generation: int) -> dict[str, Any]:
+    if model.spec.remote is None or granted is None:
+        return pod.spec(model, s.runner, spec_generation=generation)
+    return remote_pod.spec(model, model.spec.remote, granted, s.runner, spec_generation=generation)

@@ -1,15 +1,18 @@
 """What to do about one model: its children, its status, and what is left when it is gone.
 
 `Ready` is True once an engine loaded the weights of this spec, and stays so at scale zero or while a runner is
-displaced or restarts; it becomes False when an engine says that the weights cannot be served.
+displaced or restarts; it becomes False when an engine says that the weights cannot be served. A remote model is Ready
+once a runner served this spec, and no more while its Secret does not allow it, or the provider wants somebody to act.
 """
 
+from dataclasses import replace
 from typing import Any, Final
 
 from headrace_crds.base import Condition, ConditionStatus, find_condition
-from headrace_crds.model import EngineInfo, LLMModel
+from headrace_crds.model import EngineInfo, LLMModel, ProviderStatus
 from headrace_crds.reasons import Reason
-from headrace_operator.decide import children, model_status, placement
+from headrace_crds.remote import Remote
+from headrace_operator.decide import access, children, model_status, placement, provider
 from headrace_operator.decide.placement import Finding, Rank
 from headrace_operator.decide.plans import Announcement, ModelPlan
 from headrace_operator.decide.snapshots import LiveChild, ModelSnapshot, Ownership, PodView, Report
@@ -65,7 +68,10 @@ def name_conflict(foreign: LiveChild) -> Finding:
 
 
 def find(s: ModelSnapshot, model: LLMModel) -> Finding:
-    """What speaks for the model, its spec and claim included."""
+    """What speaks for the model, its spec, its claim and its Secret included."""
+    granted = access.of(model, s.runner, s.credentials)
+    if granted is not None and granted.refusal is not None:
+        return granted.refusal
     if model.spec.replicas == 0:
         return Finding(Rank.NONE, Reason.SCALED_TO_ZERO, "spec.replicas is 0: scale the model up and it is loaded")
     local = model.spec.local
@@ -76,40 +82,78 @@ def find(s: ModelSnapshot, model: LLMModel) -> Finding:
         gpu=local.gpu if local else None,
         now_ms=s.now_ms,
     )
+    if model.spec.remote is not None:
+        return _of_remote(s, model, model.spec.remote, finding)
     claim = local.source.persistent_volume_claim if local else None
     if s.claim_missing and claim is not None and finding.rank >= Rank.STARTING:
         return Finding(finding.rank, Reason.CLAIM_NOT_FOUND, placement.claim_not_found(claim.claim_name), finding.stage)
     return finding
 
 
+def _of_remote(s: ModelSnapshot, model: LLMModel, remote: Remote, finding: Finding) -> Finding:
+    """A provider that is not asked speaks louder than a runner that would; a key that the Secret does not have shows in
+    pods alone, as nobody here reads Secrets.
+    """
+    paused = provider.pause(finding.provider, model.status)
+    if paused is not None:
+        return replace(finding, reason=paused.reason, message=paused.message, stalled=paused.needs_somebody)
+    if finding.reason == Reason.STARTING and finding.rank is Rank.STARTING:
+        return replace(finding, message="the runner is starting")
+    if finding.reason == Reason.VOLUME_NOT_READY and remote.credentials is not None:
+        key = remote.credentials.secret_key_ref
+        return replace(finding, message=f"{finding.message}; has Secret {key.name!r} the key {key.key!r}?")
+    return finding
+
+
+def _verified(s: ModelSnapshot, model: LLMModel) -> bool:
+    """Whether Ready tells of what pods are made from at present."""
+    ready = _condition(model, "Ready")
+    return ready is not None and ready.observed_generation >= children.spec_generation(s, model)
+
+
 def remembered_engine(s: ModelSnapshot, model: LLMModel) -> EngineInfo | None:
     """What an engine found in the weights of the present spec, as the status remembers it."""
-    ready = _condition(model, "Ready")
-    if model.status is None or ready is None or ready.observed_generation < children.spec_generation(s, model):
-        return None
-    return model.status.engine
+    return model.status.engine if model.status is not None and _verified(s, model) else None
 
 
 def judge(s: ModelSnapshot, model: LLMModel, finding: Finding) -> model_status.Judgement:
     """Facts for the conditions."""
     gpu = model.spec.local.gpu if model.spec.local else None
+    remote = model.spec.remote
     pods = [pod for pod in s.pods if not pod.terminating]
-    engine = finding.engine or remembered_engine(s, model)
+    engine = (finding.engine or remembered_engine(s, model)) if remote is None else None
     ready_pods = sum(pod.ready for pod in pods)
     was_ready = (ready := _condition(model, "Ready")) is not None and ready.status is ConditionStatus.TRUE
     unplaced = [placement.unplaced(pod, gpu=gpu) for pod in pods if pod.scheduled is not True]
+    granted = access.of(model, s.runner, s.credentials)
+    refused = granted is not None and not granted.granted
+    known = engine is not None if remote is None else _verified(s, model) and not refused
+    paused = provider.pause(finding.provider, model.status) if remote is not None else None
+    serving = finding.rank is Rank.SERVING and not finding.stalled
     return model_status.Judgement(
         # After a failure only an engine that serves makes it True again.
-        ready=finding.rank is Rank.SERVING or (engine is not None and was_ready and not finding.stalled),
-        available=ready_pods > 0 or finding.rank is Rank.SERVING,
+        ready=serving or (known and was_ready and not finding.stalled),
+        available=(ready_pods > 0 or finding.rank is Rank.SERVING) and paused is None and not refused,
         finding=finding,
         stalled=finding.stalled,
         unplaced=min(unplaced, key=lambda each: each.reason != Reason.WAITING_FOR_GPU) if unplaced else None,
         engine=engine,
         pods=len(pods),
         ready_pods=ready_pods,
+        remote=remote is not None,
+        paused=paused is not None,
+        provider=_provider(model, remote, finding, paused),
         may_share=s.may_share,
     )
+
+
+def _provider(
+    model: LLMModel, remote: Remote | None, finding: Finding, paused: provider.Pause | None
+) -> ProviderStatus | None:
+    if remote is None or finding.rank is not Rank.SERVING:
+        return None
+    before = model.status.provider if model.status is not None else None
+    return provider.status(finding.provider, paused, before, most=remote.max_concurrency)
 
 
 def _told(s: ModelSnapshot, model: LLMModel, details: str, finding: Finding, **plan: Any) -> ModelPlan:
@@ -127,7 +171,7 @@ def _told(s: ModelSnapshot, model: LLMModel, details: str, finding: Finding, **p
 
 def _next_look(judgement: model_status.Judgement) -> float:
     finding = judgement.finding
-    if finding.rank is Rank.SERVING or finding.reason == Reason.SCALED_TO_ZERO:
+    if (finding.rank is Rank.SERVING and not judgement.paused) or finding.reason == Reason.SCALED_TO_ZERO:
         return SETTLED_LOOK_SECONDS
     if finding.rank in (Rank.LOADING, Rank.VERIFYING, Rank.STARTING) or finding.reason == Reason.STARTING:
         return BUSY_LOOK_SECONDS
@@ -141,7 +185,8 @@ def _announcement(model: LLMModel, judgement: model_status.Judgement) -> Announc
         told = stalled is not None and stalled.reason == judgement.finding.reason
         return None if told else Announcement("Warning", judgement.finding.reason, judgement.finding.message)
     if judgement.ready and (ready is None or ready.status is not ConditionStatus.TRUE):
-        return Announcement("Normal", "Ready", "an engine loaded the weights; the model serves on demand")
+        what = "the provider is set up" if judgement.remote else "an engine loaded the weights"
+        return Announcement("Normal", "Ready", f"{what}; the model serves on demand")
     return None
 
 

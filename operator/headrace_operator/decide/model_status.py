@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace_crds.base import Condition, ConditionStatus, find_condition
-from headrace_crds.model import EngineInfo, LLMModel, Load, ModelPhase
+from headrace_crds.model import EngineInfo, LLMModel, Load, ModelPhase, ProviderStatus
 from headrace_crds.names import runner_labels
 from headrace_crds.outcome import timestamp, with_condition
 from headrace_crds.reasons import Reason
@@ -27,6 +27,10 @@ class Judgement:
     engine: EngineInfo | None
     pods: int
     ready_pods: int
+    remote: bool = False
+    paused: bool = False
+    """A remote model makes no requests at the moment; the finding says why."""
+    provider: ProviderStatus | None = None
     may_share: bool = True
     """The chart lets models of this namespace serve others."""
 
@@ -39,6 +43,8 @@ def derive_phase(judgement: Judgement, *, replicas: int) -> ModelPhase:
         return ModelPhase.SERVING
     if replicas == 0:
         return ModelPhase.SCALED_TO_ZERO
+    if judgement.paused:
+        return ModelPhase.PAUSED
     if judgement.unplaced is not None and judgement.unplaced.reason == Reason.WAITING_FOR_GPU:
         return ModelPhase.WAITING_FOR_GPU
     if judgement.finding.reason in (Reason.VERIFYING_WEIGHTS, Reason.LOADING_WEIGHTS):
@@ -58,6 +64,8 @@ def build(model: LLMModel, judgement: Judgement, *, now_ms: int) -> dict[str, An
     }
     if judgement.engine is not None:
         status["engine"] = judgement.engine.dump()
+    if judgement.provider is not None:
+        status["provider"] = judgement.provider.dump()
     if judgement.finding.stage is not None:
         since_ms = judgement.finding.since_ms
         load = Load(stage=judgement.finding.stage, since=timestamp(since_ms) if since_ms else None)
@@ -105,8 +113,13 @@ def _ready(judgement: Judgement) -> tuple[str, str]:
         return finding.reason, finding.message
     if judgement.available:
         return Reason.SERVING, "a runner serves"
+    good = "the configuration is valid" if judgement.remote else "the weights are verified"
     if finding.reason == Reason.SCALED_TO_ZERO:
-        return Reason.SCALED_TO_ZERO, "the weights are verified; spec.replicas is 0"
+        return Reason.SCALED_TO_ZERO, f"{good}; spec.replicas is 0"
+    if judgement.paused:
+        return Reason.CONFIGURATION_VALID, f"{good}; Available says why no request is made at the moment"
+    if judgement.remote:
+        return Reason.CONFIGURATION_VALID, f"{good}; a runner serves once there is one"
     return Reason.WEIGHTS_VERIFIED, "the weights are verified; a runner serves once there is one"
 
 

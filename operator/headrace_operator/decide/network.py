@@ -1,18 +1,36 @@
-"""The runner's network: metrics in; names, Redis and the API server out. The engine has none (seccomp)."""
+"""The runner's network: metrics in; names, Redis, the API server and a provider out. The engine has none (seccomp)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from headrace_crds.names import LABEL_COMPONENT
+from headrace_operator.decide.access import Door
 from headrace_operator.decide.snapshots import RunnerSettings
 
 METRICS_PORT: Final = 8080
 _NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
 
+PRIVATE_4: Final = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "224.0.0.0/3",
+)
+PRIVATE_6: Final = ("::/16", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "fc00::/7", "fe80::/9", "ff00::/8")
+"""Loopback, IPv4 within IPv6, unique local, link- and site-local, multicast."""
+_PUBLIC: Final = (
+    {"ipBlock": {"cidr": "0.0.0.0/0", "except": list(PRIVATE_4)}},
+    {"ipBlock": {"cidr": "::/0", "except": list(PRIVATE_6)}},
+)
 
-def policy(labels: Mapping[str, str], settings: RunnerSettings) -> dict[str, Any]:
-    """Probes come from the node, which network policies do not keep out."""
+
+def policy(labels: Mapping[str, str], settings: RunnerSettings, doors: Sequence[Door] = ()) -> dict[str, Any]:
+    """Probes come from the node, which network policies do not keep out. `doors` lead to a remote model's provider."""
     operator_namespace = {"namespaceSelector": {"matchLabels": {_NAMESPACE_NAME: settings.namespace}}}
     return {
         "podSelector": {"matchLabels": dict(labels)},
@@ -22,6 +40,7 @@ def policy(labels: Mapping[str, str], settings: RunnerSettings) -> dict[str, Any
             {"ports": [_tcp(53), {"protocol": "UDP", "port": 53}]},
             _redis(settings),
             {"ports": [_tcp(port) for port in settings.api_server_ports]},
+            *map(_provider, doors),
         ],
     }
 
@@ -41,6 +60,13 @@ def _redis(settings: RunnerSettings) -> dict[str, Any]:
                 "podSelector": {"matchLabels": {LABEL_COMPONENT: "redis"}},
             }
         ]
+    return rule
+
+
+def _provider(door: Door) -> dict[str, Any]:
+    rule: dict[str, Any] = {"ports": [_tcp(door.port)]}
+    if door.public_only:
+        rule["to"] = list(_PUBLIC)
     return rule
 
 

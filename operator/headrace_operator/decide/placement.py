@@ -15,7 +15,7 @@ from typing import Final
 from headrace_crds.model import EngineInfo, Gpu
 from headrace_crds.outcome import timestamp
 from headrace_crds.reasons import Reason
-from headrace_operator.decide.snapshots import ContainerView, DeploymentView, PodView, Report
+from headrace_operator.decide.snapshots import ContainerView, DeploymentView, PodView, ProviderView, Report
 
 SILENT_AFTER_MS: Final = 30_000
 """A runner reports every 2 s; one that has run this long without a living report is silent."""
@@ -56,6 +56,7 @@ class Finding:
     stalled: bool = False
     """Will not heal by itself."""
     engine: EngineInfo | None = None
+    provider: ProviderView | None = None
 
 
 def best(
@@ -109,7 +110,8 @@ def _reported(report: Report) -> Finding:
     since_ms, message = report.since_ms, report.message
     match report.state:
         case "Serving":
-            return Finding(Rank.SERVING, Reason.SERVING, "a runner serves", "Serving", since_ms, engine=report.engine)
+            text, engine, provider = "a runner serves", report.engine, report.provider
+            return Finding(Rank.SERVING, Reason.SERVING, text, "Serving", since_ms, engine=engine, provider=provider)
         case "Loading":
             return Finding(Rank.LOADING, Reason.LOADING_WEIGHTS, "the engine loads the weights", "Loading", since_ms)
         case "Verifying":

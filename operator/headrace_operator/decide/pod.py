@@ -1,5 +1,6 @@
-"""The runner pod: two containers of one image. `runner` has token and Redis; `engine` has weights and GPU."""
+"""The runner pod, and of local models its second container: `runner` has token and Redis; `engine` weights and GPU."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from headrace_crds.engine_settings import engine_environment
@@ -20,11 +21,18 @@ _ENGINE_FILES: Final = {
 
 
 def spec(model: LLMModel, settings: RunnerSettings, *, spec_generation: int) -> dict[str, Any]:
-    """A pod spec that Pod Security "restricted" admits."""
-    name = runner_name(model.metadata.name)
+    """Of a local model: a pod spec that Pod Security "restricted" admits."""
     local, claim = served(model)
+    containers = [_local_runner(model, local, settings, spec_generation), _engine(model, local, settings)]
+    return enclosing(model, settings, containers, _volumes(claim, runner_name(model.metadata.name)))
+
+
+def enclosing(
+    model: LLMModel, settings: RunnerSettings, containers: list[dict[str, Any]], volumes: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The pod around its containers."""
     pod: dict[str, Any] = {
-        "serviceAccountName": name,
+        "serviceAccountName": runner_name(model.metadata.name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": STOP_SECONDS,
@@ -37,8 +45,8 @@ def spec(model: LLMModel, settings: RunnerSettings, *, spec_generation: int) -> 
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_runner(model, local, settings, spec_generation), _engine(model, local, settings)],
-        "volumes": _volumes(claim, name),
+        "containers": containers,
+        "volumes": volumes,
     }
     if settings.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret} for secret in settings.image_pull_secrets]
@@ -53,30 +61,51 @@ def served(model: LLMModel) -> tuple[Local, ClaimSource]:
     return local, local.source.persistent_volume_claim
 
 
-def _runner(model: LLMModel, local: Local, settings: RunnerSettings, spec_generation: int) -> dict[str, Any]:
-    environment = {
+def _local_runner(model: LLMModel, local: Local, settings: RunnerSettings, spec_generation: int) -> dict[str, Any]:
+    return runner(
+        model,
+        _ENGINE_FILES,
+        settings,
+        parallelism=local.parallelism,
+        mounts=[{"name": "socket", "mountPath": _RUN}],
+        resources=settings.resources.get("runner") or {},
+        spec_generation=spec_generation,
+    )
+
+
+def runner(
+    model: LLMModel,
+    environment: Mapping[str, str],
+    settings: RunnerSettings,
+    *,
+    parallelism: int,
+    mounts: list[dict[str, Any]],
+    resources: Mapping[str, Any],
+    spec_generation: int,
+) -> dict[str, Any]:
+    """The container that claims and commits; `environment` and `mounts` are what this kind of model adds."""
+    shared = {
         "HEADRACE_MODEL": f"{model.metadata.namespace}/{model.metadata.name}",
         "HEADRACE_MODEL_GENERATION": str(spec_generation),
         "HEADRACE_REDIS_URL_FILE": "/etc/headrace/redis/url",
-        "HEADRACE_PARALLELISM": str(local.parallelism),
+        "HEADRACE_PARALLELISM": str(parallelism),
         "HEADRACE_LEASE_SECONDS": str(settings.lease_seconds),
         # An image whose default shows every GPU would show them here too.
         "NVIDIA_VISIBLE_DEVICES": "void",
-        **_ENGINE_FILES,
     }
     pod_name = {"name": "HEADRACE_POD", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}
     return {
         **_container("runner", settings),
         "command": ["headrace-runner"],
-        "env": [*_env(environment), pod_name],
+        "env": [*_env({**shared, **environment}), pod_name],
         "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
         "readinessProbe": _probe("/readyz", period_seconds=2, failures=2),
         # On a busy node the start takes long; liveness begins after it.
         "startupProbe": _probe("/healthz", period_seconds=1, failures=120),
         "livenessProbe": _probe("/healthz", period_seconds=10, failures=6),
-        "resources": dict(settings.resources.get("runner") or {}),
+        "resources": dict(resources),
         "volumeMounts": [
-            {"name": "socket", "mountPath": _RUN},
+            *mounts,
             {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True},
             {"name": "redis", "mountPath": "/etc/headrace/redis", "readOnly": True},
             {"name": "tmp-runner", "mountPath": "/tmp"},  # noqa: S108
@@ -119,6 +148,16 @@ def _container(name: str, settings: RunnerSettings) -> dict[str, Any]:
 
 
 def _volumes(claim: ClaimSource, name: str) -> list[dict[str, Any]]:
+    return [
+        {"name": "socket", "emptyDir": {"sizeLimit": "16Mi"}},
+        {"name": "model", "persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}},
+        *shared_volumes(name),
+        {"name": "tmp-engine", "emptyDir": {"sizeLimit": "256Mi"}},
+    ]
+
+
+def shared_volumes(name: str) -> list[dict[str, Any]]:
+    """What every runner needs: its token, its Redis URL, a place for temporary files."""
     token = {
         "sources": [
             {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_SECONDS}},
@@ -127,12 +166,9 @@ def _volumes(claim: ClaimSource, name: str) -> list[dict[str, Any]]:
         ]
     }
     return [
-        {"name": "socket", "emptyDir": {"sizeLimit": "16Mi"}},
-        {"name": "model", "persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}},
         {"name": "token", "projected": token},
         {"name": "redis", "secret": {"secretName": name}},
         {"name": "tmp-runner", "emptyDir": {"sizeLimit": "64Mi"}},
-        {"name": "tmp-engine", "emptyDir": {"sizeLimit": "256Mi"}},
     ]
 
 

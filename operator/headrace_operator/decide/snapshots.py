@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from headrace_crds.model import EngineInfo, LLMModel
+from headrace_crds.model import Breaker, EngineInfo, LLMModel
 from headrace_crds.parked import Parked
 from headrace_crds.task import LLMTask
 from headrace_operator.refs import ModelRef, TaskRef
@@ -120,6 +120,27 @@ class DeploymentView:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderView:
+    """What a runner of a remote model told about its provider."""
+
+    breaker: Breaker
+    reason: str = ""
+    """Why no request is made; empty while requests are."""
+    message: str = ""
+    retry_seconds: int = 0
+    concurrency: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsView:
+    """What is seen of the Secret that a remote model names: never its data."""
+
+    exists: bool
+    allowed_hosts: str | None = None
+    """Its annotation; None where it has none, or the operator may not look, which is the same."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a runner told about itself; times are its clock's."""
 
@@ -130,6 +151,7 @@ class Report:
     restarts: int = 0
     generation: int = 0
     engine: EngineInfo | None = None
+    provider: ProviderView | None = None
     commit_forbidden: bool = False
     """The API server's last word to this runner was that it may not commit."""
 
@@ -170,6 +192,8 @@ class RunnerSettings:
     """Of each GPU so much stays free."""
     max_vram_usage_percent: int = 95
     """Of each GPU's memory so much may be in use after a load."""
+    remote_allowed_hosts: tuple[str, ...] = ()
+    """`host[:port]` that remote models may reach wherever they are, and by http; proxies are among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,5 +218,7 @@ class ModelSnapshot:
     """Looked for when an operator begins: its queue holds work that was handed out before this incarnation existed."""
     claim_missing: bool = False
     """The PersistentVolumeClaim was looked for and does not exist."""
+    credentials: CredentialsView | None = None
+    """Of the Secret that a remote model names; None where it names none."""
     may_share: bool = True
     """The chart's sharing.modelNamespaces names the model's namespace."""

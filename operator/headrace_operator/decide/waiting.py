@@ -9,6 +9,7 @@ from typing import Final
 from headrace_crds.base import Condition, ConditionStatus, find_condition
 from headrace_crds.model import LLMModel
 from headrace_crds.reasons import Reason
+from headrace_operator.decide import provider
 from headrace_operator.refs import ModelRef
 
 # A status that still says Serving or ScaledToZero of a model that does neither any more is about to be written.
@@ -76,6 +77,8 @@ def explain(model: LLMModel) -> Waiting:
     telling = _condition(model, "Available") if ready is None or ready.status is ConditionStatus.TRUE else ready
     if telling is None or telling.reason in _ON_ITS_WAY:
         return Waiting(Reason.MODEL_LOADING, f"LLMModel {name!r} is being started; its conditions tell how far it is")
+    if telling.reason in provider.PAUSES:
+        return Waiting(Reason(telling.reason), f"LLMModel {name!r}: {telling.message}")
     return Waiting(Reason.MODEL_NOT_READY, f"{telling.reason}: {telling.message}")
 
 

@@ -139,6 +139,24 @@ def test_a_foreign_secret_is_neither_patched_nor_read(team: Team, query: str, bo
     forbidden(team.operator.request("PATCH", f"{path}?fieldManager=o&force=true&{query[1:]}", adopted, APPLY))
 
 
+def test_a_secret_that_remote_models_may_use_is_looked_at_and_no_more(team: Team) -> None:
+    hosts = {"headrace.dev/allowed-hosts": "api.example.com"}
+    body = {"apiVersion": "v1", "kind": "Secret", "data": {"key": "c2VjcmV0"}}
+    team.create({**body, "metadata": {"name": "provider", "annotations": hosts}})
+    path, bank = team.path("Secret", "provider"), team.path("Secret", "bank")
+    look = team.operator.request("PATCH", path + "?dryRun=All", {}, MERGE_PATCH)
+    assert look.status_code == 200, look.text
+    assert look.json()["metadata"]["annotations"] == hosts
+    forbidden(team.operator.request("PATCH", path, {}, MERGE_PATCH), "secrets provider")
+    forbidden(team.operator.request("PATCH", path, {"data": {"key": "eA=="}}, MERGE_PATCH))
+    forbidden(team.operator.request("GET", path), "cannot get resource")
+    annotated = {"metadata": {"annotations": hosts}}
+    forbidden(team.operator.request("PATCH", bank + "?dryRun=All", annotated, MERGE_PATCH), "secrets bank")
+    other = {**child("Secret", name="new", labels={}), "metadata": {"name": "new", "annotations": hosts}}
+    dry_run = f"{team.path('Secret', 'new')}?fieldManager=o&dryRun=All"
+    forbidden(team.operator.request("PATCH", dry_run, other, APPLY))
+
+
 @pytest.mark.parametrize("kind", PLACES)
 @pytest.mark.parametrize(
     "strange",

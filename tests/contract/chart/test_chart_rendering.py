@@ -41,6 +41,7 @@ VALUES: dict[str, dict[str, Any]] = {
         },
         "runner": {"pullSecrets": [{"name": "a"}, {"name": "b"}]},
         "sharing": {"modelNamespaces": ["team-a"]},
+        "remote": {"allowedHosts": ["vllm.models.svc:8000"], "resources": {"limits": {"memory": "1Gi"}}},
         "facade": {
             "replicas": 3,
             "service": {"type": "LoadBalancer", "port": 8080, "annotations": {"a": "b"}},
@@ -175,12 +176,16 @@ def test_a_long_release_name_is_cut_to_fit(helm: Helm, kubectl: Kubectl, namespa
         ("webhooks.secretNamespaces={*}", "secretNamespaces"),
         ("admission.extraStatusWriters={a' || true || 'b}", "extraStatusWriters"),
         ("webhooks.allowedHosts={169.254.169.254}", "allowedHosts"),
+        ("remote.allowedHosts={169.254.169.254}", "allowedHosts"),
+        ("remote.allowedHosts={http://a}", "allowedHosts"),
+        ("remote.resources.limit=1", "limit"),
         ("webhooks.allowedHosts={a:65536}", "allowedHosts"),
         ("facade.defaultTtlSeconds=null", "missing property 'defaultTtlSeconds'"),
         ("quota=null", "missing property 'quota'"),
         ("quota.default=null", "missing property 'default'"),
         ("sharing=null", "missing property 'sharing'"),
         ("webhooks=null", "missing property 'webhooks'"),
+        ("remote=null", "missing property 'remote'"),
         ("retention=null", "missing property 'retention'"),
         ("queue=null", "missing property 'queue'"),
         (
@@ -202,6 +207,7 @@ LISTS = [
     "sharing.modelNamespaces",
     "webhooks.allowedHosts",
     "webhooks.secretNamespaces",
+    "remote.allowedHosts",
     "admission.extraStatusWriters",
     "runner.pullSecrets",
     "extraManifests",
@@ -228,7 +234,7 @@ def test_the_operator_hears_every_setting_of_the_contract(helm: Helm) -> None:
     env = env_of(helm.render(), "headrace-operator")
     assert len(wanted) >= 9
     assert wanted <= set(env)
-    assert set(json.loads(env["HEADRACE_RUNNER_RESOURCES"] or "")) == {"runner", "engine"}
+    assert set(json.loads(env["HEADRACE_RUNNER_RESOURCES"] or "")) == {"runner", "engine", "remote"}
     assert env["HEADRACE_RUNNER_REDIS_ADDRESS"] == "redis://headrace-redis.headrace-system.svc:6379/0"
     external = helm.render("--set", "redis.external.address=rediss://r:1/0,redis.existingSecret=s")
     assert env_of(external, "headrace-operator")["HEADRACE_RUNNER_REDIS_ADDRESS"] == "rediss://r:1/0"

@@ -186,6 +186,33 @@ def test_a_model_scales_and_shows_up_under_short_name_and_category(kubectl: Kube
     assert header == ["NAME", "PHASE", "READY", "REASON", "REPLICAS", "AGE"]
 
 
+LOCAL_SPEC = {"source": {"persistentVolumeClaim": {"claimName": "c", "path": "m.gguf"}}}
+REMOTE_SPEC = {"provider": "OpenAICompatible", "model": "m", "baseURL": "https://llm.example.com/v1"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"local": LOCAL_SPEC}, {"local": None, "remote": REMOTE_SPEC}),
+        ({"remote": REMOTE_SPEC}, {"remote": None, "local": LOCAL_SPEC}),
+    ],
+    ids=["local to remote", "remote to local"],
+)
+def test_a_model_stays_local_or_remote(
+    kubectl: Kubectl, namespace: str, before: dict[str, object], after: dict[str, object]
+) -> None:
+    body = {"apiVersion": "headrace.dev/v1alpha1", "kind": "LLMModel", "metadata": {"name": "m"}, "spec": before}
+    kubectl.ok("create", "-n", namespace, "-f", "-", stdin=json.dumps(body))
+
+    def patch(spec: dict[str, object]) -> str:
+        done = kubectl.run("patch", "llmmodel", "m", "-n", namespace, "--type=merge", "-p", json.dumps({"spec": spec}))
+        return done.stderr
+
+    assert "a model stays local or remote: create another LLMModel" in patch(after)
+    changed = {"local": {"contextTokens": 8192}} if "local" in before else {"remote": {"model": "another"}}
+    assert patch(changed) == ""
+
+
 def test_every_field_is_explained(kubectl: Kubectl) -> None:
     for kind in ("llmtask", "llmmodel", "llmquota"):
         explained = kubectl.ok("explain", kind, "--recursive")

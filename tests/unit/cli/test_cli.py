@@ -18,6 +18,14 @@ ELSEWHERE = json.dumps(task("", modelRef={"name": "m", "namespace": "elsewhere"}
 INPUT = {"configMapKeyRef": {"name": "long", "key": "text"}}
 FROM_CONFIG_MAP = json.dumps(task("", prompt=..., inputFrom=INPUT).manifest())
 MODEL = json.dumps(model("", called="m").manifest())
+REMOTE = json.dumps(
+    {
+        "apiVersion": "headrace.dev/v1alpha1",
+        "kind": "LLMModel",
+        "metadata": {"name": "m"},
+        "spec": {"remote": {"provider": "HTTPish", "model": "x", "baseURL": "https://llm.example.com"}},
+    }
+)
 
 
 @pytest.fixture
@@ -110,6 +118,7 @@ def test_what_cannot_be_read_is_named(headrace: Headrace, tmp_path: Path, comman
         (f"{ELSEWHERE}\n---\n{MODEL}", "no such LLMModel"),
         (f"{FROM_CONFIG_MAP}\n---\n{MODEL}", "put the text into spec.prompt"),
         (f"{VALID}\n---\n{MODEL.replace('metadata', 'metadata')}", "--weights FILE"),
+        (f"{VALID}\n---\n{REMOTE}", "LLMModel m is remote: `headrace run` executes local models alone"),
     ],
 )
 def test_run_refuses_what_it_cannot_execute(headrace: Headrace, manifests: str, says: str) -> None:

@@ -75,6 +75,12 @@ def holding(links: list[Link]) -> list[tuple[str, str]]:
         ),
         (task("Waiting", "QueueFull"), SERVING, NO_QUOTA, [("task", "QueueFull"), ("window", "QueueFull")]),
         (task("Queued", "Queued"), SERVING, quota(), [("task", "Queued"), ("window", "Queued")]),
+        (
+            task("Queued", "CircuitOpen"),
+            model(condition("Ready", "True", "ConfigurationValid"), condition("Available", "False", "CircuitOpen")),
+            NO_QUOTA,
+            [("task", "CircuitOpen"), ("model", "CircuitOpen")],
+        ),
         (task("Queued", "RetryBackoff"), SERVING, quota(), [("task", "RetryBackoff"), ("window", "RetryBackoff")]),
         (
             task("Queued", "ModelScaledToZero"),

@@ -109,3 +109,15 @@ def test_only_what_serves_and_can_be_read_counts_as_a_slot() -> None:
         "h": {"state": "Serving"},
     }
     assert serving_slots(reports) == 2 + 64
+
+
+def test_pods_of_a_remote_model_share_what_the_provider_is_given() -> None:
+    def remote(**provider: object) -> dict[str, object]:
+        return {"state": "Serving", "slots": 300, "provider": {"breaker": "Closed", **provider}}
+
+    assert serving_slots({"a": remote(concurrency=20), "b": remote(concurrency=20)}) == 20
+    assert serving_slots({"a": remote(concurrency=None), "b": remote()}) == 300
+    assert serving_slots({"a": remote(breaker="Open", concurrency=20)}) == 0
+    assert serving_slots({"a": remote(concurrency=10**9)}) == 1024
+    assert serving_slots({"a": remote(concurrency="many")}) == 0
+    assert serving_slots({"a": {"state": "Serving", "slots": 2, "provider": "x"}}) == 2
