@@ -1,0 +1,24 @@
+"""The provider's key for one request."""
+
+from collections.abc import Callable
+
+from headrace_crds.reasons import Reason
+from headrace_runner.providers.protocol import Fault, ProviderError
+
+
+def read_key(credential: Callable[[], str], *, needed: bool) -> str:
+    """The key, read anew. Raises ProviderError where there is none and one is ``needed``, or no header can carry it."""
+    try:
+        key = credential().strip()
+    except OSError as error:
+        missing = (
+            f"the key cannot be read ({type(error).__name__}): check the Secret that spec.remote.credentials names"
+        )
+        raise ProviderError(Fault.UNAVAILABLE, Reason.CREDENTIALS_NOT_FOUND, missing) from None
+    if needed and not key:
+        empty = "the key is empty: put one into the Secret that spec.remote.credentials names"
+        raise ProviderError(Fault.UNAVAILABLE, Reason.CREDENTIALS_NOT_FOUND, empty)
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        odd = "the key has characters that no key has: check the Secret that spec.remote.credentials names"
+        raise ProviderError(Fault.UNAVAILABLE, Reason.CREDENTIALS_REFUSED, odd)
+    return key
