@@ -30,7 +30,9 @@ BUDGET_HEADERS = {
 }
 
 
-def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, index: int = 0, **more: Any) -> dict[str, Any]:
+def chunk(
+    delta: dict[str, Any] | None = None, finish: str | None = None, index: int = 0, **more: Any
+) -> dict[str, Any]:
     """One chunk with one choice; ``more`` are members of the choice."""
     choice = {"index": index, "delta": delta or {}, "finish_reason": finish, **more}
     return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "m", "choices": [choice], "usage": None}

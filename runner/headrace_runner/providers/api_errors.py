@@ -183,7 +183,7 @@ def read_complaint(body: object) -> Complaint:
         return Complaint()
     inner = body.get("error", body)
     body = inner if isinstance(inner, Mapping) else {"message": inner}
-    if "message" not in body:
+    if "detail" in body and "message" not in body:
         return _fastapi_complaint(body.get("detail"))
     code = body.get("code")
     status = _status(code)

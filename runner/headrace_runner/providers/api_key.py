@@ -1,6 +1,7 @@
 """The provider's key for one request."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 from headrace_crds.reasons import Reason
 from headrace_runner.providers.protocol import Fault, ProviderError
@@ -22,3 +23,10 @@ def read_key(credential: Callable[[], str], *, needed: bool) -> str:
         odd = "the key has characters that no key has: check the Secret that spec.remote.credentials names"
         raise ProviderError(Fault.UNAVAILABLE, Reason.CREDENTIALS_REFUSED, odd)
     return key
+
+
+def and_key(said: Iterable[str], credential: Callable[[], str]) -> Iterator[str]:
+    """What the request says, and the key: what no message may repeat."""
+    yield from said
+    with suppress(ProviderError):
+        yield read_key(credential, needed=False)

@@ -16,7 +16,7 @@ from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.protocol import Delta, Generate, GenerationResult
 from headrace_runner.providers.answer_errors import invalid, lost, not_a_stream
 from headrace_runner.providers.api_errors import COMPATIBLE_RULES, Complaint, error_of, read_complaint
-from headrace_runner.providers.api_key import read_key
+from headrace_runner.providers.api_key import and_key, read_key
 from headrace_runner.providers.chat_answer import ChatAnswer
 from headrace_runner.providers.chat_wire import COMPATIBLE, chat_body, request_texts
 from headrace_runner.providers.embedding_wire import embedding_body, embedding_result
@@ -113,7 +113,7 @@ class OpenAICompatible:
         shape = COMPATIBLE.shape(request)
         body = chat_body(request, self._model, COMPATIBLE, self._chat_extra, shape)
         answer = ChatAnswer(request, shape.enforcement, on_delta)
-        said = [*request_texts(request)]
+        said = [*and_key(request_texts(request), self._setting.credential)]
         with self._faults(said):
             async with self._post("/chat/completions", body) as response:
                 ended = await self._read(response, answer, said)
@@ -122,7 +122,7 @@ class OpenAICompatible:
     async def embed(self, request: Embed) -> GenerationResult:
         begun = time.monotonic()
         body = embedding_body(request, self._model, self._embedding_extra)
-        with self._faults(request.input):
+        with self._faults([*and_key(request.input, self._setting.credential)]):
             async with self._post("/embeddings", body) as response:
                 parsed = await asyncio.to_thread(json.loads, await response.aread())
         return await asyncio.to_thread(embedding_result, request, parsed, begun)

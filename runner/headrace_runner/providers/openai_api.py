@@ -18,7 +18,7 @@ from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.protocol import Delta, Generate, GenerationResult
 from headrace_runner.providers.answer_errors import invalid, lost, not_a_stream
 from headrace_runner.providers.api_errors import OPENAI_RULES, error_of, read_complaint
-from headrace_runner.providers.api_key import read_key
+from headrace_runner.providers.api_key import and_key, read_key
 from headrace_runner.providers.chat_answer import ChatAnswer
 from headrace_runner.providers.chat_wire import OPENAI, chat_body, request_texts
 from headrace_runner.providers.embedding_wire import embedding_body, embedding_result
@@ -142,6 +142,7 @@ class OpenAI:
         """What the SDK raises becomes ProviderError, without a chain: bodies and answers hang at its errors."""
         import openai
 
+        said = and_key(said, self._setting.credential)
         try:
             yield
         except ProviderError:

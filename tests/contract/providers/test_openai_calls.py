@@ -213,9 +213,7 @@ async def test_the_key_is_read_for_every_request() -> None:
         assert world.stub.authorizations == [f"Bearer {KEY}", "Bearer sk-proj-other"]
 
 
-@pytest.mark.parametrize(
-    ("key", "reason"), [("", Reason.CREDENTIALS_NOT_FOUND), ("sk- ü", Reason.CREDENTIALS_REFUSED)]
-)
+@pytest.mark.parametrize(("key", "reason"), [("", Reason.CREDENTIALS_NOT_FOUND), ("sk- ü", Reason.CREDENTIALS_REFUSED)])
 async def test_a_key_that_no_header_can_carry_is_not_sent(key: str, reason: Reason) -> None:
     async with openai_world() as world:
         world.key[0] = key
