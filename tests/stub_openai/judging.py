@@ -1,8 +1,8 @@
 """What the API refuses of a request, in its words, so that a provider's mistakes are found here and not there.
 
-Members, bounds and roles are those of the SDK's ``types/chat/completion_create_params.py``, ``chat_completion_*_param.py``
-and ``types/embedding_create_params.py`` (openai 3.57); the errors' shape of ``types/shared/error_object.py``; their words
-and codes of what the API answers (https://platform.openai.com/docs/guides/error-codes).
+Members, bounds and roles are those of the SDK's ``types/chat/completion_create_params.py``, its message parameters and
+``types/embedding_create_params.py`` (openai 3.57); the errors' shape is that of ``types/shared/error_object.py``, their
+words and codes are what the API answers (https://platform.openai.com/docs/guides/error-codes).
 """
 
 from dataclasses import dataclass, field
@@ -11,11 +11,45 @@ from typing import Any
 from tests.stub_openai.strict_schema import complaint
 
 CHAT_MEMBERS = frozenset(
-    "messages model audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens "
-    "metadata modalities moderation n parallel_tool_calls prediction presence_penalty prompt_cache_key "
-    "prompt_cache_options prompt_cache_retention reasoning_effort response_format safety_identifier seed service_tier "
-    "stop store stream stream_options temperature tool_choice tools top_logprobs top_p user verbosity "
-    "web_search_options".split()
+    {
+        "audio",
+        "frequency_penalty",
+        "function_call",
+        "functions",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "messages",
+        "metadata",
+        "modalities",
+        "model",
+        "moderation",
+        "n",
+        "parallel_tool_calls",
+        "prediction",
+        "presence_penalty",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "reasoning_effort",
+        "response_format",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stop",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
+        "web_search_options",
+    }
 )
 EMBEDDING_MEMBERS = frozenset({"input", "model", "dimensions", "encoding_format", "user"})
 ROLES = ("system", "assistant", "user", "function", "tool", "developer")

@@ -10,5 +10,5 @@ def check_members(extra: Mapping[str, Any] | None, allowed: Collection[str], pro
         if name not in allowed:
             listed = ", ".join(sorted(allowed))
             raise ValueError(
-                f"spec.remote.extraBody: remove {name[:64]!r}: {provider} does not take it from there; allowed: {listed}"
+                f"spec.remote.extraBody: remove {name[:64]!r}: {provider} does not take it there; allowed: {listed}"
             )

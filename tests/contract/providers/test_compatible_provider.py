@@ -110,7 +110,7 @@ async def test_a_server_that_does_not_know_stream_options_is_asked_without_from_
         sse(HELLO)[: -len("\n\ndata: [DONE]\n\n")],
         sse(HELLO).replace(b'"choices": [', b'"choices":\ndata: ['),
         sse(HELLO[:-1]),
-        sse([chunk(finish="eos_token")] + HELLO),
+        sse([chunk(finish="eos_token"), *HELLO]),
     ],
     ids=["no-done", "crlf", "cr", "comments", "no-blank-line", "several-lines", "no-finish-reason", "early-finish"],
 )
