@@ -1,7 +1,7 @@
 """STAND-IN, not to be merged: the integrator takes the module of this name from the schemas' engineer.
 
 It knows objects whose members are all required and whose additionalProperties are false; all else it cannot express,
-except that it drops a ``pattern``.
+except that it drops a ``minLength``.
 """
 
 import enum
@@ -33,6 +33,6 @@ def down_convert(schema_text: str, dialect: Dialect) -> Converted:
     properties = schema.get("properties", {})
     if set(properties) != set(schema.get("required", ())):
         return Converted(None, (), False)
-    dropped = tuple(f"/properties/{name}/pattern" for name, each in properties.items() if "pattern" in each)
-    kept = {name: {key: each[key] for key in each if key != "pattern"} for name, each in properties.items()}
+    dropped = tuple(f"/properties/{name}/minLength" for name, each in properties.items() if "minLength" in each)
+    kept = {name: {key: each[key] for key in each if key != "minLength"} for name, each in properties.items()}
     return Converted({**schema, "properties": kept}, dropped, not dropped)
