@@ -64,7 +64,10 @@ async def _world(
 ) -> AsyncIterator[World]:
     budgets: list[Budget] = []
     key = [KEY]
-    async with serving(strict=strict) as stub, httpx2.AsyncClient(timeout=TIMEOUT, trust_env=False, verify=False) as http:
+    async with (
+        serving(strict=strict) as stub,
+        httpx2.AsyncClient(timeout=TIMEOUT, trust_env=False, verify=False) as http,
+    ):
         remote = Remote.model_validate(
             {
                 "provider": provider,

@@ -32,6 +32,8 @@ class StubOpenAI:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     """Of all requests that had one, refused ones included."""
     authorizations: list[str | None] = field(default_factory=list)
+    peers: set[object] = field(default_factory=set)
+    """Connections that requests came through."""
 
     @property
     def url(self) -> str:
@@ -77,6 +79,8 @@ class StubOpenAI:
         return web.json_response({"id": name, "object": "model", "created": 0, "owned_by": "openai"})
 
     async def _body(self, request: web.Request) -> dict[str, Any]:
+        assert request.transport is not None
+        self.peers.add(request.transport.get_extra_info("peername"))
         self.bodies.append(await request.json())
         return self.bodies[-1]
 

@@ -71,6 +71,7 @@ CHAT_MEMBERS: Final = frozenset(
 EMBEDDING_MEMBERS: Final = frozenset({"dimensions", "input_type", "keep_alive", "truncate_prompt_tokens", "user"})
 _EVENT_STREAM: Final = "text/event-stream"
 _DONE: Final = "[DONE]"
+_DRAIN_SECONDS: Final = 0.1
 _ERROR_BYTES: Final = 64 * 1024
 _OPTIONAL: Final = ("stream_options", "encoding_format", "response_format")
 """What a request can do without: usage is counted, vectors come as lists, and the schema is in a message as well."""
@@ -146,12 +147,13 @@ class OpenAICompatible:
             # Not streamed, whatever was asked for.
             self._push(json.loads(await response.aread()), answer, said)
             return True
-        reader = EventReader()
-        async for piece in response.aiter_bytes():
+        reader, pieces, ended = EventReader(), response.aiter_bytes(), False
+        async for piece in pieces:
             for event in reader.push(piece):
-                if self._push_event(event, answer, said):
-                    return True
-        ended = False
+                ended = self._push_event(event, answer, said) or ended
+            if ended:
+                await _drain(pieces)
+                return True
         # An event that was cut off with the connection is none; that the answer has no end is said then.
         with suppress(StreamInvalid, json.JSONDecodeError):
             for event in reader.end():
@@ -228,6 +230,14 @@ def _dispensable(refused: _Refused, body: dict[str, Any]) -> str | None:
     if refused.status not in (400, 422):
         return None
     return next((name for name in _OPTIONAL if name in body and refused.complaint.names(name)), None)
+
+
+async def _drain(pieces: AsyncIterator[bytes]) -> None:
+    """Read the end of the body, which follows at once: a connection whose body was read is used again."""
+    with suppress(TimeoutError, httpx2.HTTPError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            async for _ in pieces:
+                pass
 
 
 async def _error_body(response: httpx2.Response) -> object:

@@ -1,5 +1,6 @@
 """Provider OpenAICompatible against servers that differ from OpenAI's in one way each."""
 
+import asyncio
 import base64
 import json
 import struct
@@ -121,6 +122,17 @@ async def test_streams_of_all_kinds_are_read(stream: bytes, size: int) -> None:
         result = await world.generate()
         assert (result.text, result.finish_reason) == ("Grüß Gott", "Stop")
         assert result.usage == Usage(0, 0, 2), "without a count of theirs the pieces are counted"
+
+
+async def test_a_connection_is_used_again_and_one_that_stays_open_is_not_waited_for() -> None:
+    hang = asyncio.Event()
+    async with compatible_world() as world:
+        for _ in range(3):
+            await world.generate()
+        assert len(world.stub.peers) == 1
+        world.stub.replies.append(raw(sse(HELLO), hang=hang))
+        assert (await world.generate()).text == "Grüß Gott"
+        hang.set()
 
 
 async def test_an_answer_that_is_not_streamed_is_read_all_the_same() -> None:

@@ -211,6 +211,7 @@ async def test_the_key_is_read_for_every_request() -> None:
         world.stub.keys = {"sk-proj-other"}
         await world.generate()
         assert world.stub.authorizations == [f"Bearer {KEY}", "Bearer sk-proj-other"]
+        assert len(world.stub.peers) == 1, "and the connection is used again"
 
 
 @pytest.mark.parametrize(("key", "reason"), [("", Reason.CREDENTIALS_NOT_FOUND), ("sk- ü", Reason.CREDENTIALS_REFUSED)])
