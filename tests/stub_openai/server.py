@@ -32,6 +32,8 @@ class StubOpenAI:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     """Of all requests that had one, refused ones included."""
     authorizations: list[str | None] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of the last request that had a body."""
     peers: set[object] = field(default_factory=set)
     """Connections that requests came through."""
 
@@ -81,6 +83,7 @@ class StubOpenAI:
     async def _body(self, request: web.Request) -> dict[str, Any]:
         assert request.transport is not None
         self.peers.add(request.transport.get_extra_info("peername"))
+        self.headers = dict(request.headers)
         self.bodies.append(await request.json())
         return self.bodies[-1]
 

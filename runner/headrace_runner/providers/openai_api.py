@@ -53,7 +53,7 @@ def create(setting: Setting) -> Provider:
     """The factory that the registry calls."""
     from openai import AsyncOpenAI
 
-    # At level debug the SDK logs whole requests, prompts included.
+    # Its earlier versions logged whole requests at level debug, prompts included, and OPENAI_LOG sets that level.
     logging.getLogger("openai").setLevel(logging.WARNING)
 
     async def key() -> str:

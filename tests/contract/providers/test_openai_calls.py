@@ -214,6 +214,18 @@ async def test_the_key_is_read_for_every_request() -> None:
         assert len(world.stub.peers) == 1, "and the connection is used again"
 
 
+async def test_a_model_is_what_its_spec_says_and_not_what_the_environment_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID"):
+        monkeypatch.setenv(f"OPENAI_{name}", f"other-{name.lower()}")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    async with openai_world() as world:
+        await world.generate()
+        assert world.stub.authorizations == [f"Bearer {KEY}"]
+        assert not any("other-" in value for value in world.stub.headers.values())
+
+
 @pytest.mark.parametrize(("key", "reason"), [("", Reason.CREDENTIALS_NOT_FOUND), ("sk- ü", Reason.CREDENTIALS_REFUSED)])
 async def test_a_key_that_no_header_can_carry_is_not_sent(key: str, reason: Reason) -> None:
     async with openai_world() as world:

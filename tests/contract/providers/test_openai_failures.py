@@ -199,4 +199,5 @@ async def test_the_sdk_logs_no_prompt(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         async with openai_world() as world:
             await world.generate()
+            assert not logging.getLogger("openai").isEnabledFor(logging.INFO)
     assert "everybody" not in caplog.text

@@ -24,6 +24,12 @@ def test_cuts_change_nothing(events: list[list[str]], end: str, data: st.DataObj
     assert read(*pieces) == [ServerEvent("", "\n".join(lines)) for lines in events]
 
 
+def test_a_line_end_may_be_cut_in_two() -> None:
+    stream = "\ufeffdata: é\r\ndata: b\r\n\r\ndata: c\r\n\r\n".encode()
+    for cut in range(len(stream) + 1):
+        assert read(stream[:cut], stream[cut:]) == [ServerEvent("", "é\nb"), ServerEvent("", "c")], cut
+
+
 @pytest.mark.parametrize(
     ("stream", "events"),
     [
