@@ -7,23 +7,24 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import httpx2
 
 from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.protocol import Delta, Generate, GenerationResult
-from headrace_runner.providers.answer_errors import invalid, lost, not_a_stream
+from headrace_runner.providers.answer_errors import invalid, lost
 from headrace_runner.providers.api_errors import COMPATIBLE_RULES, Complaint, error_of, read_complaint
 from headrace_runner.providers.api_key import and_key, read_key
 from headrace_runner.providers.chat_answer import ChatAnswer
+from headrace_runner.providers.chat_stream import read_answer
 from headrace_runner.providers.chat_wire import COMPATIBLE, chat_body, request_texts
 from headrace_runner.providers.embedding_wire import embedding_body, embedding_result
 from headrace_runner.providers.extra_body import check_members
 from headrace_runner.providers.protocol import Provider, ProviderError, Setting
 from headrace_runner.providers.rate_headers import budget_of
-from headrace_runner.providers.sse import EventReader, ServerEvent, StreamInvalid
+from headrace_runner.providers.sse import StreamInvalid
 
 CHAT_MEMBERS: Final = frozenset(
     {
@@ -69,9 +70,6 @@ CHAT_MEMBERS: Final = frozenset(
     }
 )
 EMBEDDING_MEMBERS: Final = frozenset({"dimensions", "input_type", "keep_alive", "truncate_prompt_tokens", "user"})
-_EVENT_STREAM: Final = "text/event-stream"
-_DONE: Final = "[DONE]"
-_DRAIN_SECONDS: Final = 0.1
 _ERROR_BYTES: Final = 64 * 1024
 _OPTIONAL: Final = ("stream_options", "encoding_format", "response_format")
 """What a request can do without: usage is counted, vectors come as lists, and the schema is in a message as well."""
@@ -117,7 +115,7 @@ class OpenAICompatible:
         said = [*and_key(request_texts(request), self._setting.credential)]
         with self._faults(said):
             async with self._post("/chat/completions", body) as response:
-                ended = await self._read(response, answer, said)
+                ended = await read_answer(response, answer, COMPATIBLE_RULES, said)
         return answer.result(ended=ended)
 
     async def embed(self, request: Embed) -> GenerationResult:
@@ -140,41 +138,6 @@ class OpenAICompatible:
 
     async def aclose(self) -> None:
         """The connections are those of ``setting.http``."""
-
-    async def _read(self, response: httpx2.Response, answer: ChatAnswer, said: Iterable[str]) -> bool:
-        """Whether the server said that nothing follows."""
-        if "json" in response.headers.get("content-type", ""):
-            # Not streamed, whatever was asked for.
-            self._push(json.loads(await response.aread()), answer, said)
-            return True
-        reader, pieces, ended = EventReader(), response.aiter_bytes(), False
-        async for piece in pieces:
-            for event in reader.push(piece):
-                ended = self._push_event(event, answer, said) or ended
-            if ended:
-                await _drain(pieces)
-                return True
-        # An event that was cut off with the connection is none; that the answer has no end is said then.
-        with suppress(StreamInvalid, json.JSONDecodeError):
-            for event in reader.end():
-                ended = self._push_event(event, answer, said) or ended
-        if not answer.chunks and _EVENT_STREAM not in response.headers.get("content-type", ""):
-            raise not_a_stream()
-        return ended
-
-    def _push_event(self, event: ServerEvent, answer: ChatAnswer, said: Iterable[str]) -> bool:
-        if event.data.strip() == _DONE:
-            return True
-        data = json.loads(event.data)
-        if event.name == "error":
-            raise error_of(COMPATIBLE_RULES, None, read_complaint(data), said=said)
-        self._push(data, answer, said)
-        return False
-
-    def _push(self, data: object, answer: ChatAnswer, said: Iterable[str]) -> None:
-        if isinstance(data, dict) and (data.get("error") or data.get("object") == "error"):
-            raise error_of(COMPATIBLE_RULES, None, read_complaint(data), said=said)
-        answer.push(data)
 
     @asynccontextmanager
     async def _post(self, path: str, body: dict[str, Any]) -> AsyncIterator[httpx2.Response]:
@@ -230,14 +193,6 @@ def _dispensable(refused: _Refused, body: dict[str, Any]) -> str | None:
     if refused.status not in (400, 422):
         return None
     return next((name for name in _OPTIONAL if name in body and refused.complaint.names(name)), None)
-
-
-async def _drain(pieces: AsyncIterator[bytes]) -> None:
-    """Read the end of the body, which follows at once: a connection whose body was read is used again."""
-    with suppress(TimeoutError, httpx2.HTTPError):
-        async with asyncio.timeout(_DRAIN_SECONDS):
-            async for _ in pieces:
-                pass
 
 
 async def _error_body(response: httpx2.Response) -> object:

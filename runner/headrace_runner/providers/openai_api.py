@@ -1,6 +1,6 @@
 """Provider OpenAI: chat completions and embeddings of api.openai.com, through OpenAI's own SDK.
 
-The SDK is the transport and its typed errors; bodies and chunks are those of ``chat_wire`` and ``chat_answer``. It is
+The SDK is the transport and its typed errors; bodies and chunks are those of ``chat_wire`` and ``chat_stream``. It is
 imported where a provider is made, so that runners of other models do without.
 """
 
@@ -16,15 +16,17 @@ import httpx2
 
 from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.protocol import Delta, Generate, GenerationResult
-from headrace_runner.providers.answer_errors import invalid, lost, not_a_stream
+from headrace_runner.providers.answer_errors import invalid, lost
 from headrace_runner.providers.api_errors import OPENAI_RULES, error_of, read_complaint
 from headrace_runner.providers.api_key import and_key, read_key
 from headrace_runner.providers.chat_answer import ChatAnswer
+from headrace_runner.providers.chat_stream import read_answer
 from headrace_runner.providers.chat_wire import OPENAI, chat_body, request_texts
 from headrace_runner.providers.embedding_wire import embedding_body, embedding_result
 from headrace_runner.providers.extra_body import check_members
 from headrace_runner.providers.protocol import Provider, ProviderError, Setting
 from headrace_runner.providers.rate_headers import budget_of
+from headrace_runner.providers.sse import StreamInvalid
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, AsyncStream
@@ -46,7 +48,6 @@ CHAT_MEMBERS: Final = frozenset(
     }
 )
 EMBEDDING_MEMBERS: Final = frozenset({"dimensions", "user"})
-_EVENT_STREAM: Final = "text/event-stream"
 
 
 def create(setting: Setting) -> Provider:
@@ -90,19 +91,17 @@ class OpenAI:
         shape = OPENAI.shape(request)
         body = chat_body(request, self._model, OPENAI, self._chat_extra, shape)
         answer = ChatAnswer(request, shape.enforcement, on_delta)
-        with self._faults(request_texts(request)):
+        said = [*and_key(request_texts(request), self._setting.credential)]
+        with self._faults(said):
             async with self._stream(body) as stream:
                 self._tell_budget(stream.response)
-                async for chunk in stream:
-                    answer.push(chunk)
-                if not answer.chunks and _EVENT_STREAM not in stream.response.headers.get("content-type", ""):
-                    raise not_a_stream()
+                await read_answer(stream.response, answer, OPENAI_RULES, said)
         return answer.result()
 
     async def embed(self, request: Embed) -> GenerationResult:
         begun = time.monotonic()
         body = embedding_body(request, self._model, self._embedding_extra)
-        with self._faults(request.input):
+        with self._faults([*and_key(request.input, self._setting.credential)]):
             # Not embeddings.create, which turns base64 into lists of Python's numbers.
             response = await self._client.post("/embeddings", body=body, cast_to=httpx2.Response)
             self._tell_budget(response)
@@ -142,7 +141,6 @@ class OpenAI:
         """What the SDK raises becomes ProviderError, without a chain: bodies and answers hang at its errors."""
         import openai
 
-        said = and_key(said, self._setting.credential)
         try:
             yield
         except ProviderError:
@@ -157,9 +155,8 @@ class OpenAI:
                 said=said,
             ) from None
         except (openai.APIError, httpx2.HTTPError, OSError) as error:
-            if isinstance(error, openai.APIError) and error.body is not None:
-                # An error object within the stream.
-                raise error_of(OPENAI_RULES, None, read_complaint(error.body), said=said) from None
             raise lost(error) from None
+        except StreamInvalid as error:
+            raise invalid(str(error)) from None
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
             raise invalid("it is not JSON in UTF-8") from None
