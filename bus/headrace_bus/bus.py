@@ -1,4 +1,4 @@
-"""The bus's door: one method per transition, what `reader` asks and `gate` decides besides; the transitions themselves are Lua.
+"""The bus's door: one method per transition, `reader`'s questions and `gate`'s besides; the transitions are Lua.
 
 It must not know objects, engines or HTTP: what an envelope's payload means, whether an attempt may
 follow and who is told is decided by its callers.

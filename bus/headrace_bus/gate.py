@@ -3,9 +3,9 @@
 Shared by all runner pods of the model. Rates, pauses, the limit of calls at a time and the breaker are the scripts of
 `lua/remote`; whoever waits, and what a fault is, is the runner's.
 
-    CLOSED ──5 transient failures in a row, or 1 Unavailable──► OPEN ──time──► HALF_OPEN ──its one call answered──► CLOSED
-                                                                  ▲                 │
-                                                                  └── failed, for twice as long
+    CLOSED ──5 transient failures in a row, or 1 Unavailable──► OPEN ──time──► HALF_OPEN ──one call answered──► CLOSED
+                                                                 ▲                │
+                                                                 └────────────────┘ failed: for twice as long
 """
 
 import random
@@ -72,8 +72,9 @@ class Call:
 
 @dataclass(frozen=True)
 class Settlement:
-    """A call that has ended. `fault` is the runner's word for a failure: RateLimited, Overloaded, Transient, Unavailable
-    or Terminal; None and no `reason` is a success, None with a reason an end that tells nothing of the provider.
+    """A call that has ended. `fault` is the runner's word for a failure: RateLimited, Overloaded, Transient,
+    Unavailable or Terminal; None and no `reason` is a success, None with a reason an end that tells nothing of the
+    provider.
     """
 
     id: str
@@ -173,8 +174,8 @@ class GateBus(BusReader):
         return await self.turn(model, limits, settled=[settlement])
 
     async def renew_calls(self, model: ModelKey, call_ids: Sequence[str], *, lease_ms: int = 30_000) -> list[bool]:
-        """Extends the places of calls under way to now + `lease_ms`. False: the place was lost (the lease ran out, Redis
-        was emptied), and the call has it again: it goes on in any case, and has to be counted.
+        """Extends the places of calls under way to now + `lease_ms`. False: the place was lost (the lease ran out,
+        Redis was emptied), and the call has it again: it goes on in any case, and has to be counted.
         """
         kept: list[bool] = []
         for first in range(0, len(call_ids), _RENEWED_AT_ONCE):
