@@ -11,6 +11,8 @@ import selectors
 from collections.abc import Mapping
 from typing import Any
 
+_STEP_SECONDS = 1e-6
+
 
 class _Jumping(selectors.BaseSelector):
     """Waits for no time at all and says for how long it would have."""
@@ -28,7 +30,8 @@ class _Jumping(selectors.BaseSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise RuntimeError("nothing will ever happen: every task waits for another")
-        self.now += max(0.0, timeout)
+        # Not by less than a microsecond: who waits for a time that is all but there would do so for ever.
+        self.now += max(_STEP_SECONDS, timeout) if timeout > 0 else 0.0
         return self._real.select(0)
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:

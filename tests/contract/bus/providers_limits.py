@@ -47,7 +47,7 @@ class TokenBucket:
 
     def __init__(self, per_minute: int, seconds: float = 60.0) -> None:
         self._rate = per_minute / 60
-        self._most = self._rate * seconds
+        self._most = max(1.0, self._rate * seconds)
         self._level, self._at = self._most, 0.0
 
     def allows(self, now: float, cost: int = 1) -> bool:

@@ -1,4 +1,4 @@
-"""Any sequence of turns, renewals and time: the Lua of a remote model's gate and a plain Python model answer the same."""
+"""Any sequence of turns, renewals and time: the Lua of a remote model's gate and a Python model of it answer the same."""
 
 import asyncio
 from collections.abc import Awaitable
