@@ -38,6 +38,7 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 | `replay:<uid>`       | stream | a call's events, 256 KiB; an id counts its bytes | TTL 10 min                       |
 | `gate`               | hash   | a remote model's buckets, AIMD, pause, breaker   | TTL 2 h; purge                   |
 | `calls`              | zset   | call → ms at which its lease ends                | settled, lease over; TTL 2 h     |
+| `waiting`            | zset   | call that is to be admitted → ms of its end      | admitted; TTL 1 s                |
 | `booked`             | hash   | call → `<tokens> <ms at which it was admitted>`  | with the call; TTL 2 h           |
 | `requests:<n>`       | hash   | request id → reply, of 30 s; `timed` with a TTL  | TTL 60 s                         |
 

@@ -114,7 +114,7 @@ class Turn:
     wait_ms: int
     """When to ask again for it. Of Concurrency, and of a probe under way, a guess."""
     room: int
-    """So many more calls could be admitted within a second."""
+    """So many more calls could be admitted within half a second, beside those that wait (those of this turn too)."""
     state: GateState
 
 

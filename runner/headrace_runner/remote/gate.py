@@ -5,8 +5,8 @@ one round trip. Nobody else asks, so waiting costs Redis nothing.
 
 Without Redis nothing is claimed. A call whose task was claimed before is sent after one try that failed: refusing it
 would only hand back, through the same Redis, work whose lease is about to run out, and there are no more such calls
-than slots. What it tells in the end is dropped: its place comes back with its lease, and a provider that fails will fail
-the next call too.
+than slots. What it tells in the end is dropped: its place comes back with its lease, and a provider that fails will
+fail the next call too.
 """
 
 import asyncio
@@ -115,6 +115,8 @@ class Gate:
         self._shut_until = 0.0
         self._spent: tuple[float, str] = (0.0, "")
         self._room = 0
+        # Waiters that the room told is beside of.
+        self._counted: set[_Waiter] = set()
         self._told: Turn | None = None
         self._told_at = 0.0
         self._away = False
@@ -177,7 +179,7 @@ class Gate:
         state = told.state
         left = max(0.0, state.retry_in_ms / 1000 - (now - self._told_at))
         spent_until, why = self._spent
-        if not state.reason and now < spent_until:
+        if not state.reason and now < spent_until and not self.open.is_set():
             return GateState(
                 Breaker(state.breaker.value), Reason.RATE_LIMITED, why, spent_until - now, state.concurrency
             )
@@ -186,11 +188,12 @@ class Gate:
         )
 
     def room(self) -> int:
-        """So many calls more could be admitted within a second: claim no more."""
+        """So many calls more could be admitted soon, within a second at most: claim no more."""
         now = self._monotonic()
         if now < self._shut_until:
             return 0
-        return max(0, self._room - len(self._line) - self._expected.count(now))
+        fresh = sum(waiter not in self._counted for waiter in self._line)
+        return max(0, self._room - fresh - self._expected.count(now))
 
     def claimed(self, count: int) -> None:
         """So many tasks were claimed, and will ask for admission; until then they take up ``room``."""
@@ -255,6 +258,7 @@ class Gate:
     def _take(self, turn: Turn, asked: list[_Waiter]) -> None:
         now = self._monotonic()
         self._told, self._told_at, self._room = turn, now, turn.room
+        self._counted = set(asked[turn.admitted :])
         for waiter in asked[: turn.admitted]:
             self._answer(waiter, None)
         retry_seconds = turn.state.retry_in_ms / 1000

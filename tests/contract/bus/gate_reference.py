@@ -43,6 +43,7 @@ class GateReference:
     calls: dict[str, float] = field(default_factory=dict)
     """Call → when its lease ends."""
     booked: dict[str, tuple[int, float]] = field(default_factory=dict)
+    waiting: dict[str, float] = field(default_factory=dict)
 
     def pass_time(self, ms: int) -> None:
         """All that is remembered is so much longer ago."""
@@ -50,6 +51,7 @@ class GateReference:
             value = getattr(self, name)
             setattr(self, name, max(0, value - ms) if value else 0)
         self.calls = {call: ends - ms for call, ends in self.calls.items()}
+        self.waiting = {call: ends - ms for call, ends in self.waiting.items()}
         self.booked = {call: (tokens, at - ms) for call, (tokens, at) in self.booked.items()}
 
     def sweep(self, now: float) -> None:
@@ -76,6 +78,10 @@ class GateReference:
             if reason:
                 break
             admitted += 1
+        self.waiting = {call: ends for call, ends in self.waiting.items() if ends > now}
+        for call in calls[:admitted]:
+            self.waiting.pop(call.id, None)
+        self.waiting |= {call.id: now + 1000 for call in calls[admitted:]}
         return Turn(int(now), admitted, reason, math.ceil(wait), self._room(now, limits), self.state(now))
 
     def renew(self, now: float, ids: Sequence[str], lease_ms: int) -> list[bool]:
@@ -133,7 +139,7 @@ class GateReference:
         return "", 0
 
     def _room(self, now: float, limits: GateLimits) -> int:
-        horizon = now + 1000
+        horizon = now + 500
         if self.shut > horizon or self.pause > horizon:
             return 0
         room = math.floor(self.limit) - len(self.calls)
@@ -145,7 +151,7 @@ class GateReference:
             room = 0
         if self.breaker(now) is not Breaker.CLOSED:
             room = min(room, 0 if self._probing(now) > 0 else 1)
-        return max(0, room)
+        return max(0, room - len(self.waiting))
 
     def _settle(self, now: float, limits: GateLimits, each: Settlement, spread: float) -> None:
         self.calls.pop(each.id, None)

@@ -1,4 +1,4 @@
-"""Any sequence of turns, renewals and time: the Lua of a remote model's gate and a Python model of it answer the same."""
+"""Any sequence of turns, renewals and time: the Lua of a remote model's gate and a Python model of it agree."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -108,6 +108,10 @@ class GateMachine(RuleBasedStateMachine):
                 await self.redis.hset(f"{PREFIX}gate", name, repr(max(0.0, float(text) - ms)))
         for call, ends in await self.redis.zrange(f"{PREFIX}calls", 0, -1, withscores=True):
             await self.redis.zadd(f"{PREFIX}calls", {call: ends - ms})
+        for call, ends in await self.redis.zrange(f"{PREFIX}waiting", 0, -1, withscores=True):
+            await self.redis.zadd(f"{PREFIX}waiting", {call: ends - ms})
+        # Of the real time, which has not passed.
+        await self.redis.persist(f"{PREFIX}waiting")
         for call, text in (await self.redis.hgetall(f"{PREFIX}booked")).items():
             tokens, at = text.split()
             await self.redis.hset(f"{PREFIX}booked", call, f"{tokens} {int(at) - ms}")
@@ -142,7 +146,11 @@ class GateMachine(RuleBasedStateMachine):
         return any(0 <= now - moment < 2_000 for moment in moments)
 
     async def _observe(self):
-        keys = [key for key in await self.redis.keys(f"{PREFIX}*") if ":requests:" not in key]
+        keys = [
+            key
+            for key in await self.redis.keys(f"{PREFIX}*")
+            if ":requests:" not in key and not key.endswith(":waiting")
+        ]
         return (
             await self.redis.hgetall(f"{PREFIX}gate"),
             dict(await self.redis.zrange(f"{PREFIX}calls", 0, -1, withscores=True)),

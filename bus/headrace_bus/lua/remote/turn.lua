@@ -2,7 +2,7 @@
 -- include: keys requests gate calls buckets admitting settling
 -- ARGV: request, most calls at a time, requests per minute or 0, tokens per minute or 0, lease_ms, count of settlements, then
 -- id, fault or '', reason, message, tokens used or -1, retry_after_ms or -1, spread (0…1) of each, then id, tokens of each call
--- Reply: {now_ms, how many of the calls were admitted, why the next was not or '', ms until it may be, room within a second,
+-- Reply: {now_ms, how many of the calls were admitted, why the next was not or '', ms until it may be, room beside those that wait,
 -- breaker, reason, message, ms until that may change, concurrency, calls under way}
 -- Both in one: whoever has ended a call wants to send the next. A call's admission is known by its id, that settlements
 -- were done by the request. allow-oom: bounded, and what is settled frees memory.
@@ -42,13 +42,21 @@ if first_call > 7 and not recall(ARGV[1], now) then
   end
   remember(ARGV[1], now, '1')
 end
-local admitted, reason, wait_ms = 0, '', 0
+local admitted, left, reason, wait_ms = {}, {}, '', 0
 for i = first_call, #ARGV, 2 do
-  reason, wait_ms = admit_call(gate, now, limits, ARGV[i], within(ARGV[i + 1], 0, TOKENS_MAX, 0), lease_ms)
-  if reason ~= '' then break end
-  admitted = admitted + 1
+  if reason == '' then
+    reason, wait_ms = admit_call(gate, now, limits, ARGV[i], within(ARGV[i + 1], 0, TOKENS_MAX, 0), lease_ms)
+  end
+  if reason == '' then
+    table.insert(admitted, ARGV[i])
+  else
+    table.insert(left, now + WAITING_MS)
+    table.insert(left, ARGV[i])
+  end
 end
-if admitted > 0 then keep_calls() end
+if #admitted > 0 then keep_calls() end
+note_waiting(now, admitted, left)
 save_gate(gate)
 local under_way = redis.call('ZCARD', CALLS)
-return {now, admitted, reason, math.ceil(wait_ms), room_of(gate, now, limits, under_way), unpack(told(gate, now, under_way))}
+local room = room_of(gate, now, limits, under_way)
+return {now, #admitted, reason, math.ceil(wait_ms), room, unpack(told(gate, now, under_way))}

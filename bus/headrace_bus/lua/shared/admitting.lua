@@ -1,7 +1,9 @@
 -- May a call be sent? In order: breaker, pause, concurrency, requests and tokens per minute.
 -- Nobody knows when a call ends: so soon whoever waits for that looks again.
 local PROBE_LOOK_MS, PLACE_LOOK_MS = 1000, 250
-local HORIZON_MS = 1000
+-- Half of the time for which a call may wait: claimed by several pods, not all come in their order.
+local HORIZON_MS = 500
+local WAITING_MS = 1000
 
 local function probing(gate, now)
   return gate.probe ~= '' and math.max(0, number(redis.call('ZSCORE', CALLS, gate.probe), 0) - now) or 0
@@ -33,12 +35,21 @@ local function admit_call(gate, now, limits, id, tokens, lease_ms)
   return '', 0
 end
 
--- So many more could be admitted within a second.
+-- Who was not admitted waits, and takes up room: without that every pod would claim for all of it.
+local function note_waiting(now, admitted, left)
+  if not readable(redis.pcall('ZREMRANGEBYSCORE', WAITING, '-inf', now)) then redis.call('UNLINK', WAITING) end
+  if #admitted > 0 then redis.call('ZREM', WAITING, unpack(admitted)) end
+  if #left == 0 then return end
+  redis.call('ZADD', WAITING, unpack(left))
+  redis.call('PEXPIRE', WAITING, WAITING_MS)
+end
+
+-- So many more could be admitted soon, beside those that wait.
 local function room_of(gate, now, limits, under_way)
   local horizon = now + HORIZON_MS
   local state = breaker(gate, now)
   if gate.shut > horizon or gate.pause > horizon then return 0 end
   local room = math.min(math.floor(gate.limit) - under_way, bucket_room(gate, now, limits, horizon))
   if state ~= 'Closed' then room = math.min(room, probing(gate, now) > 0 and 0 or 1) end
-  return math.max(0, room)
+  return math.max(0, room - redis.call('ZCARD', WAITING))
 end

@@ -1,5 +1,5 @@
 -- The gate of a remote model: what its provider has said, in one hash, and the calls under way with their leases.
-local CALLS, BOOKED = P .. 'calls', P .. 'booked'
+local CALLS, BOOKED, WAITING = P .. 'calls', P .. 'booked', P .. 'waiting'
 -- Nothing in it means anything after so long: no pause, no opening and no lease lasts as long.
 local GATE_TTL_MS = 7200000
 local CALL_LEASE_MAX_MS = 3600000
