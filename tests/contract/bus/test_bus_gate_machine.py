@@ -9,7 +9,7 @@ import pytest
 from gate_reference import GateReference
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from redis.asyncio import Redis
 from redis_server import RedisServer
 
@@ -81,6 +81,18 @@ class GateMachine(RuleBasedStateMachine):
     @rule(fault=st.sampled_from(FAULTS), limits=LIMITS)
     def settle_what_is_under_way(self, fault: str | None, limits: GateLimits) -> None:
         settled = [Settlement(call, fault, "Why" if fault else "", "") for call in sorted(self.reference.calls)]
+        told = self.run(self.bus.turn(MODEL, limits, settled=settled, spread=0.0))
+        assert told == self.reference.turn(told.at_ms, limits, settled=settled)
+
+    @precondition(lambda self: self.reference.shut > 0)
+    @rule(ms=st.sampled_from([6_000, 31_000, 61_000, 301_000]), fault=st.sampled_from(FAULTS))
+    def probe(self, ms: int, fault: str | None) -> None:
+        self.time_passes(ms)
+        limits = GateLimits(4)
+        calls = [Call("p0", 1), Call("p1", 1)]
+        told = self.run(self.bus.turn(MODEL, limits, calls=calls, spread=0.0))
+        assert told == self.reference.turn(told.at_ms, limits, calls)
+        settled = [Settlement(call.id, fault, "Why" if fault else "", "") for call in calls]
         told = self.run(self.bus.turn(MODEL, limits, settled=settled, spread=0.0))
         assert told == self.reference.turn(told.at_ms, limits, settled=settled)
 

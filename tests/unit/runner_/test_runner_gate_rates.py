@@ -168,7 +168,8 @@ def test_a_provider_sees_what_it_allows_and_hardly_more(kind: Callable[[int], Li
     )
     assert achieved >= 0.95
     assert refused <= 0.01 * taken
-    assert sum(released.values()) <= 0.25 * taken
+    # Pods that see the same place claim for it together: some of a few.
+    assert sum(released.values()) <= 20 + 0.1 * taken
 
 
 @pytest.mark.parametrize("kind", [FixedWindow, SlidingWindow, TokenBucket])
