@@ -36,6 +36,10 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 | `workers`            | zset   | worker → ms at which its report ends             | TTL of the longest report        |
 | `tokens:<reader>`    | stream | uid → `<replay id> <id before> <event>`, 512     | TTL 60 s                         |
 | `replay:<uid>`       | stream | a call's events, 256 KiB; an id counts its bytes | TTL 10 min                       |
+| `gate`               | hash   | a remote model's buckets, AIMD, pause, breaker   | TTL 2 h; purge                   |
+| `calls`              | zset   | call → ms at which its lease ends                | settled, lease over; TTL 2 h     |
+| `waiting`            | zset   | call that is to be admitted → ms of its end      | admitted; TTL 1 s                |
+| `booked`             | hash   | call → `<tokens> <ms at which it was admitted>`  | with the call; TTL 2 h           |
 | `requests:<n>`       | hash   | request id → reply, of 30 s; `timed` with a TTL  | TTL 60 s                         |
 
 Outside of every model: `headrace:models`, a set of `ns/name` written by the operator alone; and the
@@ -57,6 +61,7 @@ from headrace_bus.errors import (
     PayloadTooLarge,
     TooManyParked,
 )
+from headrace_bus.gate import Breaker, Call, GateLimits, GateState, Settlement, Turn
 from headrace_bus.keys import ModelKey
 from headrace_bus.order import CALLS_PER_TASK, PRIORITY_AGE_MS, STARVATION_BOUND_MS
 from headrace_bus.reader import PARKED_MAX_BYTES, REPORT_MAX_BYTES, RESULT_MAX_BYTES, BusReader
@@ -95,6 +100,7 @@ __all__ = [
     "REPORT_MAX_BYTES",
     "RESULT_MAX_BYTES",
     "STARVATION_BOUND_MS",
+    "Breaker",
     "Bus",
     "BusCorrupt",
     "BusDenied",
@@ -104,6 +110,7 @@ __all__ = [
     "BusReader",
     "BusSettings",
     "BusUnavailable",
+    "Call",
     "Delivery",
     "EnqueueOutcome",
     "Entry",
@@ -112,6 +119,8 @@ __all__ = [
     "EnvelopeInvalid",
     "EnvelopeTooNew",
     "Failure",
+    "GateLimits",
+    "GateState",
     "Interrupt",
     "Interruption",
     "LeaseToken",
@@ -120,10 +129,12 @@ __all__ = [
     "ReturnReason",
     "Returned",
     "ServerState",
+    "Settlement",
     "Stats",
     "StreamEvent",
     "Token",
     "TooManyParked",
+    "Turn",
     "UidPage",
     "UidState",
     "WorkClass",

@@ -1,4 +1,4 @@
-"""The bus's door: one method per transition, what `reader` asks besides; the transitions themselves are Lua.
+"""The bus's door: one method per transition, `reader`'s questions and `gate`'s besides; the transitions are Lua.
 
 It must not know objects, engines or HTTP: what an envelope's payload means, whether an attempt may
 follow and who is told is decided by its callers.
@@ -21,9 +21,10 @@ from headrace_bus.errors import (
     EnvelopeTooNew,
     TooManyParked,
 )
+from headrace_bus.gate import GateBus
 from headrace_bus.keys import REGISTRY_KEY, ModelKey, key_part, key_prefix
 from headrace_bus.order import CALLS_PER_TASK, WEIGHT_MAX, WEIGHT_MIN, score
-from headrace_bus.reader import PARKED_MAX_BYTES, REPORT_MAX_BYTES, RESULT_MAX_BYTES, BusReader
+from headrace_bus.reader import PARKED_MAX_BYTES, REPORT_MAX_BYTES, RESULT_MAX_BYTES
 from headrace_bus.records import (
     Delivery,
     EnqueueOutcome,
@@ -56,7 +57,7 @@ _ERASE_STEPS: Final = 100_000
 _WAIT_LIMIT_S: Final = 60.0
 
 
-class Bus(BusReader):
+class Bus(GateBus):
     """Everything Headrace's processes share through Redis.
 
     Every method raises `BusError` or one of its kinds, and ValueError on names and numbers that cannot be. A mutation

@@ -28,6 +28,7 @@ for i = 1, #parked, 2 do redis.call('UNLINK', parked_key(parked[i])) end
 local now = now_ms()
 redis.call('UNLINK', ring_key('Call'), ring_key('Task'), finish_key('Call'), finish_key('Task'), P .. 'clock', P .. 'seq',
   P .. 'queued', P .. 'delayed', P .. 'leases', P .. 'pulse', P .. 'returned', P .. 'wake', P .. 'weights', P .. 'service',
+  P .. 'gate', P .. 'calls', P .. 'booked', P .. 'waiting',
   bucket_key(now, 0), bucket_key(now, 1), ended_key(now, 0), ended_key(now, 1))
 
 local left = 0
