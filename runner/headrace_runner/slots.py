@@ -5,6 +5,8 @@ from typing import Final
 
 PARKED_PER_SEQUENCE: Final = 8
 """Results that may wait for the API server; above it nothing more is claimed, as it might be generated in vain."""
+PARKED_LIMIT: Final = 2048
+"""Of all sequences together: each may hold a text of some hundred KiB."""
 
 
 class Slots:
@@ -14,13 +16,23 @@ class Slots:
         self.sequences = sequences
         self.generating = 0
         self.parked = 0
-        self._parked_limit = PARKED_PER_SEQUENCE * sequences if parked_limit is None else parked_limit
+        self._bound = sequences
+        self._parked_limit = min(PARKED_PER_SEQUENCE * sequences, PARKED_LIMIT)
+        if parked_limit is not None:
+            self._parked_limit = parked_limit
         self._changed = asyncio.Event()
 
     @property
     def free(self) -> int:
         """So many tasks may be claimed."""
-        return max(0, min(self.sequences - self.generating, self._parked_limit - self.parked - self.generating))
+        return max(0, min(self._bound - self.generating, self._parked_limit - self.parked - self.generating))
+
+    def bound(self, at_once: int | None) -> None:
+        """Of the sequences so many may be used at present, at least one; None: all of them."""
+        bound = self.sequences if at_once is None else max(1, min(at_once, self.sequences))
+        if bound != self._bound:
+            self._bound = bound
+            self._changed.set()
 
     def take(self) -> None:
         self.generating += 1
