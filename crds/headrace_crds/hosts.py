@@ -1,4 +1,4 @@
-"""Where a request may lead: hosts, lists of them and URLs, read by one parser; what passes is connected to by its parts.
+"""Where a request may lead: hosts, lists of them and URLs, read by one parser; what passes is connected to by parts.
 
 Shared by the webhooks' sender, the operator's judgement of a remote model and the runner's transport. Pure: it resolves
 nothing. A URL that browsers, resolvers and this parser could read differently is refused, not repaired.
@@ -183,18 +183,18 @@ def judge_base_url(
     return judge(split(url), allowed=allowed, exempt=exempt, secret=secret)
 
 
-def judge(
-    parts: Parts, *, allowed: Iterable[AllowedHost], exempt: Iterable[AllowedHost], secret: str = ""
-) -> Target:
+def judge(parts: Parts, *, allowed: Iterable[AllowedHost], exempt: Iterable[AllowedHost], secret: str = "") -> Target:
     """As ``judge_base_url``, of a URL's parts."""
     scheme, host, port = parts.scheme, parts.host, parts.port
-    trusted = any(entry.names(host, port) or entry.names_exactly(host, port, scheme) for entry in exempt)
+    trusted = any(entry.names(host, port) for entry in exempt)
     target = Target(scheme, host, port, parts.path, parts.query, trusted, REMOTE_SETTING)
     if not any(entry.names_exactly(host, port, scheme) for entry in allowed):
         entry = f"{host}" if port == DEFAULT_PORTS[scheme] else f"{host}:{port}"
         where = f"Secret {secret}" if secret else "the Secret of spec.remote.credentials"
-        raise Refused(f"{target.origin} is not a host that the key may go to: annotate {where} with "
-                      f"{ANNOTATION_ALLOWED_HOSTS}: {entry}")
+        raise Refused(
+            f"{target.origin} is not a host that the key may go to: annotate {where} with "
+            f"{ANNOTATION_ALLOWED_HOSTS}: {entry}"
+        )
     if not trusted and scheme != "https":
         raise Refused(f"{target.origin} is not https: use https, or name the host in the chart's {REMOTE_SETTING}")
     if host.literal:

@@ -1,4 +1,4 @@
-"""Where a webhook's URL leads. The judgement of hosts and addresses is shared with remote models: `headrace_crds.hosts`."""
+"""Where a webhook's URL leads; `headrace_crds.hosts` judges hosts and addresses for remote models as well."""
 
 from collections.abc import Iterable
 from typing import Final

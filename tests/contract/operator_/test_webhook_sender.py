@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 from webhook_receiver import receiver
 
+from headrace_crds.hosts import AllowedHost, Target
 from headrace_operator.webhooks import send, target
 from headrace_operator.webhooks.send import ANSWER_LIMIT_BYTES, Sender
-from headrace_operator.webhooks.target import AllowedHost, Target
 
 NAME = "hooks.example"
 
