@@ -20,6 +20,12 @@ class Backend(Protocol):
     async def wait_ready(self) -> None:
         """Wait until that was so; it may have passed again."""
 
+    def most(self, free: int) -> int:
+        """Of that many free slots so many may be filled now, at least one. Asked while it is ready."""
+
+    def claimed(self, count: int) -> None:
+        """So many attempts are on their way to a ``trial``."""
+
     def trial(self, attempt: Attempt, stream: CallStream | None = None) -> Engine:
         """What one attempt generates with; its text goes to ``stream`` as well. Raises EngineLost while there is none:
         nobody was asked, nobody is charged.

@@ -58,8 +58,9 @@ class Claims:
         # Not interrupted by a stop, which waits for it: a cancelled claim may have taken leases that nobody holds.
         self._answered.clear()
         try:
-            count = deck.slots.free
+            count = deck.backend.most(deck.slots.free)
             deliveries = await deck.bus.claim(deck.model, worker=deck.pod, count=count, lease_ms=self._lease_ms)
+            deck.backend.claimed(len(deliveries))
             for delivery in deliveries:
                 self._take_off(Flight(delivery, deck))
         finally:

@@ -48,7 +48,7 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
         except KubeUnconfigured as error:
             raise SettingsError(str(error)) from error
         stack.push_async_callback(tasks.aclose)
-        backend, watches = _backend(settings, bus, slots)
+        backend, watches = _backend(settings, bus)
         stack.push_async_callback(backend.aclose)
         validator = await stack.enter_async_context(Validator())
         leases = _lease_keeper(settings)
@@ -103,7 +103,7 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
     _log.info("runner stopped")
 
 
-def _backend(settings: RunnerSettings, bus: Bus, slots: Slots) -> tuple[Backend, Sequence[Coroutine[Any, Any, None]]]:
+def _backend(settings: RunnerSettings, bus: Bus) -> tuple[Backend, Sequence[Coroutine[Any, Any, None]]]:
     """What attempts run on, and what watches it."""
     if settings.remote is None:
         files = EngineFiles(settings.engine_socket, settings.engine_state)
@@ -113,7 +113,7 @@ def _backend(settings: RunnerSettings, bus: Bus, slots: Slots) -> tuple[Backend,
     from headrace_runner.remote.call_gate import FreeGate
     from headrace_runner.remote.making import remote_backend
 
-    return remote_backend(settings.remote, FreeGate(), slots), []
+    return remote_backend(settings.remote, FreeGate()), []
 
 
 def _bus(settings: RunnerSettings) -> Bus:

@@ -25,6 +25,12 @@ class LocalBackend:
         await self._link.serving.wait()
         await self._quarantine.open.wait()
 
+    def most(self, free: int) -> int:
+        return free
+
+    def claimed(self, count: int) -> None:
+        """The engine has its own line."""
+
     def trial(self, attempt: Attempt, stream: CallStream | None = None) -> Trial:
         return self._quarantine.trial(attempt, stream)
 

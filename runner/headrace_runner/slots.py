@@ -16,7 +16,6 @@ class Slots:
         self.sequences = sequences
         self.generating = 0
         self.parked = 0
-        self._bound = sequences
         self._parked_limit = min(PARKED_PER_SEQUENCE * sequences, PARKED_LIMIT)
         if parked_limit is not None:
             self._parked_limit = parked_limit
@@ -25,14 +24,7 @@ class Slots:
     @property
     def free(self) -> int:
         """So many tasks may be claimed."""
-        return max(0, min(self._bound - self.generating, self._parked_limit - self.parked - self.generating))
-
-    def bound(self, at_once: int | None) -> None:
-        """Of the sequences so many may be used at present, at least one; None: all of them."""
-        bound = self.sequences if at_once is None else max(1, min(at_once, self.sequences))
-        if bound != self._bound:
-            self._bound = bound
-            self._changed.set()
+        return max(0, min(self.sequences - self.generating, self._parked_limit - self.parked - self.generating))
 
     def take(self) -> None:
         self.generating += 1

@@ -21,14 +21,12 @@ from headrace_runner.providers.protocol import Fault, Provider, ProviderError
 from headrace_runner.providers.registry import ProviderNotFound
 from headrace_runner.remote.call_gate import HEALTH_PREFIX, CallGate
 from headrace_runner.remote.engine import Line, RemoteEngine, said
-from headrace_runner.remote.gate_state import Breaker, GateState
-from headrace_runner.slots import Slots
+from headrace_runner.remote.gate_state import GateState
 from headrace_runner.streaming import CallStream
 
 HEALTH_EVERY_SECONDS: Final = 30.0
 HEALTH_SECONDS: Final = 25.0
 START_AGAIN_SECONDS: Final = 5.0
-_LOOK_EVERY_SECONDS: Final = 0.2
 
 _log = structlog.get_logger()
 
@@ -40,7 +38,6 @@ class RemoteBackend:
         self,
         create: Callable[[], Provider],
         gate: CallGate,
-        slots: Slots,
         *,
         capabilities: Collection[Capability] = frozenset(Capability),
         close: Callable[[], Coroutine[Any, Any, None]] | None = None,
@@ -48,7 +45,6 @@ class RemoteBackend:
     ) -> None:
         self._create = create
         self._gate = gate
-        self._slots = slots
         self._capabilities = capabilities
         self._close = close
         self._monotonic = monotonic
@@ -57,7 +53,6 @@ class RemoteBackend:
         self._provider: Provider | None = None
         self._line: Line | None = None
         self._succeeded_at: float | None = None
-        self._gate_state = GateState()
 
     @property
     def ready(self) -> bool:
@@ -66,6 +61,13 @@ class RemoteBackend:
     async def wait_ready(self) -> None:
         await self._started.wait()
         await self._gate.open.wait()
+
+    def most(self, free: int) -> int:
+        """What the gate would not let through is not claimed: it would only be released again."""
+        return max(1, min(free, self._gate.room()))
+
+    def claimed(self, count: int) -> None:
+        self._gate.claimed(count)
 
     def trial(self, attempt: Attempt, stream: CallStream | None = None) -> RemoteEngine:
         """What the attempt calls the provider with. There is no trial before ``ready``."""
@@ -79,7 +81,7 @@ class RemoteBackend:
         return self._gate.state()
 
     def parts(self) -> Sequence[Coroutine[Any, Any, None]]:
-        return (self._gate.run(), self._serve(), self._follow_gate())
+        return (self._gate.run(), self._serve())
 
     async def aclose(self) -> None:
         """Close the provider, then the client."""
@@ -164,18 +166,3 @@ class RemoteBackend:
             tokens=0,
             retry_after_seconds=found.retry_after_seconds,
         )
-
-    async def _follow_gate(self) -> None:
-        """Claim no more than the gate lets through: what it refuses is released again, for nothing."""
-        while True:
-            self.bound_slots()
-            await asyncio.sleep(_LOOK_EVERY_SECONDS)
-
-    def bound_slots(self) -> None:
-        """Take over how many calls the gate lets through; while it tries, one beside those under way."""
-        state, before = self._gate.state(), self._gate_state
-        self._gate_state = state
-        if state.breaker is not Breaker.HALF_OPEN:
-            self._slots.bound(state.concurrency)
-        elif before.breaker is not Breaker.HALF_OPEN:
-            self._slots.bound(self._slots.generating + 1)

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import sys
 from typing import Final, Protocol
 
 from headrace_runner.providers.protocol import Fault
@@ -32,6 +33,12 @@ class CallGate(Protocol):
 
     open: asyncio.Event
     """Claim only while it is set."""
+
+    def room(self) -> int:
+        """So many calls more could be admitted within a second, those ``claimed`` counted: claim no more."""
+
+    def claimed(self, count: int) -> None:
+        """So many tasks were claimed and are about to be admitted."""
 
     async def admit(self, call_id: str, tokens: int) -> None:
         """Wait for at most a second until the call may be made; it counts as under way from then on.
@@ -71,6 +78,12 @@ class FreeGate:
         self.open.set()
         self._state = GateState()
         self._until = 0.0
+
+    def room(self) -> int:
+        return sys.maxsize
+
+    def claimed(self, count: int) -> None:
+        pass
 
     async def admit(self, call_id: str, tokens: int) -> None:
         pass

@@ -8,10 +8,9 @@ from headrace_runner.providers.protocol import Provider, Setting
 from headrace_runner.remote.backend import RemoteBackend
 from headrace_runner.remote.call_gate import CallGate
 from headrace_runner.remote.settings import RemoteSettings
-from headrace_runner.slots import Slots
 
 
-def remote_backend(settings: RemoteSettings, gate: CallGate, slots: Slots) -> RemoteBackend:
+def remote_backend(settings: RemoteSettings, gate: CallGate) -> RemoteBackend:
     """Nothing is opened before it runs; a setting that nobody can serve becomes the model's state."""
     remote, clients = settings.remote, contextlib.AsyncExitStack()
 
@@ -22,4 +21,4 @@ def remote_backend(settings: RemoteSettings, gate: CallGate, slots: Slots) -> Re
         credential = (lambda: "") if remote.credentials is None else CredentialFile(settings.credential_file)
         return factory(Setting(remote, http, credential, extra_body=settings.extra_body))
 
-    return RemoteBackend(create, gate, slots, capabilities=settings.capabilities, close=clients.aclose)
+    return RemoteBackend(create, gate, capabilities=settings.capabilities, close=clients.aclose)

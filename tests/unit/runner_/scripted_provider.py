@@ -114,6 +114,14 @@ class WatchedGate:
     now: GateState = field(default_factory=GateState)
     open: asyncio.Event = field(default_factory=asyncio.Event)
     ran: bool = False
+    places: int = 3
+    expected: int = 0
+
+    def room(self) -> int:
+        return self.places
+
+    def claimed(self, count: int) -> None:
+        self.expected += count
 
     async def admit(self, call_id: str, tokens: int) -> None:
         if self.admission is not None:

@@ -18,9 +18,8 @@ from headrace_runner.remote import backend as remote_backend
 from headrace_runner.remote import call_gate
 from headrace_runner.remote.backend import HEALTH_EVERY_SECONDS, RemoteBackend
 from headrace_runner.remote.call_gate import HEALTH_PREFIX, FreeGate
-from headrace_runner.remote.gate_state import Breaker, GateState
+from headrace_runner.remote.gate_state import GateState
 from headrace_runner.remote.refused import ProviderRefused
-from headrace_runner.slots import Slots
 
 REVOKED = ProviderError(Fault.UNAVAILABLE, Reason.CREDENTIALS_REFUSED, "the key is revoked")
 
@@ -28,11 +27,10 @@ REVOKED = ProviderError(Fault.UNAVAILABLE, Reason.CREDENTIALS_REFUSED, "the key 
 class World:
     def __init__(self, provider: ScriptedProvider | None = None, create: Callable[[], Provider] | None = None) -> None:
         self.provider = ScriptedProvider() if provider is None else provider
-        self.gate, self.slots, self.now, self.clients_closed = WatchedGate(), Slots(8), 100.0, 0
+        self.gate, self.now, self.clients_closed = WatchedGate(), 100.0, 0
         self.backend = RemoteBackend(
             (lambda: self.provider) if create is None else create,
             self.gate,
-            self.slots,
             close=self._close,
             monotonic=lambda: self.now,
         )
@@ -166,34 +164,14 @@ async def test_a_health_check_that_hangs_or_breaks_ends(monkeypatch: pytest.Monk
 
 def test_no_more_is_claimed_than_the_gate_lets_through() -> None:
     world = World()
-
-    def free(state: GateState) -> int:
-        world.gate.now = state
-        world.backend.bound_slots()
-        return world.slots.free
-
-    assert free(GateState()) == 8
-    assert free(GateState(concurrency=3)) == 3
-    world.slots.take()
-    world.slots.take()
-    assert free(GateState(concurrency=3)) == 1
-    assert free(GateState(concurrency=1)) == 0
-    # One probe beside what is under way, and no second one while it is.
-    assert free(GateState(Breaker.HALF_OPEN, concurrency=3)) == 1
-    world.slots.take()
-    assert free(GateState(Breaker.HALF_OPEN, concurrency=3)) == 0
-    assert free(GateState(concurrency=100)) == 5
-
-
-async def test_who_waits_for_a_slot_hears_of_a_wider_gate() -> None:
-    slots = Slots(2)
-    slots.bound(1)
-    slots.take()
-    waiting = asyncio.create_task(slots.wait_free())
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    slots.bound(None)
-    assert await waiting == 1
+    assert world.backend.most(8) == 3
+    assert world.backend.most(2) == 2
+    # It may have changed its mind since it was found open: nobody spins for that.
+    world.gate.places = 0
+    assert world.backend.most(8) == 1
+    world.backend.claimed(3)
+    assert world.gate.expected == 3
+    assert FreeGate().room() > 1024
 
 
 async def test_a_free_gate_closes_for_as_long_as_the_provider_asks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from headrace_crds.remote import Remote
 from headrace_runner.engine.client import Stage
 from headrace_runner.providers import registry
 from headrace_runner.providers.credential import MAX_BYTES, CredentialFile
-from headrace_runner.providers.protocol import Fault, ProviderError, Setting
+from headrace_runner.providers.protocol import ENTRY_POINT_GROUP, Fault, ProviderError, Setting
 from headrace_runner.providers.registry import ProviderNotFound, find
 from headrace_runner.remote.call_gate import FreeGate
 from headrace_runner.remote.making import remote_backend
@@ -121,7 +122,7 @@ def test_another_distributions_provider_is_found(folder: Path) -> None:
 def test_a_builtin_name_cannot_be_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin(folder, "HTTP", "their_plugin:create")
     (folder / "ours.py").write_text("def create(setting):\n    return 'ours'\n")
-    ours = registry.EntryPoint("HTTP", "ours:create", registry.ENTRY_POINT_GROUP)
+    ours = EntryPoint("HTTP", "ours:create", ENTRY_POINT_GROUP)
     monkeypatch.setitem(registry.BUILT_IN, "HTTP", ours)
     assert find("HTTP").__module__ == "ours"
 
@@ -141,7 +142,7 @@ def test_a_provider_that_cannot_be_loaded_is_named(folder: Path, target: str) ->
 
 async def test_a_model_whose_provider_is_missing_says_so_and_closes() -> None:
     settings = RemoteSettings(REMOTE.model_copy(update={"provider": "Nobody"}))
-    backend = remote_backend(settings, FreeGate(), Slots(1))
+    backend = remote_backend(settings, FreeGate())
     assert await backend._start()
     assert (backend.state().state, backend.state().reason) == (Stage.FAILED, Reason.PROVIDER_NOT_FOUND)
     await backend.aclose()
