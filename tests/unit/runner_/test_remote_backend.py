@@ -16,7 +16,7 @@ from headrace_runner.providers.protocol import Fault, Provider, ProviderError
 from headrace_runner.providers.registry import ProviderNotFound
 from headrace_runner.remote import backend as remote_backend
 from headrace_runner.remote import call_gate
-from headrace_runner.remote.backend import HEALTH_EVERY_SECONDS, RemoteBackend
+from headrace_runner.remote.backend import RemoteBackend
 from headrace_runner.remote.call_gate import HEALTH_PREFIX, FreeGate
 from headrace_runner.remote.gate_state import GateState
 from headrace_runner.remote.refused import ProviderRefused
@@ -70,8 +70,11 @@ async def test_it_is_ready_when_the_provider_has_started_and_the_gate_is_open() 
     async with world.running(world.is_in(Stage.SERVING)):
         assert (world.backend.state().reason, world.backend.state().engine) == ("", None)
         assert not world.backend.ready
+        waiting = asyncio.create_task(world.backend.wait_ready())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
         world.gate.open.set()
-        await world.backend.wait_ready()
+        await waiting
         assert world.backend.ready
         assert world.gate.ran
     assert (world.provider.started, world.provider.closed, world.clients_closed) == (1, 1, 1)
@@ -130,19 +133,26 @@ async def test_a_revoked_key_shows_while_nobody_asks() -> None:
 
 
 async def test_health_is_not_asked_for_while_calls_succeed(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_backend, "HEALTH_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(remote_backend, "HEALTH_EVERY_SECONDS", 0.01)
     world = World()
-    world.gate.open.set()
-    async with world.running(lambda: world.provider.health_checks > 1):
-        monkeypatch.setattr(remote_backend, "HEALTH_EVERY_SECONDS", HEALTH_EVERY_SECONDS)
+
+    async def checked(more: int = 1) -> None:
+        most = world.provider.health_checks + more
+        async with asyncio.timeout(5):
+            while world.provider.health_checks < most:  # noqa: ASYNC110  the provider tells nobody
+                await asyncio.sleep(0.001)
+
+    async with world.running(world.is_in(Stage.SERVING)):
+        await checked(2)
         await world.backend.trial(attempt).generate(Generate("1", prompt="x"))
-        assert not world.backend._silent()
-        world.now += HEALTH_EVERY_SECONDS
-        assert world.backend._silent()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(checked(2), 0.2)
+        world.now += 0.01
+        await checked()
         world.provider.script = raises(REVOKED)
         with pytest.raises(ProviderRefused):
             await world.backend.trial(attempt).generate(Generate("1", prompt="x"))
-        assert world.backend._silent()
+        await checked()
 
 
 async def test_a_health_check_that_hangs_or_breaks_ends(monkeypatch: pytest.MonkeyPatch) -> None:
