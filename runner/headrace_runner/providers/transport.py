@@ -3,13 +3,10 @@
 Every request is judged, whoever built its URL. It knows neither keys nor providers.
 """
 
-import contextlib
 import ssl
-import zlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-import anyio
 import httpcore2
 import httpx2
 
@@ -26,11 +23,10 @@ from headrace_crds.hosts import (
 )
 from headrace_crds.remote import Remote
 from headrace_crds.resolve import Resolve, resolve
+from headrace_runner.providers.bodies import Body, close, told
 from headrace_runner.providers.pinned import PinnedBackend
 from headrace_runner.providers.transport_errors import AnswerRefused, HostNotAllowed, Redirected
 
-BODY_LIMIT_BYTES: Final = 16 * 1024 * 1024
-"""Of a whole response, streamed or not, after decompression."""
 CONNECT_SECONDS: Final = 5.0
 """For the name, the connection and the proxy together; TLS has as much again."""
 WRITE_SECONDS: Final = 30.0
@@ -47,10 +43,6 @@ _TIMEOUTS: Final = {
     "write": WRITE_SECONDS,
     "pool": POOL_SECONDS,
 }
-_INFLATED_PIECE_BYTES: Final = 256 * 1024
-_GZIP: Final = zlib.MAX_WBITS | 16
-_DROPPED_HEADERS: Final = frozenset({b"content-encoding", b"set-cookie"})
-"""The body is decoded here; a cookie would tie one task's requests to another's."""
 
 
 def client(
@@ -142,13 +134,13 @@ class _Transport(httpx2.AsyncBaseTransport):
             # No others: `sni_hostname` and `target` would lead elsewhere.
             extensions={"timeout": _bounded(request.extensions.get("timeout") or {})},
         )
-        with _told():
+        with told():
             answer = await self._pool.handle_async_request(asked)
         try:
-            body = _Body(answer, target.origin)
+            body = Body(answer, target.origin)
             _refuse_redirect(answer, target)
         except BaseException:
-            await _close(answer)
+            await close(answer)
             raise
         return httpx2.Response(
             status_code=answer.status,
@@ -196,110 +188,3 @@ def _refuse_redirect(answer: httpcore2.Response, target: Target) -> None:
         )
     if answer.status < 200:
         raise AnswerRefused(f"{target.origin} switches protocols, which nobody asked for")
-
-
-class _Body(httpx2.AsyncByteStream):
-    """A response's body, decompressed and bounded; closed when it fails, too."""
-
-    def __init__(self, answer: httpcore2.Response, origin: str) -> None:
-        """Raises AnswerRefused where the headers already say that it is too large or cannot be decoded."""
-        self._answer, self._origin = answer, origin
-        encodings = [_lower(value) for name, value in answer.headers if name.lower() == b"content-encoding"]
-        self._compressed = encodings in (["gzip"], ["x-gzip"])
-        if not self._compressed and any(each not in ("", "identity") for each in encodings):
-            raise AnswerRefused(f"{origin} compresses its answer in a way that was not asked for: it may use gzip")
-        self.dropped = _DROPPED_HEADERS | ({b"content-length"} if self._compressed else set())
-        for name, value in answer.headers:
-            if name.lower() == b"content-length" and value.isdigit() and int(value) > BODY_LIMIT_BYTES:
-                raise self._too_large()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = BODY_LIMIT_BYTES
-        inflate = _Inflate(self._origin) if self._compressed else None
-        try:
-            with _told():
-                async with contextlib.aclosing(self._answer.aiter_stream()) as received:
-                    async for chunk in received:
-                        for piece in (chunk,) if inflate is None else inflate.pieces(chunk):
-                            left -= len(piece)
-                            if left < 0:
-                                raise self._too_large()
-                            yield piece
-                if inflate is not None:
-                    inflate.end()
-        except BaseException:
-            await _close(self._answer)
-            raise
-
-    async def aclose(self) -> None:
-        await _close(self._answer)
-
-    def _too_large(self) -> AnswerRefused:
-        return AnswerRefused(
-            f"{self._origin} answered with more than {BODY_LIMIT_BYTES // 2**20} MiB: bound the result, as with "
-            "maxTokens, and look whether spec.remote.baseURL leads to the API"
-        )
-
-
-class _Inflate:
-    """gzip, in pieces: how large it becomes is seen before it is there."""
-
-    def __init__(self, origin: str) -> None:
-        self._gzip = zlib.decompressobj(_GZIP)
-        self._origin = origin
-        self._begun = False
-
-    def pieces(self, data: bytes) -> Iterator[bytes]:
-        """Raises AnswerRefused."""
-        self._begun = self._begun or bool(data)
-        try:
-            while piece := self._gzip.decompress(data, _INFLATED_PIECE_BYTES):
-                yield piece
-                data = self._gzip.unconsumed_tail
-        except zlib.error:
-            raise self._broken() from None
-        if self._gzip.unused_data:
-            raise self._broken()
-
-    def end(self) -> None:
-        """Raises AnswerRefused when the end is missing."""
-        if self._begun and not self._gzip.eof:
-            raise self._broken()
-
-    def _broken(self) -> AnswerRefused:
-        return AnswerRefused(f"what {self._origin} answered is no gzip: look whether a proxy changes it")
-
-
-def _lower(value: bytes) -> str:
-    return value.decode("latin-1").strip().lower()
-
-
-async def _close(answer: httpcore2.Response) -> None:
-    with anyio.CancelScope(shield=True):
-        await answer.aclose()
-
-
-_TOLD: Final[tuple[tuple[type[Exception], type[httpx2.TransportError]], ...]] = (
-    (httpcore2.ConnectTimeout, httpx2.ConnectTimeout),
-    (httpcore2.ReadTimeout, httpx2.ReadTimeout),
-    (httpcore2.WriteTimeout, httpx2.WriteTimeout),
-    (httpcore2.PoolTimeout, httpx2.PoolTimeout),
-    (httpcore2.ConnectError, httpx2.ConnectError),
-    (httpcore2.ReadError, httpx2.ReadError),
-    (httpcore2.WriteError, httpx2.WriteError),
-    (httpcore2.RemoteProtocolError, httpx2.RemoteProtocolError),
-    (httpcore2.LocalProtocolError, httpx2.LocalProtocolError),
-    (httpcore2.UnsupportedProtocol, httpx2.UnsupportedProtocol),
-)
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """httpcore2's errors as httpx2's, without their text and their causes, which quote headers."""
-    try:
-        yield
-    except Exception as error:
-        for ours, theirs in _TOLD:
-            if isinstance(error, ours):
-                raise theirs(theirs.__name__) from None
-        raise

@@ -112,7 +112,7 @@ def test_an_exempt_host_may_lead_inside_and_another_may_not(inside: str) -> None
     allowed = parse_hosts("llm.internal")
     exempt = judge_base_url("https://llm.internal/", allowed=allowed, exempt=allowed)
     other = judge_base_url("https://llm.internal/", allowed=allowed, exempt=())
-    with pytest.raises(Refused, match="remote.allowedHosts"):
+    with pytest.raises(Refused, match=r"remote\.allowedHosts"):
         other.judged(["8.8.8.8", inside])
     assert exempt.judged(["8.8.8.8", inside]) == ["8.8.8.8", inside]
 
