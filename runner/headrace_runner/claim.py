@@ -1,4 +1,4 @@
-"""Claims work: as many tasks as there are free sequences, only while the engine serves.
+"""Claims work: as many tasks as there are free sequences, only while their backend is ready.
 
 It must not execute anything; every delivery becomes a flight, and the flights are kept here until they have landed.
 """
@@ -51,16 +51,16 @@ class Claims:
 
     async def _claim(self) -> None:
         deck = self._deck
-        await self._unless_stopped(deck.engine.serving.wait())
-        await self._unless_stopped(deck.quarantine.open.wait())
+        await self._unless_stopped(deck.backend.wait_ready())
         await self._unless_stopped(deck.slots.wait_free())
-        if self._stop.is_set() or not deck.engine.serving.is_set() or not deck.quarantine.open.is_set():
+        if self._stop.is_set() or not deck.backend.ready:
             return
         # Not interrupted by a stop, which waits for it: a cancelled claim may have taken leases that nobody holds.
         self._answered.clear()
         try:
-            count = deck.slots.free
+            count = deck.backend.most(deck.slots.free)
             deliveries = await deck.bus.claim(deck.model, worker=deck.pod, count=count, lease_ms=self._lease_ms)
+            deck.backend.claimed(len(deliveries))
             for delivery in deliveries:
                 self._take_off(Flight(delivery, deck))
         finally:

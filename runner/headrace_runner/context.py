@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, Final
 
 import structlog
 
 from headrace_bus import Bus
+from headrace_runner.backend import Backend
 from headrace_runner.claim import Claims
 from headrace_runner.commit import Committer
 from headrace_runner.engine_link import EngineFiles, EngineLink
@@ -16,9 +17,9 @@ from headrace_runner.health import HealthServer
 from headrace_runner.inbox import listen
 from headrace_runner.kube import KubeTaskStatus, KubeUnconfigured
 from headrace_runner.lease import LeaseKeeper
+from headrace_runner.local_backend import LocalBackend
 from headrace_runner.logs import error_keys
 from headrace_runner.metrics import Metrics
-from headrace_runner.quarantine import Quarantine
 from headrace_runner.report import Reporter
 from headrace_runner.rotation import until_rotated
 from headrace_runner.settings import RunnerSettings, SettingsError
@@ -40,7 +41,6 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
     Raises SettingsError where it cannot start, and what breaks a part that must not break.
     """
     metrics, slots = Metrics(), Slots(settings.parallelism)
-    engine = EngineLink(EngineFiles(settings.engine_socket, settings.engine_state))
     async with contextlib.AsyncExitStack() as stack:
         bus = await stack.enter_async_context(_bus(settings))
         try:
@@ -48,6 +48,8 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
         except KubeUnconfigured as error:
             raise SettingsError(str(error)) from error
         stack.push_async_callback(tasks.aclose)
+        backend, watches = _backend(settings, bus)
+        stack.push_async_callback(backend.aclose)
         validator = await stack.enter_async_context(Validator())
         leases = _lease_keeper(settings)
         leases.start()
@@ -57,7 +59,7 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
             bus,
             settings.model,
             settings.pod,
-            engine.state,
+            backend,
             slots,
             settings.generation,
             commit_forbidden=lambda: committer.forbidden,
@@ -75,8 +77,7 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
             tasks=tasks,
             committer=committer,
             leases=leases,
-            engine=engine,
-            quarantine=Quarantine(engine),
+            backend=backend,
             validator=validator,
             slots=slots,
             metrics=metrics,
@@ -85,9 +86,9 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
         claims = Claims(deck, lease_ms=settings.lease_ms)
         _log.info("runner started", model=str(settings.model), slots=slots.sequences)
         parts = (
-            engine.keep(),
+            *backend.parts(),
+            *watches,
             reporter.run(),
-            GpuTelemetry(bus, settings.model, settings.pod, settings.engine_state).run(),
             claims.run(),
             streams.run(),
             listen(bus, settings.model, settings.pod, claims.interrupt),
@@ -100,6 +101,19 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
             _log.info("runner stops", in_flight=slots.generating, committing=slots.parked)
             await claims.stop(finish_seconds=FINISH_SECONDS, commit_seconds=COMMIT_SECONDS)
     _log.info("runner stopped")
+
+
+def _backend(settings: RunnerSettings, bus: Bus) -> tuple[Backend, Sequence[Coroutine[Any, Any, None]]]:
+    """What attempts run on, and what watches it."""
+    if settings.remote is None:
+        files = EngineFiles(settings.engine_socket, settings.engine_state)
+        gpus = GpuTelemetry(bus, settings.model, settings.pod, settings.engine_state)
+        return LocalBackend(EngineLink(files)), [gpus.run()]
+    # Here, as a local model's runner has no use for an HTTP client.
+    from headrace_runner.remote.call_gate import FreeGate
+    from headrace_runner.remote.making import remote_backend
+
+    return remote_backend(settings.remote, FreeGate()), []
 
 
 def _bus(settings: RunnerSettings) -> Bus:

@@ -27,6 +27,7 @@ from headrace_runner.verdict import (
     GivenBack,
     Setback,
     Verdict,
+    also_spent,
     failed,
     is_whole,
     of_cut,
@@ -105,8 +106,10 @@ async def _generated(
             generation = await generate(attempt, engine, request, curb, progress)
         except EngineError as error:
             ending = of_error(error)
+            if refused is None or not isinstance(ending, Verdict):
+                return ending
             # Another try was asked for in vain: what is wrong with the result is the reason, not what the try met.
-            return refused if refused is not None and isinstance(ending, Verdict) else ending
+            return also_spent(refused, ending.usage)
         except ProtocolError as error:
             return refused or failed(Reason.INPUT_TOO_LARGE, f"the request cannot be sent to the engine: {error}")
         if isinstance(generation, Cut):

@@ -19,19 +19,18 @@ from headrace_bus import Bus, Delivery, Failure, Interruption, LeaseToken, Model
 from headrace_crds.reasons import Reason
 from headrace_crds.work import Work
 from headrace_runner.attempt import Attempt
+from headrace_runner.backend import Backend
 from headrace_runner.bus_entry import BusEntry
 from headrace_runner.commit import Committer, announce_running
 from headrace_runner.curb import Curb
 from headrace_runner.cut import Halt
 from headrace_runner.engine.client import EngineLost
-from headrace_runner.engine_link import EngineLink
 from headrace_runner.execute import execute
 from headrace_runner.kube import TaskStatus
 from headrace_runner.lease import LeaseKeeper
 from headrace_runner.logs import error_keys
 from headrace_runner.metrics import Metrics
 from headrace_runner.pod_sink import PodSink
-from headrace_runner.quarantine import Quarantine
 from headrace_runner.slots import Slots
 from headrace_runner.streaming import TokenStreams
 from headrace_runner.validate import Validator
@@ -61,8 +60,7 @@ class Deck:
     tasks: TaskStatus
     committer: Committer
     leases: LeaseKeeper
-    engine: EngineLink
-    quarantine: Quarantine
+    backend: Backend
     validator: Validator
     slots: Slots
     metrics: Metrics
@@ -166,7 +164,7 @@ class Flight:
 
     async def _execute(self, attempt: Attempt, sink: PodSink) -> None:
         try:
-            engine = self._deck.quarantine.trial(attempt, sink.stream)
+            engine = self._deck.backend.trial(attempt, sink.stream)
         except EngineLost:
             # It was never asked: nobody is charged.
             await sink.release(Reason.ENGINE_LOST)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from headrace_bus import ModelKey
+from headrace_crds.remote import MAX_CONCURRENCY_LIMIT
+from headrace_runner.remote.settings import RemoteSettings, read_remote
 
 _DEFAULT_LEASE_SECONDS: Final = 15
 
@@ -31,6 +33,8 @@ class RunnerSettings:
     engine_state: Path = Path("/run/headrace/engine.json")
     http_port: int = 8080
     kubeconfig: Path | None = None
+    remote: RemoteSettings | None = None
+    """None: the pod's own engine has the model."""
 
     @property
     def lease_ms(self) -> int:
@@ -54,18 +58,25 @@ class RunnerSettings:
             model = ModelKey.parse(_text(environment, "HEADRACE_MODEL"))
         except ValueError as error:
             raise SettingsError(f"HEADRACE_MODEL: {error}") from error
+        try:
+            remote = read_remote(environment)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        tasks = 1 if remote is None else remote.remote.max_concurrency
+        most_tasks = 256 if remote is None else MAX_CONCURRENCY_LIMIT
         kubeconfig = environment.get("HEADRACE_KUBECONFIG", "")
         return cls(
             model=model,
             generation=_integer(environment, "HEADRACE_MODEL_GENERATION", 0, 0, 1 << 53),
             pod=_text(environment, "HEADRACE_POD"),
             redis_url_file=Path(_text(environment, "HEADRACE_REDIS_URL_FILE", "/etc/headrace/redis/url")),
-            parallelism=_integer(environment, "HEADRACE_PARALLELISM", 1, 1, 256),
+            parallelism=_integer(environment, "HEADRACE_PARALLELISM", tasks, 1, most_tasks),
             lease_seconds=_integer(environment, "HEADRACE_LEASE_SECONDS", _DEFAULT_LEASE_SECONDS, 1, 3600),
             engine_socket=Path(_text(environment, "HEADRACE_ENGINE_SOCKET", "/run/headrace/engine.sock")),
             engine_state=Path(_text(environment, "HEADRACE_ENGINE_STATE", "/run/headrace/engine.json")),
             http_port=_integer(environment, "HEADRACE_HTTP_PORT", 8080, 0, 65535),
             kubeconfig=Path(kubeconfig) if kubeconfig else None,
+            remote=remote,
         )
 
 

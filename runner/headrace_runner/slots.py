@@ -5,6 +5,8 @@ from typing import Final
 
 PARKED_PER_SEQUENCE: Final = 8
 """Results that may wait for the API server; above it nothing more is claimed, as it might be generated in vain."""
+PARKED_LIMIT: Final = 2048
+"""Of all sequences together: each may hold a text of some hundred KiB."""
 
 
 class Slots:
@@ -14,7 +16,9 @@ class Slots:
         self.sequences = sequences
         self.generating = 0
         self.parked = 0
-        self._parked_limit = PARKED_PER_SEQUENCE * sequences if parked_limit is None else parked_limit
+        self._parked_limit = min(PARKED_PER_SEQUENCE * sequences, PARKED_LIMIT)
+        if parked_limit is not None:
+            self._parked_limit = parked_limit
         self._changed = asyncio.Event()
 
     @property

@@ -17,9 +17,10 @@
 | nothing: it died with this one alone    | setback EngineLost                            |
 | nothing: it died under several          | given back, EngineLost                        |
 | that it makes room for the next         | given back, EngineStopping                    |
+| a provider's fault: ``ProviderRefused`` | as ``remote.refused.Consequence`` says        |
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headrace_crds.dialogue import ToolCall
 from headrace_crds.outcome import text_digest, text_result
@@ -38,6 +39,8 @@ from headrace_runner.calls import kept_calls, kept_reasoning
 from headrace_runner.cut import Cut, Halt, Quarantined
 from headrace_runner.engine.client import EngineError, EngineRefused
 from headrace_runner.engine.protocol import FinishReason, GenerationResult
+from headrace_runner.engine.protocol import Usage as EngineUsage
+from headrace_runner.remote.refused import Consequence, ProviderRefused
 from headrace_runner.validate import Finding, Judgement
 
 
@@ -95,7 +98,7 @@ def of_generation(
     generation: GenerationResult, work: Work, judgement: Judgement | None, timings: Timings, *, repairs: int = 0
 ) -> Verdict:
     """The outcome of a generation, whose usage counts all tries; ``judgement`` is None where nothing was judged."""
-    usage = _usage(generation)
+    usage = _usage(generation.usage)
     called = bool(generation.tool_calls) or work.tool_choice in ("auto", "none")
     if (work.output is not None or not called) and not is_whole(generation):
         return failed(Reason.OUTPUT_TRUNCATED, _truncated(work, usage), usage=usage, timings=timings)
@@ -138,7 +141,7 @@ def of_cut(cut: Cut, work: Work, timings: Timings | None) -> Verdict | Setback |
                 "raise it or lower spec.parameters.maxTokens"
             )
             return Setback(Reason.ATTEMPT_TIMEOUT, message)
-    usage = None if cut.partial is None or not tokens else _usage(cut.partial)
+    usage = None if cut.partial is None or not tokens else _usage(cut.partial.usage)
     timings = None if usage is None else timings
     if cut.why is Halt.DEADLINE:
         message = (
@@ -167,6 +170,8 @@ def of_error(error: EngineError) -> Verdict | Setback | GivenBack:
     """What an engine's error means for the attempt."""
     if isinstance(error, Quarantined):
         return GivenBack(Reason.ENGINE_LOST)
+    if isinstance(error, ProviderRefused):
+        return _of_provider(error)
     if not isinstance(error, EngineRefused):
         return Setback(Reason.ENGINE_LOST, "the engine died while it generated this task alone")
     if error.left:
@@ -174,6 +179,30 @@ def of_error(error: EngineError) -> Verdict | Setback | GivenBack:
     if error.retryable:
         return Setback(error.reason, error.message)
     return failed(error.reason, error.message)
+
+
+def _of_provider(refused: ProviderRefused) -> Verdict | Setback | GivenBack:
+    match refused.consequence:
+        case Consequence.RELEASED:
+            return GivenBack(refused.reason)
+        case Consequence.SETBACK:
+            return Setback(refused.reason, refused.message)
+        case Consequence.FAILED:
+            usage = None if refused.usage is None else _usage(refused.usage)
+            return failed(refused.reason, refused.message, usage=usage)
+
+
+def also_spent(verdict: Verdict, usage: Usage | None) -> Verdict:
+    """The verdict with the tokens of another try added."""
+    if usage is None or verdict.usage is None:
+        return verdict
+    before = verdict.usage
+    total = Usage(
+        prompt_tokens=before.prompt_tokens + usage.prompt_tokens,
+        cached_tokens=before.cached_tokens + usage.cached_tokens,
+        completion_tokens=before.completion_tokens + usage.completion_tokens,
+    )
+    return replace(verdict, usage=total)
 
 
 def too_large_for_object(verdict: Verdict) -> Verdict:
@@ -194,11 +223,11 @@ def too_large_to_park(verdict: Verdict) -> Verdict:
     return failed(Reason.RESULT_TOO_LARGE, _too_large(size_bytes), usage=verdict.usage, timings=verdict.timings)
 
 
-def _usage(generation: GenerationResult) -> Usage:
+def _usage(usage: EngineUsage) -> Usage:
     return Usage(
-        prompt_tokens=generation.usage.prompt_tokens,
-        cached_tokens=generation.usage.cached_tokens,
-        completion_tokens=generation.usage.completion_tokens,
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
     )
 
 

@@ -12,8 +12,8 @@ from headrace_runner.engine_link import EngineFiles, EngineLink
 from headrace_runner.flight import Deck
 from headrace_runner.kube import Answer, Operation, TaskStatus
 from headrace_runner.lease import LeaseKeeper
+from headrace_runner.local_backend import LocalBackend
 from headrace_runner.metrics import Metrics
-from headrace_runner.quarantine import Quarantine
 from headrace_runner.slots import Slots
 from headrace_runner.streaming import TokenStreams
 from headrace_runner.validate import Validator
@@ -89,8 +89,7 @@ def deck_of(
         tasks=tasks,
         committer=Committer(tasks),
         leases=LeaseKeeper(lambda: Bus.connect(url), MODEL, lease_ms=LEASE_MS),
-        engine=engine,
-        quarantine=Quarantine(engine),
+        backend=LocalBackend(engine),
         validator=Validator(),
         slots=Slots(2),
         metrics=metrics,

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,6 +59,11 @@ class Engine:
                 "HEADRACE_PARALLELISM": "2",
             },
         )
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Of the runner beside it."""
+        return {"HEADRACE_ENGINE_SOCKET": str(self.socket), "HEADRACE_ENGINE_STATE": str(self.state)}
 
     async def serving(self) -> bool:
         assert self.process.poll() is None
@@ -221,8 +226,17 @@ class Runner:
     """A runner process with its log."""
 
     def __init__(
-        self, folder: Path, redis: RedisServer, engine: Engine, model: ModelKey, kubeconfig: Path, pod: str = POD
+        self,
+        folder: Path,
+        redis: RedisServer,
+        engine: Engine | None,
+        model: ModelKey,
+        kubeconfig: Path,
+        pod: str = POD,
+        *,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
+        """``settings`` are those of a remote model, which has no engine."""
         self.port = free_port()
         url = folder / "redis-url"
         url.write_text(redis.url)
@@ -240,10 +254,10 @@ class Runner:
                 "HEADRACE_REDIS_URL_FILE": str(url),
                 "HEADRACE_PARALLELISM": "2",
                 "HEADRACE_LEASE_SECONDS": "2",
-                "HEADRACE_ENGINE_SOCKET": str(engine.socket),
-                "HEADRACE_ENGINE_STATE": str(engine.state),
                 "HEADRACE_HTTP_PORT": str(self.port),
                 "HEADRACE_KUBECONFIG": str(kubeconfig),
+                **({} if engine is None else engine.settings),
+                **(settings or {}),
             },
         )
 

@@ -9,6 +9,7 @@ from headrace_crds.task import Parameters
 from headrace_crds.work import Work
 from headrace_runner.engine.client import EngineModel, EngineState, Stage
 from headrace_runner.execute import engine_parameters
+from headrace_runner.remote.gate_state import Breaker, GateState
 from headrace_runner.report import build
 from headrace_runner.settings import RunnerSettings
 from headrace_runner.slots import Slots
@@ -95,6 +96,21 @@ def test_a_report_is_what_the_operator_reads() -> None:
     assert forbidden["commitForbidden"] is True
     assert "RoleBinding" in forbidden["message"]
     assert build(EngineState(), Slots(1), 0)["engine"] is None
+
+
+def test_a_remote_models_report_has_its_gate() -> None:
+    gate = GateState(Breaker.OPEN, "R" * 70, "x" * 600, retry_in_seconds=4.04, concurrency=3)
+    report = build(EngineState(Stage.SERVING), Slots(1), 0, gate=gate)
+    assert report["engine"] is None
+    assert report["provider"] == {
+        "breaker": "Open",
+        "reason": "R" * 64,
+        "message": "x" * 512,
+        "retryInSeconds": 4.0,
+        "concurrency": 3,
+    }
+    free = build(EngineState(Stage.SERVING), Slots(1), 0, gate=GateState())["provider"]
+    assert (free["breaker"], free["retryInSeconds"], free["concurrency"]) == ("Closed", None, None)
 
 
 def test_every_parameter_reaches_the_engine(work: Work) -> None:

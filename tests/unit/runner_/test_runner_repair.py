@@ -10,9 +10,10 @@ from headrace_crds.inputs import Output
 from headrace_crds.task import Outcome
 from headrace_runner.attempt import Attempt
 from headrace_runner.curb import Curb
-from headrace_runner.engine.client import EngineRefused
+from headrace_runner.engine.client import EngineError, EngineRefused
 from headrace_runner.engine.protocol import FinishReason, Generate, GenerationResult, Timings, Usage
 from headrace_runner.execute import execute
+from headrace_runner.remote.refused import Consequence, ProviderRefused
 from headrace_runner.validate import Validator
 from headrace_runner.verdict import GivenBack, Setback, Verdict
 
@@ -41,6 +42,8 @@ class Endings:
 class Engine:
     """Says one text after the other, and then refuses."""
 
+    refusal: EngineError = EngineRefused("ContextLengthExceeded", "the prompt is too long", retryable=False)
+
     def __init__(self, *texts: str, finish_reason: FinishReason = "Stop", complete: bool = False) -> None:
         self.asked: list[Generate] = []
         self._texts = list(texts)
@@ -53,7 +56,7 @@ class Engine:
         self.asked.append(request)
         await asyncio.sleep(0)
         if len(self.asked) > len(self._texts):
-            raise EngineRefused("ContextLengthExceeded", "the prompt is too long", retryable=False)
+            raise self.refusal
         if on_progress is not None:
             on_progress(2)
         return GenerationResult(
@@ -113,6 +116,15 @@ async def test_after_the_last_repair_the_result_is_refused(attempt: Attempt, rep
 async def test_a_repair_that_the_engine_refuses_leaves_what_was_wrong_as_the_reason(attempt: Attempt) -> None:
     verdict, _ = await verdict_of(attempt, Engine("[1,1]"), UNIQUE)
     assert (verdict.outcome, verdict.reason) == (Outcome.FAILED, "InvalidOutput")
+
+
+async def test_a_repair_that_a_provider_refuses_is_paid_for(attempt: Attempt) -> None:
+    engine = Engine("[1,1]")
+    engine.refusal = ProviderRefused(Consequence.FAILED, "ContentRefused", "no", Usage(20, 2, 1))
+    verdict, _ = await verdict_of(attempt, engine, UNIQUE)
+    assert (verdict.outcome, verdict.reason) == (Outcome.FAILED, "InvalidOutput")
+    assert verdict.usage is not None
+    assert (verdict.usage.prompt_tokens, verdict.usage.cached_tokens, verdict.usage.completion_tokens) == (30, 3, 4)
 
 
 async def test_a_text_at_once_right_has_no_repairs(attempt: Attempt) -> None:
