@@ -110,10 +110,11 @@ def _backend(settings: RunnerSettings, bus: Bus) -> tuple[Backend, Sequence[Coro
         gpus = GpuTelemetry(bus, settings.model, settings.pod, settings.engine_state)
         return LocalBackend(EngineLink(files)), [gpus.run()]
     # Here, as a local model's runner has no use for an HTTP client.
-    from headrace_runner.remote.call_gate import FreeGate
+    from headrace_runner.remote.gate import Gate, limits_of
     from headrace_runner.remote.making import remote_backend
 
-    return remote_backend(settings.remote, FreeGate()), []
+    gate = Gate(bus, settings.model, limits_of(settings.remote.remote), settings.pod)
+    return remote_backend(settings.remote, gate), []
 
 
 def _bus(settings: RunnerSettings) -> Bus:
