@@ -17,6 +17,8 @@
 | nothing: it died with this one alone    | setback EngineLost                            |
 | nothing: it died under several          | given back, EngineLost                        |
 | that it makes room for the next         | given back, EngineStopping                    |
+
+A Failed whose reason is in ``Work.hand_over`` is a setback: the operator tries another model.
 """
 
 from dataclasses import dataclass
@@ -174,6 +176,13 @@ def of_error(error: EngineError) -> Verdict | Setback | GivenBack:
     if error.retryable:
         return Setback(error.reason, error.message)
     return failed(error.reason, error.message)
+
+
+def handed_over(verdict: Verdict, work: Work) -> Setback | None:
+    """What is said instead of a Failed that another model may spare the task; None: the verdict is committed."""
+    if verdict.outcome is not Outcome.FAILED or verdict.reason not in work.hand_over:
+        return None
+    return Setback(verdict.reason, verdict.message, retryable=False)
 
 
 def too_large_for_object(verdict: Verdict) -> Verdict:
