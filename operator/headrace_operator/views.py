@@ -70,9 +70,9 @@ def task_ref(body: Mapping[str, Any]) -> TaskRef:
     """By the model that the task is for at present: it changes when the task falls back."""
     metadata = body["metadata"]
     namespace, named = metadata["namespace"], (body.get("spec") or {}).get("modelRef") or {}
+    model = str(named.get("namespace") or namespace), str(named.get("name", ""))
     assigned = assigned_model(str((body.get("status") or {}).get("assignedModel") or ""))
-    model = ModelRef(*assigned) if assigned is not None else ModelRef(str(named.get("namespace") or namespace), str(named.get("name", "")))
-    return TaskRef(namespace, metadata["name"], metadata["uid"], model)
+    return TaskRef(namespace, metadata["name"], metadata["uid"], ModelRef(*(assigned or model)))
 
 
 def task_view(body: Mapping[str, Any]) -> TaskView:

@@ -195,9 +195,7 @@ def followed(plan: TaskPlan, s: TaskSnapshot, task: LLMTask) -> TaskPlan:
     return replace(plan, requeue_after_seconds=seconds)
 
 
-def _moved(
-    s: TaskSnapshot, task: LLMTask, target: ModelRef, when: FallbackWhen, record: AttemptRecord
-) -> TaskPlan:
+def _moved(s: TaskSnapshot, task: LLMTask, target: ModelRef, when: FallbackWhen, record: AttemptRecord) -> TaskPlan:
     number = max(task_status.attempt_of(task), s.held.attempt if s.held is not None else 0) + 1
     why = waiting.Waiting(Reason.FELL_BACK, record.message)
     status = task_status.moved(task, target, why, attempt=number, now_ms=s.now_ms, record=record)
@@ -211,8 +209,8 @@ def _moved(
 
 def _says_stuck(plan: TaskPlan, s: TaskSnapshot, task: LLMTask) -> TaskPlan:
     """The reason stays what it is: only the message tells of the models that were asked."""
-    status = task.status
-    if status is None or plan.enqueue is not None or plan.remove or (plan.status is not None and not plan.explains_only):
+    status, does_more = task.status, plan.status is not None and not plan.explains_only
+    if status is None or does_more or plan.enqueue is not None or plan.remove:
         return plan
     said = plan.status or {"reason": status.reason, "message": status.message}
     passed = choose(s, task)[1]
