@@ -103,7 +103,7 @@ def test_a_runner_leaves_the_operators_members_alone(
     assert done.status_code == 200, done.text
 
 
-def test_the_runner_of_a_model_that_a_task_fell_back_from_commits_nothing(world: World) -> None:
+def test_the_runner_of_a_model_that_was_left_by_fallback_commits_nothing(world: World) -> None:
     """With its own token, and whichever attempt it names."""
     task = world.assigned("fallen")
     target = ModelRef(world.namespace, "b")
