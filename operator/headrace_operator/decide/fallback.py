@@ -44,6 +44,8 @@ from headrace_operator.refs import ModelRef
 
 LOOK_AGAIN_SECONDS: Final = 15.0
 """Until the next look at a task that would fall back, and that no other model can take."""
+SOON_SECONDS: Final = 0.5
+"""From a hand-out to a model that is down already to the move: runners that do serve may take it."""
 STUCK: Final = "; no fallback can take it: "
 """Between why a task waits and why it is not moved."""
 
@@ -183,7 +185,9 @@ def followed(plan: TaskPlan, s: TaskSnapshot, task: LLMTask) -> TaskPlan:
         return plan
     overdue = _overdue(s, task)
     if overdue is None:
-        return plan
+        ahead = _ahead_seconds(s, task) if plan.status is not None or plan.enqueue is not None else None
+        looks = [seconds for seconds in (ahead, plan.requeue_after_seconds) if seconds is not None]
+        return replace(plan, requeue_after_seconds=min(looks, default=None))
     seconds = max((overdue.at_ms - s.now_ms) / 1000, 0.0) or LOOK_AGAIN_SECONDS
     if task_status.phase_of(task) is TaskPhase.WAITING:
         # What becomes of a model does not wake those who stand in line for it.
@@ -221,6 +225,24 @@ def _says_stuck(plan: TaskPlan, s: TaskSnapshot, task: LLMTask) -> TaskPlan:
     return replace(plan, details="explained", status=patch, explains_only=True)
 
 
+def _ahead_seconds(s: TaskSnapshot, task: LLMTask) -> float | None:
+    """From a write that hands the task out, or has it wait, to the next look: nobody tells of one's own writes."""
+    chain = chain_of(task, s.named_model)
+    if not chain or not s.targets or task.spec.suspend:
+        return None
+    ends = [] if FallbackWhen.QUEUE_TIMEOUT not in chain.when else [s.now_ms]
+    down = _down_since(s, task)
+    if down is not None and _trigger(down[1]) in chain.when:
+        ends.append(down[0])
+    if not ends:
+        return None
+    return max((min(ends) - s.now_ms) / 1000 + chain.after_seconds, SOON_SECONDS)
+
+
+def _trigger(reason: str) -> FallbackWhen:
+    return FallbackWhen.RATE_LIMITED if reason in LIMITED else FallbackWhen.UNAVAILABLE
+
+
 def _overdue(s: TaskSnapshot, task: LLMTask) -> Overdue | None:
     """What moves a task that waits and nobody holds, the earliest if there are several; None: nothing as things are."""
     chain, status = chain_of(task, s.named_model), task.status
@@ -235,8 +257,7 @@ def _overdue(s: TaskSnapshot, task: LLMTask) -> Overdue | None:
     down = _down_since(s, task)
     if down is not None:
         since_ms, reason = down
-        when = FallbackWhen.RATE_LIMITED if reason in LIMITED else FallbackWhen.UNAVAILABLE
-        if when in chain.when:
+        if (when := _trigger(reason)) in chain.when:
             found.append(Overdue(when, since_ms + after_ms, f"{reason} for {chain.after_seconds} s"))
     in_line = status.reason in (Reason.QUEUE_FULL, Reason.MODEL_NOT_READY) if waits else place is Place.QUEUED
     if FallbackWhen.QUEUE_TIMEOUT in chain.when and in_line:

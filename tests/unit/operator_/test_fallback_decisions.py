@@ -26,7 +26,7 @@ from operator_cases import (
 
 from headrace_crds.outcome import timestamp
 from headrace_crds.task import LLMTask
-from headrace_operator.decide.fallback import LOOK_AGAIN_SECONDS, STUCK, chain_of, hand_over, not_now
+from headrace_operator.decide.fallback import LOOK_AGAIN_SECONDS, SOON_SECONDS, STUCK, chain_of, hand_over, not_now
 from headrace_operator.decide.snapshots import Held, Place, Target, TaskSnapshot
 from headrace_operator.decide.task import decide
 from headrace_operator.refs import ModelRef
@@ -223,6 +223,28 @@ def test_of_what_is_not_shared_nothing_else_is_told() -> None:
 def test_it_is_looked_at_when_its_time_comes() -> None:
     plan = decide(falling(of=named("CircuitOpen", since_seconds=20), held=WAITS_IN_QUEUE))
     assert plan.requeue_after_seconds == pytest.approx(40)
+
+
+@pytest.mark.parametrize(
+    ("of", "fallback", "seconds"),
+    [
+        (named("CircuitOpen"), own(), SOON_SECONDS),
+        (named("CircuitOpen", since_seconds=20), own(), 40),
+        (named(), own(), None),
+        (named(), TIMEOUT, 60),
+        (named("RateLimited"), own(), None),
+        (named("CircuitOpen"), {"policy": "None"}, None),
+    ],
+    ids=["down", "down lately", "serves", "may wait for long", "limited", "stays"],
+)
+def test_after_its_hand_out_it_is_looked_at_without_being_told(of: Any, fallback: Any, seconds: float | None) -> None:
+    """Own writes are no news: without this look nobody would come back to it."""
+    targets = [target()] if fallback["policy"] == "List" else []
+    seen = falling(of=of, fallback=fallback)
+    fresh = replace(seen, task=task(fallback=fallback), targets=targets)
+    plan = decide(fresh)
+    assert plan.enqueue is not None
+    assert plan.requeue_after_seconds == (pytest.approx(seconds) if seconds is not None else None)
 
 
 @pytest.mark.parametrize(
