@@ -181,7 +181,8 @@ def moved_at_end(s: TaskSnapshot, task: LLMTask, record: AttemptRecord, reason: 
 
 def followed(plan: TaskPlan, s: TaskSnapshot, task: LLMTask) -> TaskPlan:
     """The plan with the next look at a task that may fall back, and with the word that no other model can take it."""
-    if (plan.status or {}).get("outcome") is not None or plan.move is not None:
+    over = task.status is not None and task.status.outcome is not None
+    if over or (plan.status or {}).get("outcome") is not None or plan.move is not None:
         return plan
     overdue = _overdue(s, task)
     if overdue is None:

@@ -225,6 +225,11 @@ def test_it_is_looked_at_when_its_time_comes() -> None:
     assert plan.requeue_after_seconds == pytest.approx(40)
 
 
+def test_a_finished_task_is_not_looked_at_for_it() -> None:
+    edited = falling(finished(), generation=2)
+    assert decide(edited).requeue_after_seconds is None
+
+
 @pytest.mark.parametrize(
     ("of", "fallback", "seconds"),
     [
