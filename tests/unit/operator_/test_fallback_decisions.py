@@ -282,6 +282,13 @@ def test_the_chain(spec: dict[str, Any], of: Any, want: list[str]) -> None:
     assert [ref.name for ref in chain.models] == want
 
 
+def test_after_five_moves_no_edited_list_moves_it_on() -> None:
+    away = [f"team-a/m{number}" for number in range(4)]
+    of = named(fallback=INHERITED)
+    assert chain_of(task(queued(assignedModel="team-a/x", triedModels=away)), of)
+    assert not chain_of(task(queued(assignedModel="team-a/x", triedModels=[*away, str(MODEL)])), of)
+
+
 def test_a_shared_models_list_is_of_its_own_namespace() -> None:
     body = task_body(queued(), modelRef={"name": "qwen", "namespace": "models"})
     shared = named(fallback=INHERITED)
