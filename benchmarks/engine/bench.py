@@ -99,7 +99,7 @@ class Bench:
         """The peer in the configuration that is fastest at a short run of the cell."""
         rates = []
         for settings in PEER_GRID:
-            fits = settings["slots"] in ({4, 8, 16, 32} if prefixes else {in_flight})
+            fits = settings["slots"] in (self.arguments.prefix_slots if prefixes else {in_flight})
             # Without a common beginning there is nothing to cache, and a smaller ubatch bounds pauses alone.
             if not fits or settings["cache_prompt"] is not prefixes or (settings["ubatch"] < 512 and name != "mixed"):
                 continue
@@ -239,6 +239,8 @@ def main() -> None:
     parser.add_argument("--sequences", default="1,4,8,16,32")
     parser.add_argument("--prefix-tasks", type=int, default=64)
     parser.add_argument("--prefix-in-flight", type=int, default=16)
+    slots = {"type": int, "nargs": "+", "default": [4, 8, 16, 32]}
+    parser.add_argument("--prefix-slots", **slots, help="of the peer's grid with prefixes: it takes ten minutes")
     parser.add_argument("--mixed-tasks", type=int, default=48)
     parser.add_argument("--memory-tasks", type=int, default=2000)
     parser.add_argument("--only", default="throughput,bare,prefix,mixed,constrained,memory")
