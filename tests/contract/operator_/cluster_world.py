@@ -177,9 +177,9 @@ class Cluster:
 
     # What scheduler and kubelet do
 
-    def pod(self, name: str, *, scheduled: bool = True, message: str = "") -> None:
+    def pod(self, name: str, *, runner: str = RUNNER, scheduled: bool = True, message: str = "") -> None:
         """A pod as the Deployment's template makes it, with the scheduler's word."""
-        deployment = self.get("deployment", RUNNER)
+        deployment = self.get("deployment", runner)
         assert deployment is not None
         template = deployment["spec"]["template"]
         body = {
@@ -250,6 +250,7 @@ class Operator:
         self, folder: Path, kubeconfig: Path, namespace: str, redis_url: str, identity: str, **more: str
     ) -> None:
         self.port = free_port()
+        self.log = folder / "operator.log"
         (folder / "redis-url").write_text(redis_url)
         (folder / "redis-key").write_text("a key of thirty-two characters..")
         self._environment = {
@@ -272,7 +273,9 @@ class Operator:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self.process = subprocess.Popen([sys.executable, "-P", "-m", "headrace_operator.main"], env=self._environment)
+        command = [sys.executable, "-P", "-m", "headrace_operator.main"]
+        with self.log.open("ab") as sink:
+            self.process = subprocess.Popen(command, env=self._environment, stdout=sink, stderr=sink)
 
     def kill(self) -> None:
         assert self.process is not None
