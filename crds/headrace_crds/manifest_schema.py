@@ -135,7 +135,8 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {"sum": sum, "length": len}
 
 @cache
 def _program(rule: str) -> cel.Program:
-    return cel.compile(re.sub(r"\bsize\(", "length(", rule))
+    # `namespace` is a word of CEL's own, and escaped for Kubernetes; this one takes it as it is.
+    return cel.compile(re.sub(r"\bsize\(", "length(", rule).replace("__namespace__", "namespace"))
 
 
 def _holds(rule: str, value: Any) -> bool:

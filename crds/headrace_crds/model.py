@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from headrace_crds.base import DECIMAL, SHA256, ApiModel, Conditions, ObjectMeta, Rule, Timestamp, exactly_one_of
+from headrace_crds.fallback import ModelFallback
 from headrace_crds.remote import Remote
 
 PATH = r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
@@ -288,6 +289,8 @@ class LLMModelSpec(ApiModel):
     """Sampling parameters for tasks that leave them out."""
     sharing: Sharing | None = None
     """Namespaces whose tasks the model serves; absent: its own."""
+    fallback: ModelFallback | None = None
+    """Where its tasks go when it cannot serve them; absent: they wait."""
     replicas: Annotated[int, Field(ge=0, le=64)] = 1
     """Runner pods; kubectl scale, HPA and KEDA write it through /scale. At 0 the tasks stay queued."""
 
@@ -386,6 +389,13 @@ class LLMModel(ApiModel):
         Rule(
             "self.metadata.name.size() <= 40 && !self.metadata.name.contains('.')",
             "metadata.name must be at most 40 characters without dots: runner objects are named after it",
+        ),
+        # A rule sees no metadata.namespace: one that names itself in full is passed over by the operator.
+        Rule(
+            "!has(self.spec.fallback) || !has(self.spec.fallback.models) || "
+            "self.spec.fallback.models.all(m, m.name != self.metadata.name || has(m.__namespace__))",
+            "spec.fallback.models names the model itself: remove it there",
+            ".spec.fallback.models",
         ),
     )
 

@@ -43,6 +43,12 @@ def runner_service_account(namespace: str, model: str) -> str:
     return f"{namespace}/{runner_name(model)}"
 
 
+def assigned_model(assigned: str | None) -> tuple[str, str] | None:
+    """Namespace and name out of ``status.assignedModel``; None where there is none, and for what does not read."""
+    namespace, _, name = (assigned or "").partition("/")
+    return (namespace, name) if namespace and name and "/" not in name else None
+
+
 def runner_labels(model: str) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "headrace-runner",

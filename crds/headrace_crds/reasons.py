@@ -19,6 +19,7 @@ class Reason(StrEnum):
     INPUT_NOT_FOUND = "InputNotFound"
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
+    FELL_BACK = "FellBack"
     # a task runs or ended
     RUNNING = "Running"
     SUCCEEDED = "Succeeded"

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from headrace_crds.base import ApiModel, Conditions, ObjectMeta, Rule, Timestamp, exactly_one_of, immutable
 from headrace_crds.dialogue import Message, Role, Tool, ToolCall, ToolName, Tools
+from headrace_crds.fallback import MODELS_LIMIT, TaskFallback
 from headrace_crds.inputs import INPUT_LIMIT_BYTES, Embed, InputFrom, KeyRef, ModelRef, Output, Parameters
 from headrace_crds.result import (
     INLINE_RESULT_LIMIT_BYTES,
@@ -141,6 +142,14 @@ class LLMTaskSpec(ApiModel):
             "a call that is required leaves no answer for output: remove output, or set toolChoice to auto",
             ".output",
         ),
+        Rule(
+            "!has(self.fallback) || !has(self.fallback.models) || "
+            "self.fallback.models.all(m, m.name != self.modelRef.name || has(m.__namespace__) != "
+            "has(self.modelRef.__namespace__) || (has(m.__namespace__) && m.__namespace__ != "
+            "self.modelRef.__namespace__))",
+            "fallback.models names the model of modelRef: remove it there",
+            ".fallback.models",
+        ),
     )
 
     model_ref: ModelRef
@@ -184,6 +193,8 @@ class LLMTaskSpec(ApiModel):
     """Deletes the object so long after its end. Absent: it stays, within the operator's retention limits."""
     webhook: Webhook | None = None
     """Who is told about the outcome."""
+    fallback: TaskFallback | None = None
+    """Where the task goes when its model cannot serve it; absent: as the model has it."""
 
     @classmethod
     def validations(cls) -> list[Rule]:
@@ -268,7 +279,10 @@ class LLMTaskStatus(ApiModel):
     message: Annotated[str, Field(max_length=1024)] | None = None
     """The reason in words, and what to do about it."""
     assigned_model: Annotated[str, Field(max_length=128)] | None = None
-    """LLMModel that the current attempt is queued for, as namespace/name."""
+    """LLMModel that the current attempt is queued for, as namespace/name. Of a task that fell back also while it waits
+    or is suspended; else absent then."""
+    tried_models: Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=MODELS_LIMIT)] | None = None
+    """LLMModels that the task was moved away from, oldest first: it does not come back to them."""
     runner: RunnerRef | None = None
     """Who may commit the outcome, and who did."""
     accept_time: Timestamp | None = None

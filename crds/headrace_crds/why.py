@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from headrace_crds.base import Condition, ConditionStatus, ObjectMeta, find_condition
 from headrace_crds.model import LLMModel
+from headrace_crds.names import assigned_model
 from headrace_crds.quota import QUOTA_NAME, LLMQuota
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTaskStatus, Outcome, TaskPhase
@@ -68,16 +69,18 @@ class TaskFacts:
         metadata, spec = ObjectMeta.model_validate(body["metadata"]), body.get("spec") or {}
         ref = spec.get("modelRef") or {}
         given = (spec.get("inputFrom") or {}).get("configMapKeyRef") or {}
+        status = LLMTaskStatus.model_validate(body.get("status") or {})
+        assigned = assigned_model(status.assigned_model)
         return cls(
             namespace=metadata.namespace,
             name=metadata.name,
             uid=metadata.uid,
-            model_namespace=ref.get("namespace") or metadata.namespace,
-            model_name=ref.get("name") or "",
+            model_namespace=assigned[0] if assigned else ref.get("namespace") or metadata.namespace,
+            model_name=assigned[1] if assigned else ref.get("name") or "",
             suspend=spec.get("suspend") is True,
             cancel=spec.get("cancel") is True,
             created=metadata.creation_timestamp,
-            status=LLMTaskStatus.model_validate(body.get("status") or {}),
+            status=status,
             input_name=given.get("name") or "",
             input_key=given.get("key") or "",
         )
@@ -101,6 +104,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     Reason.QUEUED: "wait; more replicas of the model or a higher spec.priority shorten it",
     Reason.RETRY_BACKOFF: "wait; status.attempts tells what went wrong",
     Reason.QUEUE_FULL: "wait: room is given by itself, oldest first; more replicas of the model shorten it",
+    Reason.FELL_BACK: "wait: it is about to be handed to the other model",
     Reason.QUOTA_EXCEEDED: "wait until tasks of this namespace end, or have an admin raise its LLMQuota",
     Reason.SUSPENDED: "headrace resume {name} -n {namespace}, or set spec.suspend to false",
     Reason.CIRCUIT_OPEN: "wait: the model tries its provider again by itself",

@@ -4,6 +4,7 @@ It is the payload of the bus envelope and what ``headrace run`` executes, so bot
 run the same thing. It holds prompts: it is never logged.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
@@ -56,10 +57,22 @@ class Work(ApiModel):
     """Redis' time at which the whole task is over; an attempt still generating commits Failed/DeadlineExceeded."""
     notify: list[Outcome] = Field(default_factory=list)
     """Outcomes that a webhook waits for: a commit of one of them carries the condition Notified=False."""
+    hand_over: list[str] = Field(default_factory=list)
+    """Reasons for which the attempt does not commit Failed, but goes back to the operator, uncharged: there is another
+    model to try. If there is none any more by then, the operator ends the task with that reason."""
 
 
-def resolve(task: LLMTask, model: LLMModel, *, input_text: str | None = None, deadline_ms: int | None = None) -> Work:
-    """Fill the model's defaults into the task's parameters. `input_text` is what inputFrom refers to."""
+def resolve(
+    task: LLMTask,
+    model: LLMModel,
+    *,
+    input_text: str | None = None,
+    deadline_ms: int | None = None,
+    hand_over: Sequence[str] = (),
+) -> Work:
+    """Fill the model's defaults into the task's parameters. `input_text` is what inputFrom refers to, `hand_over` the
+    reasons for which another model is tried.
+    """
     defaults = model.spec.defaults or Defaults()
     given = (task.spec.parameters or Parameters()).model_dump(exclude_none=True)
     filled = {"temperature": defaults.temperature, "max_tokens": defaults.max_tokens, "stop": defaults.stop, **given}
@@ -81,4 +94,5 @@ def resolve(task: LLMTask, model: LLMModel, *, input_text: str | None = None, de
         attempt_timeout_ms=task.spec.attempt_timeout_seconds * 1000,
         deadline_ms=deadline_ms,
         notify=notified_outcomes(task),
+        hand_over=list(hand_over),
     )

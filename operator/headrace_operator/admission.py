@@ -18,7 +18,7 @@ CLOSED_SECONDS: Final = 0.5
 async def admit(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> TaskPlan:
     """The plan, or that the task waits instead. Raises KubeError."""
     if plan.enqueue is None or s.task is None:
-        ctx.window.let_go(s.ref.uid)
+        ctx.window.let_go(s.ref)
         return plan
     if not window.holds_room(s.task):
         if not ctx.window.is_open:
@@ -29,7 +29,7 @@ async def admit(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> TaskPlan:
     try:
         await bindings.ensure(s.ref.model, s.ref.namespace, ctx)
     except BindingRefused as error:
-        ctx.window.let_go(s.ref.uid)
+        ctx.window.let_go(s.ref)
         return sharing.binding_refused(plan, s, s.task, str(error))
     return plan
 

@@ -13,7 +13,7 @@ from headrace_crds.task import LLMTask
 from headrace_crds.work import Work, resolve
 from headrace_operator import announce, large_results
 from headrace_operator.context import Context, bus_key
-from headrace_operator.decide import clocks
+from headrace_operator.decide import clocks, fallback
 from headrace_operator.decide.plans import Enqueue, TakeBack, TaskPlan
 from headrace_operator.decide.snapshots import Place, TaskSnapshot
 from headrace_operator.errors import KubeNotFound, WorkUnacceptable
@@ -39,7 +39,7 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
     if plan.take_back is not None and not await _taken_back(plan.take_back, s, ctx):
         return 0.0
     if plan.enqueue is not None and plan.enqueue_first and task is not None and s.model is not None:
-        await _moved(plan.enqueue, task, s.model, s.ref, ctx)
+        await _moved(plan.enqueue, task, s.model, s.ref, ctx, fallback.hand_over(task, s.named_model))
     if plan.status is not None and task is not None and explained:
         try:
             body = await ctx.kube.patch_status(
@@ -47,7 +47,11 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
             )
         except KubeNotFound:
             return 0.0
-        ctx.store.put_task(task_view(body))
+        view = task_view(body)
+        ctx.store.put_task(view)
+        if plan.move is not None:
+            ctx.tasks.add(view.ref)
+            ctx.metrics.fell_back(plan.move)
         task = parse_task(body)
         _log.info(
             plan.details,
@@ -58,7 +62,7 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
     if plan.interrupt is not None and not await _interrupted(Interruption(plan.interrupt), s, ctx):
         return 0.0
     if plan.enqueue is not None and not plan.enqueue_first and task is not None and s.model is not None:
-        await _enqueue(plan.enqueue, task, s.model, s.ref, ctx)
+        await _enqueue(plan.enqueue, task, s.model, s.ref, ctx, fallback.hand_over(task, s.named_model))
     removed = not plan.remove or await _removed(s, ctx)
     if task is None or (task.status is not None and task.status.outcome is not None):
         ctx.memory.forget_task(s.ref)
@@ -66,6 +70,10 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
         await announce.publish("LLMTask", task.metadata, plan.announcement, ctx)
     if not removed:
         return 0.0
+    if plan.move is not None:
+        # The other model's from here on.
+        ctx.memory.forget_task(s.ref)
+        return None
     due = [
         clocks.next_look_seconds(task, s.now_ms) if task is not None else None,
         plan.requeue_after_seconds,
@@ -102,11 +110,13 @@ async def _interrupted(word: Interruption, s: TaskSnapshot, ctx: Context) -> boo
     return await ctx.bus.interrupt(bus_key(s.ref.model), s.ref.uid, word) is not None
 
 
-async def _moved(wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskRef, ctx: Context) -> None:
+async def _moved(
+    wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskRef, ctx: Context, hand_over: list[str]
+) -> None:
     """What is queued was acceptable when it was handed out: would it not be today, it takes its new place as it is."""
     if not wanted.as_it_is:
         try:
-            await _enqueue(wanted, task, model, about, ctx)
+            await _enqueue(wanted, task, model, about, ctx, hand_over)
         except WorkUnacceptable as error:
             _log.warning("task keeps the work that it was queued with", task=str(about), reason=error.reason)
         else:
@@ -116,10 +126,12 @@ async def _moved(wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskRef
     ctx.memory.misplaced.discard(about)
 
 
-async def _enqueue(wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskRef, ctx: Context) -> None:
-    ref = about.model
+async def _enqueue(
+    wanted: Enqueue, task: LLMTask, model: LLMModel, about: TaskRef, ctx: Context, hand_over: list[str]
+) -> None:
+    ref, ends_ms = about.model, clocks.active_end_ms(task)
     try:
-        work = resolve(task, model, input_text=wanted.input_text, deadline_ms=clocks.active_end_ms(task))
+        work = resolve(task, model, input_text=wanted.input_text, deadline_ms=ends_ms, hand_over=hand_over)
         priority = ctx.grants.of(about.namespace).clamped(task.spec.priority)
         envelope = _envelope(task, work.dump(), wanted.attempt, priority, cost_tokens=_cost_tokens(work))
     except ValueError as error:

@@ -163,7 +163,7 @@ class Context:
         """Wires what needs no I/O."""
         metrics, store, grants = Metrics(), Store(), Grants(settings.default_quota)
         tasks: WorkQueue[TaskRef] = WorkQueue(
-            "tasks", workers=settings.workers, observer=metrics, given_up=lambda ref: window.let_go(ref.uid)
+            "tasks", workers=settings.workers, observer=metrics, given_up=lambda ref: window.let_go(ref)
         )
         window = Window(settings.window, grants.of, tasks.add)
         store.listeners.append(window)

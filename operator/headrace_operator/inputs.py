@@ -34,11 +34,11 @@ async def provide(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> TaskPlan:
     try:
         body = await ctx.kube.get(CONFIG_MAPS, s.ref.namespace, ref.name)
     except KubeError:
-        ctx.window.let_go(s.ref.uid)
+        ctx.window.let_go(s.ref)
         raise
     found = decide_input.text_of(ref, body)
     if not isinstance(found, str):
-        ctx.window.let_go(s.ref.uid)
+        ctx.window.let_go(s.ref)
         missed = ctx.memory.missed_inputs.get(s.ref)
         looks = missed.looks + 1 if missed is not None else 1
         again_seconds = decide_input.look_again_seconds(looks)
@@ -47,7 +47,7 @@ async def provide(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> TaskPlan:
         return decide_input.waits(plan, s, task, found, again_seconds)
     ctx.memory.missed_inputs.pop(s.ref, None)
     if problem := decide_input.too_large(task, found):
-        ctx.window.let_go(s.ref.uid)
+        ctx.window.let_go(s.ref)
         return decide_input.refused(s, task, problem)
     return replace(plan, enqueue=replace(plan.enqueue, input_text=found))
 

@@ -2,12 +2,16 @@
 
 from collections import Counter as Tally
 from collections.abc import Iterator, Sized
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from headrace_operator.decide.plans import Move
 from headrace_operator.store import Store
+
+FALLBACK_PAIRS_LIMIT: Final = 1_000
 
 
 class _Open(Collector):
@@ -71,11 +75,27 @@ class Metrics:
             ["because"],
             registry=self._registry,
         )
+        self._fallbacks = Counter(
+            "headrace_operator_fallbacks",
+            "Tasks moved to another model, by the models and what moved them.",
+            ["from", "to", "reason"],
+            registry=self._registry,
+        )
+        self._fallback_pairs: set[tuple[str, str]] = set()
         self.redis_up = Gauge("headrace_redis_up", "1 while Redis answers.", registry=self._registry)
 
     def reconciled(self, queue: str, outcome: str, seconds: float) -> None:
         self._seconds.labels(queue).observe(seconds)
         self._reconciles.labels(queue, outcome).inc()
+
+    def fell_back(self, move: Move) -> None:
+        """Pairs of models beyond the first thousand are counted together: names are their owners' to choose."""
+        pair = str(move.origin), str(move.target)
+        if pair not in self._fallback_pairs and len(self._fallback_pairs) >= FALLBACK_PAIRS_LIMIT:
+            pair = "other", "other"
+        else:
+            self._fallback_pairs.add(pair)
+        self._fallbacks.labels(*pair, move.because).inc()
 
     def watch_store(self, store: Store) -> None:
         self._registry.register(_Open(store))

@@ -9,8 +9,8 @@ from headrace_crds.model import LLMModel
 from headrace_crds.task import LLMTask
 from headrace_operator import large_results, namespaces
 from headrace_operator.context import Context, bus_key
-from headrace_operator.decide import untrusted
-from headrace_operator.decide.snapshots import Held, Place, ReturnedDelivery, TaskSnapshot
+from headrace_operator.decide import fallback, task_status, untrusted
+from headrace_operator.decide.snapshots import Held, Place, ReturnedDelivery, Target, TaskSnapshot
 from headrace_operator.kube import TASKS
 from headrace_operator.refs import ModelRef, TaskRef
 from headrace_operator.views import parse_task, task_ref, task_view
@@ -43,6 +43,7 @@ async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
     if model is None and held is not None and ref.namespace != ref.model.namespace:
         # Without the model nobody can say whether it served this namespace: what its keys tell is not believed.
         held = replace(held, returned=None)
+    named, targets = _fallback(ref, task, model, ctx)
     held, parked = await large_results.read(held, ref, task, ctx)
     return TaskSnapshot(
         ref=ref,
@@ -58,6 +59,8 @@ async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
         jitter=ctx.jitter(),
         cancel_asked_ms=ctx.memory.cancels_asked_ms.get(ref),
         refused_attempt=ctx.memory.refused_attempts.get(ref),
+        named_model=named,
+        targets=targets,
         model_replaced=ctx.memory.replaced(ref.model, now_ms),
     )
 
@@ -79,6 +82,9 @@ async def _task(ref: TaskRef, ctx: Context) -> LLMTask | None:
         body = await ctx.kube.get(TASKS, ref.namespace, ref.name)
         if body is None or not speaks_of(ref, body):
             ctx.store.drop_task(ref)
+            if body is not None and body["metadata"]["uid"] == ref.uid and ctx.store.put_task(view := task_view(body)):
+                # It fell back to another model, whose queue has it or is about to.
+                ctx.tasks.add(view.ref)
             return None
         ctx.store.put_task(task_view(body))
     task = parse_task(body)
@@ -112,6 +118,34 @@ async def _living_model(ref: ModelRef, ctx: Context) -> LLMModel | None:
         return None
     model = ctx.store.model(ref) or await namespaces.refresh(ref, ctx)
     return model if model is not None and model.metadata.deletion_timestamp is None else None
+
+
+def _fallback(
+    ref: TaskRef, task: LLMTask | None, model: LLMModel | None, ctx: Context
+) -> tuple[LLMModel | None, list[Target]]:
+    """The model that the task names, and those that it may fall back to: as events told, because a move ends nothing.
+    Whoever is moved is handed out by what is read afresh.
+    """
+    if task is None:
+        return None, []
+    named_ref = task_status.named_model(task)
+    named = model if named_ref == ref.model else _known_model(named_ref, ref.namespace, ctx)
+    chain = fallback.chain_of(task, named)
+    return named, [_target(each, ref.namespace, ctx) for each in chain.models]
+
+
+def _target(model: ModelRef, namespace: str, ctx: Context) -> Target:
+    found = _known_model(model, namespace, ctx)
+    may_share = model.namespace in (namespace, *ctx.settings.sharing_model_namespaces)
+    admitted = may_share and (found is None or namespaces.admitted(model, namespace, ctx))
+    return Target(model, found, admitted)
+
+
+def _known_model(model: ModelRef, namespace: str, ctx: Context) -> LLMModel | None:
+    if model.namespace not in (namespace, *ctx.settings.sharing_model_namespaces):
+        return None
+    found = ctx.store.model(model)
+    return found if found is not None and found.metadata.deletion_timestamp is None else None
 
 
 def held_of(entry: Entry | None, now_ms: int) -> Held | None:

@@ -19,7 +19,9 @@ class ModelRef(NamedTuple):
 
 
 class TaskRef(NamedTuple):
-    """An LLMTask by uid, with what is needed to clean up behind it when it is gone: `modelRef` is immutable."""
+    """An LLMTask by uid, with what is needed to clean up behind it when it is gone: of a task that falls
+    back to another model there are two, and each speaks of its own model's keys alone.
+    """
 
     namespace: str
     name: str

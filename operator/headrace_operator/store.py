@@ -41,6 +41,8 @@ class Store:
         before = self._tasks.get(view.ref.uid)
         if before is not None and before.resource_version == view.resource_version:
             return False
+        if before is not None and before.ref.model != view.ref.model:
+            self._forget_model(before.ref)
         self._tasks[view.ref.uid] = view
         self._tasks_of[view.ref.model].add(view.ref.uid)
         self.owed.note(view)
@@ -53,15 +55,18 @@ class Store:
         present = self._tasks.get(ref.uid)
         if present is None or present.ref != ref:
             return False
+        self._forget_model(ref)
+        del self._tasks[ref.uid]
+        for listener in self.listeners:
+            listener.drop(ref)
+        return True
+
+    def _forget_model(self, ref: TaskRef) -> None:
         of_model = self._tasks_of.get(ref.model)
         if of_model is not None:
             of_model.discard(ref.uid)
             if not of_model:
                 del self._tasks_of[ref.model]
-        del self._tasks[ref.uid]
-        for listener in self.listeners:
-            listener.drop(ref)
-        return True
 
     def task(self, uid: str) -> TaskView | None:
         return self._tasks.get(uid)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from headrace_bus import ENVELOPE_MAX_BYTES
 from headrace_crds.base import GROUP, ApiModel
 from headrace_crds.model import Breaker, EngineInfo, LLMModel
-from headrace_crds.names import LABEL_MODEL
+from headrace_crds.names import LABEL_MODEL, assigned_model
 from headrace_crds.quota import LLMQuota
 from headrace_crds.task import LLMTask
 from headrace_operator.decide import untrusted, webhook
@@ -67,10 +67,12 @@ class TaskView:
 
 
 def task_ref(body: Mapping[str, Any]) -> TaskRef:
+    """By the model that the task is for at present: it changes when the task falls back."""
     metadata = body["metadata"]
     namespace, named = metadata["namespace"], (body.get("spec") or {}).get("modelRef") or {}
-    model = ModelRef(str(named.get("namespace") or namespace), str(named.get("name", "")))
-    return TaskRef(namespace, metadata["name"], metadata["uid"], model)
+    model = str(named.get("namespace") or namespace), str(named.get("name", ""))
+    assigned = assigned_model(str((body.get("status") or {}).get("assignedModel") or ""))
+    return TaskRef(namespace, metadata["name"], metadata["uid"], ModelRef(*(assigned or model)))
 
 
 def task_view(body: Mapping[str, Any]) -> TaskView:

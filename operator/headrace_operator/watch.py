@@ -68,9 +68,12 @@ def register(registry: kopf.OperatorRegistry, ctx: Context) -> None:
 def task_seen(kind: str | None, body: dict[str, Any], ctx: Context) -> None:
     view = task_view(body)
     if kind == "DELETED":
-        ctx.store.drop_task(view.ref)
+        # It may have fallen back since it was known: both models' queues are cleared of it.
+        known = ctx.store.task(view.ref.uid)
+        for ref in {view.ref, known.ref if known is not None else view.ref}:
+            ctx.store.drop_task(ref)
+            ctx.tasks.add(ref)
         ctx.memory.fresh.forget(view.ref.uid)
-        ctx.tasks.add(view.ref)
     elif ctx.store.put_task(view) and (not view.finished or view.behind):
         if ctx.health.leading:
             ctx.memory.fresh.keep(view, body)

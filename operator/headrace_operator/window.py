@@ -103,11 +103,11 @@ class Window:
             self._give(ref.model, asking=ref.uid)
         return None if ref.uid in self._seats else self._hindrance(view)
 
-    def let_go(self, uid: str) -> None:
-        """It was looked at, and is not handed out for another reason."""
-        seat = self._seats.get(uid)
-        if seat is not None and seat.reserved:
-            self._free(uid)
+    def let_go(self, ref: TaskRef) -> None:
+        """It was looked at, and is not handed out for another reason. What fell back has a seat at one model alone."""
+        seat = self._seats.get(ref.uid)
+        if seat is not None and seat.reserved and seat.ref.model == ref.model:
+            self._free(ref.uid)
 
     def note(self, view: TaskView, *, opening: bool = False) -> None:
         """What is known of a task. Older than what is known already: nothing."""
@@ -116,6 +116,9 @@ class Window:
         uid, seat = view.ref.uid, self._seats.get(view.ref.uid)
         # A finalizer keeps a deleted object for as long as its author likes; its entry is removed at once.
         if view.phase in HANDED_OUT and not view.finished and not view.deleting:
+            if seat is not None and seat.ref.model != view.ref.model and view.version >= seat.version:
+                self._free(uid)
+                seat = None
             if seat is None:
                 self._seat(view, reserved=False)
             else:
@@ -144,9 +147,9 @@ class Window:
         for model in self._lines_of.get(namespace, ()):
             line = self._lines[model, namespace]
             for _, uid in line:
-                if (wait := self._waits.get(uid)) is not None:
-                    wait.score = self._score(wait.view)
-            living = {uid for _, uid in line if uid in self._waits}
+                if self._in_line(uid, model):
+                    self._waits[uid].score = self._score(self._waits[uid].view)
+            living = {uid for _, uid in line if self._in_line(uid, model)}
             self._lines[model, namespace] = [(self._waits[uid].score, uid) for uid in living]
             heapq.heapify(self._lines[model, namespace])
         self._room_in(namespace)
@@ -196,6 +199,9 @@ class Window:
     def _line_up(self, view: TaskView) -> None:
         place, score = (view.ref.model, view.ref.namespace), self._score(view)
         present = self._waits.get(view.ref.uid)
+        if present is not None and present.view.ref.model != view.ref.model:
+            self._step_out(view.ref.uid)
+            present = None
         self._waits[view.ref.uid] = _Wait(view, score)
         if present is not None and present.score == score:
             return
@@ -210,12 +216,16 @@ class Window:
             self._has_room(wait.view.ref.model, wait.view.ref.namespace)
             self._give(wait.view.ref.model)
 
+    def _in_line(self, uid: str, model: ModelRef) -> bool:
+        """Whether it waits for this model: who left a line is taken out of it when it comes to the front."""
+        return uid in self._waits and self._waits[uid].view.ref.model == model
+
     def _head(self, model: ModelRef, namespace: str) -> TaskView | None:
         line = self._lines[model, namespace]
         while line:
             score, uid = line[0]
             wait = self._waits.get(uid)
-            if wait is not None and wait.score == score:
+            if wait is not None and wait.score == score and wait.view.ref.model == model:
                 return wait.view
             heapq.heappop(line)
         del self._lines[model, namespace]

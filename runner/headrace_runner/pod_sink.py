@@ -12,6 +12,7 @@
 | result above 32 KiB                      | –               | park     |
 | the bus takes none for ten minutes       | –               | release  |
 | setback, AttemptTimeout among them       | –               | fail     |
+| Failed that another model may spare it   | –               | fail     |
 | task suspended                           | –               | release  |
 | runner stops                             | –               | release  |
 | lease lost, or the entry dropped         | –               | –        |
@@ -36,7 +37,7 @@ from headrace_runner.metrics import Metrics
 from headrace_runner.parking import Parker, Parking
 from headrace_runner.slots import Slots
 from headrace_runner.streaming import CallStream
-from headrace_runner.verdict import Setback, Verdict, too_large_to_park
+from headrace_runner.verdict import Setback, Verdict, handed_over, too_large_to_park
 
 _log = structlog.get_logger()
 
@@ -77,6 +78,9 @@ class PodSink:
         await self._generated.wait()
 
     async def conclude(self, verdict: Verdict) -> None:
+        if (setback := handed_over(verdict, self._attempt.work)) is not None:
+            await self._fail(setback)
+            return
         if verdict.large is not None:
             parking = await self._parker.park(self._entry, self._attempt, verdict)
             if parking is Parking.PARKED:
@@ -99,6 +103,9 @@ class PodSink:
             # An engine that goes away is part of stopping: nobody is charged.
             await self.release(Reason.RUNNER_STOPPED)
             return
+        await self._fail(setback)
+
+    async def _fail(self, setback: Setback) -> None:
         self._metrics.tasks.labels("Setback", setback.reason).inc()
         _log.warning("attempt failed", **self._entry.keys, reason=str(setback.reason), retryable=setback.retryable)
         await self._entry.fail(Failure(setback.reason, setback.message, setback.retryable))

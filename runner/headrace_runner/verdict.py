@@ -18,6 +18,8 @@
 | nothing: it died under several          | given back, EngineLost                        |
 | that it makes room for the next         | given back, EngineStopping                    |
 | a provider's fault: ``ProviderRefused`` | as ``remote.refused.Consequence`` says        |
+
+A Failed whose reason is in ``Work.hand_over`` is a setback: the operator tries another model.
 """
 
 from dataclasses import dataclass, replace
@@ -203,6 +205,13 @@ def also_spent(verdict: Verdict, usage: Usage | None) -> Verdict:
         completion_tokens=before.completion_tokens + usage.completion_tokens,
     )
     return replace(verdict, usage=total)
+
+
+def handed_over(verdict: Verdict, work: Work) -> Setback | None:
+    """What is said instead of a Failed that another model may spare the task; None: the verdict is committed."""
+    if verdict.outcome is not Outcome.FAILED or verdict.reason not in work.hand_over:
+        return None
+    return Setback(verdict.reason, verdict.message, retryable=False)
 
 
 def too_large_for_object(verdict: Verdict) -> Verdict:

@@ -1,7 +1,9 @@
-"""A delivery that came back: by `retry`'s verdict another attempt, or the end."""
+"""A delivery that came back: by `retry`'s verdict another attempt, another model's, or the end."""
+
+from dataclasses import replace
 
 from headrace_crds.task import LLMTask
-from headrace_operator.decide import retry, task_status
+from headrace_operator.decide import fallback, retry, task_status
 from headrace_operator.decide.next_attempt import first_start, next_attempt
 from headrace_operator.decide.plans import Announcement, TaskPlan
 from headrace_operator.decide.snapshots import TaskSnapshot
@@ -41,6 +43,9 @@ def delivery_returned(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     if isinstance(verdict, retry.NextAttempt):
         details = "delivery came back"
         return next_attempt(s, task, verdict.record, details, delay_ms=verdict.delay_ms, **members)
+    moved = fallback.moved_at_end(s, task, verdict.record, verdict.reason)
+    if moved is not None and moved.status is not None:
+        return replace(moved, status={**moved.status, **members})
     records = [*task_status.records_of(task), verdict.record]
     status = task_status.failed(task, verdict.reason, verdict.message, now_ms=s.now_ms, attempts=records)
     return TaskPlan(

@@ -1,5 +1,8 @@
 """An accepted task and its model: handed out once there is one, waiting while there is none, the reason kept true."""
 
+from dataclasses import replace
+
+from headrace_crds.model import LLMModel
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask, TaskPhase
 from headrace_operator.decide import clocks, task_status, waiting
@@ -42,8 +45,16 @@ def not_handed_out(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
     if phase is TaskPhase.WAITING and (delay_ms := backoff_left_ms(s, task)) > 0:
         record = task_status.records_of(task)[-1]
         return delayed(s, task, number, record, "handed out after its backoff", delay_ms=delay_ms)
-    status = task_status.queued(task, waiting.explain(s.model), attempt=number, now_ms=s.now_ms)
+    status = task_status.queued(task, _explained(s.model, task), attempt=number, now_ms=s.now_ms)
     return TaskPlan("handed out", status=status, enqueue=Enqueue(number))
+
+
+def _explained(model: LLMModel, task: LLMTask) -> waiting.Waiting:
+    """Of a task that has just fallen back, with where it came from."""
+    why, records = waiting.explain(model), task_status.records_of(task)
+    if not records or records[-1].reason != Reason.FELL_BACK:
+        return why
+    return replace(why, message=f"{why.message}; {records[-1].message}")
 
 
 def priority_edited(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:

@@ -62,7 +62,8 @@ def backoff_left_ms(s: TaskSnapshot, task: LLMTask) -> int:
     """Of a retry that was held back: the backoff drawn again, less what passed since the attempt before it ended."""
     records, retries = task_status.records_of(task), task_status.counters_of(task)[0]
     ended_ms = clocks.milliseconds(records[-1].completion_time) if records else None
-    if ended_ms is None or retries < 1:
+    # Another model has not failed yet.
+    if ended_ms is None or retries < 1 or records[-1].reason == Reason.FELL_BACK:
         return 0
     return max(0, ended_ms + retry.backoff_ms(retries, s.jitter) - s.now_ms)
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from headrace_operator.refs import ModelRef
+
 
 @dataclass(frozen=True, slots=True)
 class Enqueue:
@@ -40,6 +42,16 @@ class Announcement:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """The status write gives the task to another model; counted after it succeeded."""
+
+    origin: ModelRef
+    target: ModelRef
+    because: str
+    """A word of spec.fallback.when."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaskPlan:
     """Carried out in this order: create, take back, status, interruption, queue, announcement."""
 
@@ -60,6 +72,7 @@ class TaskPlan:
     remove: bool = False
     """Forget the bus entry, if it is still what was looked at."""
     announcement: Announcement | None = None
+    move: Move | None = None
     requeue_after_seconds: float | None = None
 
 

@@ -44,6 +44,17 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """A model that a task may fall back to, as events told of it."""
+
+    ref: ModelRef
+    model: LLMModel | None
+    """None: there is none, it is being deleted, or it may not be looked at."""
+    admitted: bool = True
+    """It serves the task's namespace, as far as is known; what does not exist refuses nobody."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaskSnapshot:
     """A task, its model and its bus entry at one moment."""
 
@@ -73,6 +84,10 @@ class TaskSnapshot:
     read."""
     model_replaced: bool = False
     """The model was deleted and made again a moment ago, and its queue purged."""
+    named_model: LLMModel | None = None
+    """The model of modelRef, whose fallback counts, also after the task was moved."""
+    targets: Sequence[Target] = ()
+    """The models that are left to fall back to, in order; none where nothing may move the task."""
 
 
 @dataclass(frozen=True, slots=True)

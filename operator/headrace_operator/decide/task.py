@@ -13,7 +13,8 @@ deadline passed     no lease       Failed; under a lease the runner does it, the
 spec.suspend        no lease       Suspended, at n + 1 if it was handed out at n
 spec.suspend        leased         tell its runner, which gives it back
 not shared any more anything       Waiting, at n + 1 if it was handed out at n; Failed if n was its last and came back
-n                   returned n     attempt n + 1, or Failed
+n                   returned n     attempt n + 1, or at n + 1 to another model, or Failed
+n, nobody holds it  not leased     Waiting for another model at n + 1, where spec.fallback and that model allow it
 n, Queued/Running   –              attempt n + 1 (the bus lost it), or Waiting if the model is gone
 n, Waiting          –              hand out at n once there is a model
 n, Suspended        –              resumed: as Waiting
@@ -32,6 +33,7 @@ from headrace_operator.decide.cancel import cancelled
 from headrace_operator.decide.deadline import active_deadline_passed, queue_deadline_passed
 from headrace_operator.decide.delivery import delivery_returned
 from headrace_operator.decide.entries import entry_senseless, envelope_ahead, envelope_missing, envelope_outdated
+from headrace_operator.decide.fallback import followed, waits_in_vain
 from headrace_operator.decide.finished import finished
 from headrace_operator.decide.handing_out import (
     clocks_not_begun,
@@ -55,7 +57,8 @@ def decide(s: TaskSnapshot) -> TaskPlan:
     """One plan; applied to what it was decided on, it leads to SETTLED or to a wait for somebody else."""
     if s.task is None:
         return TaskPlan("object is gone", remove=True)
-    return next((plan for gate in GATES if (plan := gate(s, s.task)) is not None), SETTLED)
+    plan = next((plan for gate in GATES if (plan := gate(s, s.task)) is not None), SETTLED)
+    return followed(plan, s, s.task)
 
 
 def not_acceptable(s: TaskSnapshot, task: LLMTask) -> TaskPlan | None:
@@ -100,6 +103,7 @@ GATES: Final[tuple[Callable[[TaskSnapshot, LLMTask], TaskPlan | None], ...]] = (
     suspended,
     sharing_withdrawn,
     delivery_returned,
+    waits_in_vain,
     model_missing,
     not_handed_out,
     envelope_missing,

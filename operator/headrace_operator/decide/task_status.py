@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from headrace_crds.base import Condition, ConditionStatus, find_condition
-from headrace_crds.names import runner_service_account
+from headrace_crds.names import assigned_model, runner_service_account
 from headrace_crds.outcome import notified_outcomes, terminal_status, timestamp, with_condition
 from headrace_crds.reasons import Reason
 from headrace_crds.task import ATTEMPTS_KEPT, AttemptRecord, LLMTask, LLMTaskStatus, Outcome, TaskPhase
 from headrace_operator.decide import clocks
 from headrace_operator.decide.waiting import Waiting
+from headrace_operator.refs import ModelRef
 
 SUSPENDED: Final = Waiting(Reason.SUSPENDED, "spec.suspend is true: set it to false and the task goes on")
 
@@ -46,6 +47,22 @@ def accepted_ms(status: LLMTaskStatus) -> int:
     return clocks.milliseconds(status.accept_time) or 0
 
 
+def named_model(task: LLMTask) -> ModelRef:
+    """That of modelRef."""
+    return ModelRef(task.spec.model_ref.namespace or task.metadata.namespace, task.spec.model_ref.name)
+
+
+def model_of(task: LLMTask) -> ModelRef:
+    """The model that the task is for at present: that of modelRef until it falls back."""
+    found = assigned_model(task.status.assigned_model) if task.status is not None else None
+    return ModelRef(*found) if found is not None else named_model(task)
+
+
+def kept_model(task: LLMTask) -> str | None:
+    """status.assignedModel of a task that is not handed out: where modelRef does not say it."""
+    return str(model_of(task)) if model_of(task) != named_model(task) else None
+
+
 def explanation(task: LLMTask, why: Waiting, *, now_ms: int) -> dict[str, Any]:
     """The members that say why an open task does not run."""
     return {
@@ -58,15 +75,15 @@ def explanation(task: LLMTask, why: Waiting, *, now_ms: int) -> dict[str, Any]:
 
 
 def queued(task: LLMTask, why: Waiting, *, attempt: int, now_ms: int, **members: Any) -> dict[str, Any]:
-    """Handed out at `attempt` to the model that the task names. `members` are added as they are."""
-    namespace, model = task.spec.model_ref.namespace or task.metadata.namespace, task.spec.model_ref.name
+    """Handed out at `attempt` to the task's present model. `members` are added as they are."""
+    model = model_of(task)
     return {
         **explanation(task, why, now_ms=now_ms),
         **clocks.running(task, now_ms),
         "phase": TaskPhase.QUEUED.value,
         "attempt": attempt,
-        "assignedModel": f"{namespace}/{model}",
-        "runner": {"serviceAccount": runner_service_account(namespace, model), "pod": None},
+        "assignedModel": str(model),
+        "runner": {"serviceAccount": runner_service_account(*model), "pod": None},
         **_counters(task),
         **members,
     }
@@ -79,7 +96,7 @@ def waiting(task: LLMTask, why: Waiting, *, attempt: int, now_ms: int, **members
         **clocks.running(task, now_ms),
         "phase": TaskPhase.WAITING.value,
         "attempt": attempt,
-        "assignedModel": None,
+        "assignedModel": kept_model(task),
         "runner": None,
         **_counters(task),
         **members,
@@ -93,10 +110,23 @@ def suspended(task: LLMTask, *, attempt: int, now_ms: int, **members: Any) -> di
         **clocks.suspended(task, now_ms),
         "phase": TaskPhase.SUSPENDED.value,
         "attempt": attempt,
-        "assignedModel": None,
+        "assignedModel": kept_model(task),
         "runner": None,
         **_counters(task),
         **members,
+    }
+
+
+def moved(
+    task: LLMTask, target: ModelRef, why: Waiting, *, attempt: int, now_ms: int, record: AttemptRecord
+) -> dict[str, Any]:
+    """Given to another model at `attempt`, where it waits, or is suspended, as one that was never handed out."""
+    write = suspended(task, attempt=attempt, now_ms=now_ms) if task.spec.suspend else None
+    return {
+        **(write or waiting(task, why, attempt=attempt, now_ms=now_ms)),
+        "assignedModel": str(target),
+        "triedModels": [*((task.status or _NO_STATUS).tried_models or []), str(model_of(task))],
+        "attempts": kept([*records_of(task), record]),
     }
 
 

@@ -76,7 +76,7 @@ def held_back(plan: TaskPlan, s: TaskSnapshot, task: LLMTask, why: waiting.Waiti
         return replace(plan, details="still waits", status=None, enqueue=None, announcement=None, remove=remove)
     patch = task_status.explanation(task, why, now_ms=s.now_ms)
     if not waits:
-        out = {"phase": TaskPhase.WAITING.value, "assignedModel": None, "runner": None}
+        out = {"phase": TaskPhase.WAITING.value, "assignedModel": task_status.kept_model(task), "runner": None}
         patch = {**(plan.status or {}), **patch, **out}
     return replace(
         plan, details="held back", status=patch, enqueue=None, explains_only=waits, announcement=None, remove=remove

@@ -8,7 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from headrace_crds.names import RUNNER_CLUSTER_ROLE, runner_name
+from headrace_crds.names import RUNNER_CLUSTER_ROLE, runner_name, runner_service_account
+from headrace_crds.reasons import Reason
+from headrace_crds.task import LLMTask
+from headrace_operator.decide import task_status
+from headrace_operator.decide.retry import undelivered_record
+from headrace_operator.decide.waiting import Waiting
+from headrace_operator.refs import ModelRef
 from tests.contract.callers import MERGE_PATCH, MODELS, bind, service_account, token_of
 from tests.contract.chart.conftest import Release
 from tests.contract.chart.task_world import World, commit, refused
@@ -78,6 +84,7 @@ def test_nobodys_task_is_committed_by_nobody(world: World) -> None:
         ("suspendedSeconds", {"op": "add", "path": "/status/suspendedSeconds", "value": 86400}),
         ("assignedModel", {"op": "replace", "path": "/status/assignedModel", "value": "b"}),
         ("assignedModel", {"op": "remove", "path": "/status/assignedModel"}),
+        ("triedModels", {"op": "add", "path": "/status/triedModels", "value": ["x/y"]}),
         ("runner.serviceAccount", {"op": "replace", "path": "/status/runner/serviceAccount", "value": "x/y"}),
         ("runner.serviceAccount", {"op": "remove", "path": "/status/runner"}),
     ],
@@ -93,6 +100,31 @@ def test_a_runner_leaves_the_operators_members_alone(
     before = world.read(name)["status"]
     assert "outcome" not in before
     done = world.operator.request("PATCH", world.status_path(name), {"status": {"attempt": 2}}, MERGE_PATCH)
+    assert done.status_code == 200, done.text
+
+
+def test_the_runner_of_a_model_that_was_left_by_fallback_commits_nothing(world: World) -> None:
+    """With its own token, and whichever attempt it names."""
+    task = world.assigned("fallen")
+    target = ModelRef(world.namespace, "b")
+    seen = LLMTask.model_validate(task)
+    told = undelivered_record(attempt=1, model="a", pod=None, now_ms=0, reason=Reason.FELL_BACK, message="")
+    why = Waiting(Reason.FELL_BACK, "moved")
+    for status, assigned in (
+        (task_status.moved(seen, target, why, attempt=2, now_ms=0, record=told), "none"),
+        ({"phase": "Queued", "runner": {"serviceAccount": runner_service_account(*target)}}, "headrace-b"),
+    ):
+        done = world.operator.request("PATCH", world.status_path("fallen"), {"status": status}, MERGE_PATCH)
+        assert done.status_code == 200, done.text
+        current = done.json()
+        assert (current["status"]["attempt"], current["status"]["assignedModel"]) == (2, str(target))
+        for claims in (task, current):
+            zombie = world.patch(world.runner, "fallen", *commit(claims))
+            # The test of the attempt is judged first: 422; who passes it is not the one that it is assigned to.
+            assert zombie.status_code == (422 if claims is task else 403), zombie.text
+        refused(world.patch(world.runner, "fallen", *commit(current)), assigned)
+    assert "outcome" not in world.read("fallen")["status"]
+    done = world.patch(world.other_runner, "fallen", *commit(current))
     assert done.status_code == 200, done.text
 
 

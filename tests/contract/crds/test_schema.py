@@ -155,6 +155,7 @@ def test_each_spec_field_but_the_mutable_ones_is_immutable(kubectl: Kubectl, nam
         "attemptTimeoutSeconds": 5,
         "activeDeadlineSeconds": 5,
         "webhook": {"url": "https://example.com/", "secretRef": {"name": "k", "key": "keys"}},
+        "fallback": {"policy": "None"},
     }
     schema = yaml.safe_load((ROOT / "crds/llmtasks.headrace.dev.yaml").read_text(encoding="utf-8"))
     version = schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]

@@ -23,6 +23,7 @@ import yaml
 
 import headrace_operator
 from headrace_bus import Bus, EntryState, ModelKey
+from headrace_crds.names import runner_name
 
 # Test folders are no packages; the fixture's module lies one above.
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -152,7 +153,7 @@ class Cluster:
         uid: str = self.create(body)["metadata"]["uid"]
         return uid
 
-    def model(self, *, claim: bool = True, **spec: Any) -> str:
+    def model(self, *, name: str = MODEL, claim: bool = True, **spec: Any) -> str:
         if claim and self.get("persistentvolumeclaim", "models") is None:
             request = {"accessModes": ["ReadOnlyMany"], "resources": {"requests": {"storage": "1Gi"}}}
             self.create(
@@ -162,7 +163,7 @@ class Cluster:
         body = {
             "apiVersion": "headrace.dev/v1alpha1",
             "kind": "LLMModel",
-            "metadata": {"name": MODEL},
+            "metadata": {"name": name},
             "spec": {"local": {"source": source, **spec.pop("local", {})}, **spec},
         }
         uid: str = self.create(body)["metadata"]["uid"]
@@ -323,18 +324,19 @@ async def in_state(bus: Bus, key: ModelKey, uid: str, state: EntryState, attempt
     return entry is not None and (entry.state, entry.attempt) == (state, attempt)
 
 
-async def serve(cluster: Cluster, bus: Bus, key: ModelKey) -> None:
+async def serve(cluster: Cluster, bus: Bus, key: ModelKey, pod: str = "pod-a") -> None:
     """A pod that serves, as far as the operator can see."""
+    runner = runner_name(key.name)
 
     async def has_deployment() -> bool:
-        return cluster.get("deployment", RUNNER) is not None
+        return cluster.get("deployment", runner) is not None
 
     await until(has_deployment)
-    cluster.pod("pod-a")
-    cluster.pod_ready("pod-a")
-    await bus.report(key, "pod-a", {"state": "Serving", "generation": 1, "engine": ENGINE}, ttl_ms=60_000)
+    cluster.pod(pod, runner=runner)
+    cluster.pod_ready(pod)
+    await bus.report(key, pod, {"state": "Serving", "generation": 1, "engine": ENGINE}, ttl_ms=60_000)
 
     async def available() -> bool:
-        return cluster.conditions().get("Available") == ("True", "Serving")
+        return cluster.conditions(name=key.name).get("Available") == ("True", "Serving")
 
     await until(available)

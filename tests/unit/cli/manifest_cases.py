@@ -70,6 +70,12 @@ def http(name: str, field: str = "", says: str = "", **members: Any) -> Case:
     return remote(name, field and f"http.{field}", says, provider="HTTP", http=kept)
 
 
+def falls(name: str, where: str = "", says: str = "", *, kind: str = "LLMTask", **fallback: Any) -> Case:
+    base = model(name) if kind == "LLMModel" else task(name)
+    field = f"spec.fallback{where}" if says else ""
+    return Case(name, kind, base.spec | {"fallback": fallback}, field, says, {"name": "case"})
+
+
 def quota(name: str, field: str = "", says: str = "", *, called: str = "default", **spec: Any) -> Case:
     return Case(name, "LLMQuota", spec, field, says, {"name": called})
 
@@ -136,6 +142,18 @@ CASES = [
         "spec.sharing.namespaces.selector.matchExpressions[0].values",
         "values are needed for In and NotIn",
         **{"from": "Selector", "selector": team(operator="In")},
+    ),
+    falls("fallback", policy="List", models=[{"name": "a"}, {"name": "m", "namespace": "b"}], when=["Refused"]),
+    falls("fallback off", policy="None", kind="LLMModel"),
+    falls("fallback nowhere", ".models", "models go with policy List", policy="List"),
+    falls("fallback without a policy", ".models", "models go with policy List", models=[{"name": "a"}]),
+    falls("fallback to itself", ".models", "names the model of modelRef", policy="List", models=[{"name": "m"}]),
+    falls("fallback twice", ".models", "names one twice", policy="List", models=[{"name": "a"}, {"name": "a"}]),
+    falls(
+        *("fallback of a model to itself", ".models", "names the model itself"),
+        kind="LLMModel",
+        policy="List",
+        models=[{"name": "case"}],
     ),
     quota("quota", maxQueuedTasks=5),
     quota("quota of another name", "", "metadata.name must be default", called="other"),

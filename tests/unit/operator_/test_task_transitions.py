@@ -4,6 +4,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from fallback_cases import falling
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_cases import (
@@ -169,6 +170,8 @@ def test_every_gate_is_the_first_to_open_for_something() -> None:
             )
             seen = snapshot(task, model=model_, held=place, admitted=admitted, parked=left)
             opened |= {next((gate.__name__ for gate in GATES if gate(seen, task) is not None), "settled")}
+    stuck = falling(held=held("Queued"))
+    opened |= {next(gate.__name__ for gate in GATES if stuck.task is not None and gate(stuck, stuck.task) is not None)}
     assert opened == {gate.__name__ for gate in GATES} | {"settled"}
 
 
