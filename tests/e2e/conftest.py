@@ -18,6 +18,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SYSTEM = "headrace-system"
 MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+STAND_IN_NAMESPACE = f"e2e-provider-{uuid.uuid4().hex[:6]}"
+STAND_IN_HOST = f"provider.{STAND_IN_NAMESPACE}.svc:8000"
+"""A provider's API inside the cluster, for remote models."""
 
 
 def required(name: str) -> str:
@@ -99,6 +102,7 @@ def headrace(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Clus
         "headrace",
         "charts/headrace",
         *("--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "5m", "--values", str(values)),
+        *("--set", f"remote.allowedHosts={{{STAND_IN_HOST}}}"),
     )
     assert done.returncode == 0, done.stderr
     return cluster

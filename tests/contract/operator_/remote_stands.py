@@ -256,7 +256,7 @@ class PlainStand(Stand):
             await response.write(json.dumps({"out": {"text": piece}}).encode() + b"\n")
         if why is None:
             await self.free.wait()
-        last = {"out": {"why": why}, "usage": {"in": 9, "out": 3}}
+        last = {"out": {"why": why or "stop"}, "usage": {"in": 9, "out": 3}}
         await response.write(json.dumps(last).encode() + b"\n")
         return response
 

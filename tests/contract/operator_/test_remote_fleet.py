@@ -182,7 +182,7 @@ async def test_a_runner_that_dies_in_the_middle(fleet: Fleet, stands: dict[str, 
 
 async def test_a_storm_of_refusals_charges_nobody(fleet: Fleet, stands: dict[str, Stand]) -> None:
     for stand in stands.values():
-        stand.storm = 10
+        stand.storm = 9
     for name in REMOTE:
         for number in range(10):
             fleet.task(f"t{number}-{name}", name)
