@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import STAND_IN_HOST, STAND_IN_NAMESPACE, Cluster, condition, eventually, task
+from tests.e2e.conftest import Cluster, condition, eventually, task
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -19,24 +19,27 @@ SCHEMA = {
     "required": ["key"],
     "additionalProperties": False,
 }
-MODEL: dict[str, Any] = {
-    "apiVersion": "headrace.dev/v1alpha1",
-    "kind": "LLMModel",
-    "metadata": {"name": "gpt"},
-    "spec": {
-        "remote": {
-            "provider": "OpenAI",
-            "model": "gpt-4.1-mini",
-            "baseURL": f"http://{STAND_IN_HOST}/v1",
-            "credentials": {"secretKeyRef": {"name": "openai", "key": "key"}},
-        }
-    },
-}
+
+
+def model(host: str) -> dict[str, Any]:
+    remote = {
+        "provider": "OpenAI",
+        "model": "gpt-4.1-mini",
+        "baseURL": f"http://{host}/v1",
+        "credentials": {"secretKeyRef": {"name": "openai", "key": "key"}},
+    }
+    metadata = {"name": "gpt"}
+    return {
+        "apiVersion": "headrace.dev/v1alpha1",
+        "kind": "LLMModel",
+        "metadata": metadata,
+        "spec": {"remote": remote},
+    }
 
 
 @pytest.fixture
-def stand_in(headrace: Cluster) -> Iterator[None]:
-    """OpenAI's stand-in behind a Service."""
+def stand_in(headrace: Cluster, provider_namespace: str, provider_host: str) -> Iterator[str]:
+    """OpenAI's stand-in behind a Service: its host and port."""
     script = Path(__file__).with_name("stand_in.py").read_text(encoding="utf-8")
     labels = {"app": "provider"}
     container = {
@@ -55,10 +58,10 @@ def stand_in(headrace: Cluster) -> Iterator[None]:
             "terminationGracePeriodSeconds": 1,
         },
     }
-    headrace.kubectl("create", "namespace", STAND_IN_NAMESPACE)
+    headrace.kubectl("create", "namespace", provider_namespace)
     try:
         headrace.apply(
-            STAND_IN_NAMESPACE,
+            provider_namespace,
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "script"}, "data": {"stand_in.py": script}},
             {
                 "apiVersion": "apps/v1",
@@ -73,10 +76,10 @@ def stand_in(headrace: Cluster) -> Iterator[None]:
                 "spec": {"selector": labels, "ports": [{"port": 8000}]},
             },
         )
-        headrace.wait("deployment/provider", "condition=Available", STAND_IN_NAMESPACE)
-        yield
+        headrace.wait("deployment/provider", "condition=Available", provider_namespace)
+        yield provider_host
     finally:
-        headrace.kubectl("delete", "namespace", STAND_IN_NAMESPACE, "--wait=false")
+        headrace.kubectl("delete", "namespace", provider_namespace, "--wait=false")
 
 
 def pods(headrace: Cluster, namespace: str) -> list[dict[str, Any]]:
@@ -84,20 +87,20 @@ def pods(headrace: Cluster, namespace: str) -> list[dict[str, Any]]:
     return list(found["items"])
 
 
-def test_a_remote_model_from_its_secret_to_another_key(headrace: Cluster, namespace: str, stand_in: None) -> None:
+def test_a_remote_model_from_its_secret_to_another_key(headrace: Cluster, namespace: str, stand_in: str) -> None:
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": "openai"},
         "stringData": {"key": "sk-e2e-one"},
     }
-    headrace.apply(namespace, secret, MODEL, task("first", "gpt"))
+    headrace.apply(namespace, secret, model(stand_in), task("first", "gpt"))
     refused = eventually(
         lambda: headrace.get("llmmodel", "gpt", namespace),
         lambda m: (condition(m, "Ready") or {}).get("reason") == "HostNotAllowed",
         what="the Secret's owner has not allowed it",
     )
-    remedy = f"kubectl annotate secret openai -n {namespace} {ANNOTATION}={STAND_IN_HOST}"
+    remedy = f"kubectl annotate secret openai -n {namespace} {ANNOTATION}={stand_in}"
     assert remedy in (condition(refused, "Ready") or {})["message"]
     assert pods(headrace, namespace) == []
     waiting = headrace.get("llmtask", "first", namespace)["status"]
