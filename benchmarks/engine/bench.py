@@ -90,8 +90,9 @@ class Bench:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.base = {"model": arguments.model, "cells": CELLS, "threads": arguments.threads}
-        self.ours = Side(sys.executable, "headrace_side.py", {**self.base, "slots": arguments.slots})
-        self.report: dict[str, Any] = {"cells": {}}
+        ours = {**self.base, "slots": arguments.slots, "kv_unified": arguments.kv_unified}
+        self.ours = Side(sys.executable, "headrace_side.py", ours)
+        self.report: dict[str, Any] = {"kv_unified": arguments.kv_unified, "cells": {}}
 
     @contextlib.contextmanager
     def best_peer(self, name: str, in_flight: int, tasks: list[Task], *, prefixes: bool) -> Iterator[Side]:
@@ -231,6 +232,8 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--slots", type=int, default=SLOTS, help="ours: sequences at once, in the same KV memory")
+    unified = argparse.BooleanOptionalAction
+    parser.add_argument("--kv-unified", action=unified, default=True, help="ours: kvCache.unified, in all cells")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--sequences", default="1,4,8,16,32")

@@ -34,6 +34,7 @@ class Side:
             context_tokens=settings["cells"] // settings["slots"],
             parallelism=settings["slots"],
             threads=settings["threads"],
+            kv_unified=settings["kv_unified"],
         )
         self.model = LoadedModel(settings["model"], engine, lambda percent: None)
         self.masks: TokenMasks = self.model.token_masks()

@@ -27,6 +27,7 @@ def engine_environment(spec: LLMModelSpec, local: Local, place: Callable[[str], 
     optional = {
         "HEADRACE_KV_TYPE_K": (cache.key_type.value, "F16"),
         "HEADRACE_KV_TYPE_V": (cache.value_type.value, "F16"),
+        "HEADRACE_KV_UNIFIED": ("true" if cache.unified else "false", "false"),
         "HEADRACE_FLASH_ATTENTION": (local.flash_attention.value, "Auto"),
         "HEADRACE_MEMORY_MAP": ("true" if local.memory_map else "false", "true"),
         "HEADRACE_POOLING": (local.pooling.value if local.pooling else "", ""),

@@ -104,6 +104,10 @@ class KvCache(ApiModel):
     """Type of the keys. Q8_0 halves their memory at hardly any loss."""
     value_type: KvType = KvType.F16
     """Type of the values; quantized ones need flash attention."""
+    unified: bool = False
+    """One pool of cells for all sequences: a beginning that prompts have in common (a system prompt, examples, a
+    schema) is there once instead of being copied. But each token then looks at all cells in use, so that many long
+    prompts with nothing in common are slower."""
 
 
 class FlashAttention(StrEnum):

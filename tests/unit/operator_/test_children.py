@@ -121,7 +121,7 @@ def test_what_differs_from_the_engines_defaults_reaches_it() -> None:
                 "files": [{"path": "a-1.gguf", "sha256": "0" * 64}, {"path": "a-2.gguf"}],
             },
             "adapters": [{"path": "lora.gguf", "scale": "0.5"}],
-            "kvCache": {"keyType": "Q8_0", "valueType": "Q4_0"},
+            "kvCache": {"keyType": "Q8_0", "valueType": "Q4_0", "unified": True},
             "flashAttention": "Enabled",
             "memoryMap": False,
             "pooling": "Last",
@@ -137,6 +137,7 @@ def test_what_differs_from_the_engines_defaults_reaches_it() -> None:
         + '"}, {"path": "/models/a-2.gguf"}]',
         "HEADRACE_ADAPTERS": '[{"path": "/models/lora.gguf", "scale": "0.5"}]',
         "HEADRACE_KV_TYPE_K": "Q8_0",
+        "HEADRACE_KV_UNIFIED": "true",
         "HEADRACE_KV_TYPE_V": "Q4_0",
         "HEADRACE_FLASH_ATTENTION": "Enabled",
         "HEADRACE_MEMORY_MAP": "false",
@@ -152,6 +153,7 @@ def test_what_differs_from_the_engines_defaults_reaches_it() -> None:
     assert [(part.path.name, part.sha256) for part in engine.files] == [("a-1.gguf", "0" * 64), ("a-2.gguf", None)]
     assert [(adapter.path.name, adapter.scale) for adapter in engine.adapters] == [("lora.gguf", 0.5)]
     assert (engine.kv_type_k, engine.kv_type_v, engine.flash_attention) == ("Q8_0", "Q4_0", "Enabled")
+    assert engine.kv_unified
     assert (engine.memory_map, engine.pooling, engine.generates, engine.embeds) == (False, "Last", True, True)
     assert (engine.gpu_layers, engine.gpu_count, engine.tensor_split) == (20, 2, (3, 1))
 
