@@ -4,7 +4,7 @@ Shared by all runner pods of the model. Rates, pauses, the limit of calls at a t
 `lua/remote`; whoever waits, and what a fault is, is the runner's.
 
     CLOSED ──5 transient failures in a row, or 1 Unavailable──► OPEN ──time──► HALF_OPEN ──one call answered──► CLOSED
-                                                                 ▲                │
+                                                                 ▲    Changed     │
                                                                  └────────────────┘ failed: for twice as long
 """
 
@@ -74,7 +74,8 @@ class Call:
 class Settlement:
     """A call that has ended. `fault` is the runner's word for a failure: RateLimited, Overloaded, Transient,
     Unavailable or Terminal; None and no `reason` is a success, None with a reason an end that tells nothing of the
-    provider.
+    provider. The reason Changed, of an id that was never admitted, is no call's: somebody may have acted on what opened
+    the breaker, and it is half open from now on.
     """
 
     id: str

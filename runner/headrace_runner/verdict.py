@@ -254,8 +254,13 @@ def _truncated(work: Work, usage: Usage) -> str:
             f"spec.parameters.maxTokens ({asked}) ended the document before it was complete: "
             "raise it or ask for a smaller document"
         )
+    if not usage.completion_tokens:
+        return (
+            f"the document was cut off before it was complete (maxTokens is {asked}; the provider counts no tokens): "
+            "raise spec.parameters.maxTokens or ask for a smaller document"
+        )
     return (
         f"the model's context was full after {usage.prompt_tokens} prompt and {usage.completion_tokens} result tokens, "
-        f"before the document was complete (maxTokens is {asked}): shorten the input or raise "
-        "the model's spec.local.contextTokens"
+        f"before the document was complete (maxTokens is {asked}): shorten the input, ask for a smaller document, "
+        "or use a model with a longer context (a local model's spec.local.contextTokens, a provider's own bound)"
     )

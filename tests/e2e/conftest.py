@@ -89,7 +89,19 @@ def cluster() -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def headrace(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+def provider_namespace() -> str:
+    """For a provider's API inside the cluster; not made yet."""
+    return f"e2e-provider-{uuid.uuid4().hex[:6]}"
+
+
+@pytest.fixture(scope="session")
+def provider_host(provider_namespace: str) -> str:
+    """Where remote models may find it, by the chart's word."""
+    return f"provider.{provider_namespace}.svc:8000"
+
+
+@pytest.fixture(scope="session")
+def headrace(cluster: Cluster, provider_host: str, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     """The chart of this checkout, installed and ready."""
     values = tmp_path_factory.mktemp("helm") / "values.yaml"
     values.write_text(cluster.run(str(ROOT / "hack/chart-values")).stdout, encoding="utf-8")
@@ -99,6 +111,7 @@ def headrace(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Clus
         "headrace",
         "charts/headrace",
         *("--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "5m", "--values", str(values)),
+        *("--set", f"remote.allowedHosts={{{provider_host}}}"),
     )
     assert done.returncode == 0, done.stderr
     return cluster

@@ -23,12 +23,13 @@ EMBEDDING_MODELS = ("text-embedding-3-small",)
 
 @dataclass
 class StubOpenAI:
-    """``replies`` are given in turn to what is not refused; without any an answer of two words."""
+    """``replies`` are given in turn to what is not refused; without any ``usual``, an answer of two words."""
 
     port: int = 0
     strict: bool = True
     keys: set[str] = field(default_factory=lambda: {KEY})
     replies: list[Reply] = field(default_factory=list)
+    usual: Reply = field(default_factory=lambda: streaming(*text_chunks("Hello", " world")))
     bodies: list[dict[str, Any]] = field(default_factory=list)
     """Of all requests that had one, refused ones included."""
     authorizations: list[str | None] = field(default_factory=list)
@@ -49,7 +50,7 @@ class StubOpenAI:
                 judge_chat(body, reasoning=body["model"] in REASONING_MODELS)
         except Refusal as refusal:
             return web.json_response(refusal.body(), status=refusal.status, headers=refusal.headers)
-        reply = self.replies.pop(0) if self.replies else streaming(*text_chunks("Hello", " world"))
+        reply = self.replies.pop(0) if self.replies else self.usual
         return await reply(request)
 
     async def embeddings(self, request: web.Request) -> web.StreamResponse:

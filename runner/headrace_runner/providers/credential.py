@@ -18,6 +18,13 @@ class CredentialFile:
         self._seen: tuple[int, ...] | None = None
         self._key = ""
 
+    def version(self) -> object:
+        """Another one after the file has changed; None while there is none."""
+        try:
+            return _version(os.stat(self._path))
+        except OSError:
+            return None
+
     def __call__(self) -> str:
         """The key without its trailing newline. Raises ProviderError, Unavailable, for a file that holds none."""
         try:

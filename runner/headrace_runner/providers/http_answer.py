@@ -73,10 +73,10 @@ class AnswerPointers:
         """Tokens of the result, None where the document does not say. Raises ProviderError."""
         return _count(self.completion_tokens, document, "completionTokens")
 
-    def refuse_error(self, document: Any, redacted: Callable[[str], str]) -> None:
+    def refuse_error(self, document: Any, repeatable: Callable[[str], str]) -> None:
         """Raises ProviderError for a success that tells of a failure."""
         if self.error is not None and (found := self.error.find(document)) is not None:
-            raise failed("the provider reports a failure", words_of(found, redacted))
+            raise failed("the provider reports a failure", words_of(found, repeatable))
 
 
 def as_word(value: Any) -> str | None:
@@ -120,14 +120,14 @@ def parsed(text: str | bytes) -> Any:
 
 
 async def fault_of_status(
-    response: httpx2.Response, pointers: AnswerPointers, redacted: Callable[[str], str]
+    response: httpx2.Response, pointers: AnswerPointers, repeatable: Callable[[str], str]
 ) -> ProviderError:
     """The fault of an answer that is no success, with the provider's words where the error pointer finds some."""
     words = None
     if pointers.error is not None:
         try:
             body = b"".join([chunk async for chunk in chunks(response, MAX_ERROR_BYTES)])
-            words = words_of(pointers.error.find(parsed(body)), redacted)
+            words = words_of(pointers.error.find(parsed(body)), repeatable)
         except (ProviderError, httpx2.RequestError):
             words = None  # the status says enough
     return of_status(response.status_code, response.headers.get("retry-after"), words)

@@ -160,11 +160,11 @@ class HttpProvider:
     async def _whole(self, api: _Api, call: Call, answer: _Answer, grown: Callable[[str], None]) -> None:
         async with self._send(call) as response:
             if not response.is_success:
-                raise await fault_of_status(response, api.pointers, api.template.redacted)
+                raise await fault_of_status(response, api.pointers, call.repeatable)
             document = await document_of(response)
-        api.pointers.refuse_error(document, api.template.redacted)
+        api.pointers.refuse_error(document, call.repeatable)
         if api.poll is not None:
-            document = await api.poll.result(call.url, document)
+            document = await api.poll.result(call, document)
         _take(answer, api.pointers, document)
         text = api.pointers.text_of(document)
         if text is None:
@@ -177,14 +177,14 @@ class HttpProvider:
         done = False
         async with self._send(call) as response:
             if not response.is_success:
-                raise await fault_of_status(response, api.pointers, api.template.redacted)
+                raise await fault_of_status(response, api.pointers, call.repeatable)
             try:
                 async for data in _events(response):
                     if data == event_stream.DONE:
                         done = True
                         break
                     document = parsed(data)
-                    api.pointers.refuse_error(document, api.template.redacted)
+                    api.pointers.refuse_error(document, call.repeatable)
                     _take(answer, api.pointers, document)
                     if (text := api.pointers.text_of(document)) is not None:
                         grown(text)

@@ -41,14 +41,14 @@ def of_status(status: int, retry_after: str | None, words: str | None = None) ->
     )
 
 
-def words_of(found: Any, redacted: Callable[[str], str]) -> str | None:
+def words_of(found: Any, repeatable: Callable[[str], str]) -> str | None:
     """What the error pointer found, as one bounded line: a text, or the member ``message`` of an object."""
     if isinstance(found, dict):
         found = found.get("message")
     if not isinstance(found, str):
         return None
-    # Redacted before it is cut, or a part of the key would stay.
-    return sentence(redacted(found.encode("utf-8", "replace").decode()))[:WORDS_CHARS].strip() or None
+    # Judged before it is cut, or a part of the key would stay.
+    return sentence(repeatable(found.encode("utf-8", "replace").decode()))[:WORDS_CHARS].strip() or None
 
 
 def retry_after_seconds(value: str | None) -> float | None:

@@ -1,6 +1,7 @@
 """Follows a job that a plain HTTP API began for us, until it is over. It never asks another host than the first."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 import httpx2
@@ -9,7 +10,7 @@ from headrace_crds.reasons import Reason
 from headrace_crds.remote import HttpPoll
 from headrace_runner.providers.http_answer import AnswerPointers, as_word, document_of, fault_of_status
 from headrace_runner.providers.http_faults import answer_invalid, failed, words_of
-from headrace_runner.providers.http_request import RequestTemplate
+from headrace_runner.providers.http_request import Call, RequestTemplate
 from headrace_runner.providers.json_pointer import read_pointer
 from headrace_runner.providers.protocol import Fault, ProviderError
 from headrace_runner.providers.transport_errors import fault_of
@@ -37,14 +38,14 @@ class Poll:
         if both := sorted(self._done & self._failed):
             raise ValueError(f"spec.remote.http.poll: {both[0]} is one of doneValues and of failedValues: remove one")
 
-    async def result(self, asked: httpx2.URL, first: Any) -> Any:
+    async def result(self, asked: Call, first: Any) -> Any:
         """The document of the finished job that ``first`` names. Raises ProviderError. Cancelling it ends the looks."""
-        url = self._job_url(asked, first)
+        url = self._job_url(asked.url, first)
         pause_seconds, failed_looks = self._interval_seconds, 0
         while True:
             await asyncio.sleep(pause_seconds)
             try:
-                document = await self._look(url)
+                document = await self._look(url, asked.repeatable)
             except ProviderError as error:
                 if error.fault not in _PATIENT:
                     failed_looks += 1
@@ -54,29 +55,29 @@ class Poll:
                 pause_seconds = min(MAX_PAUSE_SECONDS, max(2 * pause_seconds, error.retry_after_seconds or 0.0))
                 continue
             pause_seconds, failed_looks = self._interval_seconds, 0
-            if self._is_over(document):
+            if self._is_over(document, asked.repeatable):
                 return document
 
-    def _is_over(self, document: Any) -> bool:
+    def _is_over(self, document: Any, repeatable: Callable[[str], str]) -> bool:
         status = as_word(self._status.find(document))
         if status is None:
             raise answer_invalid(f"http.poll.status ({self._status.text}) finds no status in the job: correct it")
         if status in self._failed:
             found = None if self._pointers.error is None else self._pointers.error.find(document)
-            raise failed("the provider's job failed", words_of(found, self._template.redacted))
+            raise failed("the provider's job failed", words_of(found, repeatable))
         if status in self._done:
-            self._pointers.refuse_error(document, self._template.redacted)
+            self._pointers.refuse_error(document, repeatable)
             return True
         return False
 
-    async def _look(self, url: httpx2.URL) -> Any:
+    async def _look(self, url: httpx2.URL, repeatable: Callable[[str], str]) -> Any:
         headers = self._template.headers()
         try:
             async with self._http.stream("GET", url, headers=headers, follow_redirects=False) as response:
                 if response.status_code == 404 or response.status_code == 410:
                     raise failed(f"the provider's job is gone (HTTP {response.status_code})")
                 if not response.is_success:
-                    raise await fault_of_status(response, self._pointers, self._template.redacted)
+                    raise await fault_of_status(response, self._pointers, repeatable)
                 return await document_of(response)
         except httpx2.RequestError as error:
             raise (fault_of(error) or error) from error

@@ -7,7 +7,7 @@ a conversation would look like any other.
 import json
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,8 +16,10 @@ import httpx2
 from headrace_crds.reasons import Reason
 from headrace_crds.remote import HttpApi
 from headrace_runner.engine.protocol import PARAMETER_NAMES, Generate, Message
+from headrace_runner.providers.chat_wire import request_texts
 from headrace_runner.providers.http_template import Body, NoPlace, Path, Text, read_text
 from headrace_runner.providers.protocol import Fault, ProviderError, Setting
+from headrace_runner.providers.provider_words import sentence
 
 _PARAMETERS: Final = {
     f"parameters.{wire}": name for wire, name in PARAMETER_NAMES.items() if wire not in ("logprobs", "n")
@@ -41,6 +43,8 @@ class Call:
     url: httpx2.URL
     headers: dict[str, str]
     content: bytes | None
+    repeatable: Callable[[str], str]
+    """Of the provider's words what may be repeated: one sentence without the key, nothing of what quotes the input."""
 
 
 class RequestTemplate:
@@ -107,7 +111,8 @@ class RequestTemplate:
         headers = self.headers()
         if content is not None and not any(name.lower() == "content-type" for name in headers):
             headers["Content-Type"] = "application/json"
-        return Call(self._method, url, headers, content)
+        said = [*request_texts(request)]
+        return Call(self._method, url, headers, content, lambda words: sentence(self.redacted(words), said))
 
     def headers(self) -> dict[str, str]:
         """The headers of every request, with the key as it is at this moment. Raises ProviderError."""

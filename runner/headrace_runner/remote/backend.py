@@ -25,6 +25,7 @@ from headrace_runner.remote.gate_state import GateState
 from headrace_runner.streaming import CallStream
 
 HEALTH_EVERY_SECONDS: Final = 30.0
+KEY_LOOK_SECONDS: Final = 2.0
 HEALTH_SECONDS: Final = 25.0
 START_AGAIN_SECONDS: Final = 5.0
 
@@ -32,7 +33,10 @@ _log = structlog.get_logger()
 
 
 class RemoteBackend:
-    """``create`` makes the provider; what it raises becomes the model's state, as what ``start`` raises does."""
+    """``create`` makes the provider; what it raises becomes the model's state, as what ``start`` raises does.
+
+    ``key_version`` is another one after the key has changed.
+    """
 
     def __init__(
         self,
@@ -41,12 +45,14 @@ class RemoteBackend:
         *,
         capabilities: Collection[Capability] = frozenset(Capability),
         close: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        key_version: Callable[[], object] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._create = create
         self._gate = gate
         self._capabilities = capabilities
         self._close = close
+        self._key_version = key_version
         self._monotonic = monotonic
         self._state = EngineState().enter(Stage.STARTING)
         self._started = asyncio.Event()
@@ -81,7 +87,7 @@ class RemoteBackend:
         return self._gate.state()
 
     def parts(self) -> Sequence[Coroutine[Any, Any, None]]:
-        return (self._gate.run(), self._serve())
+        return (self._gate.run(), self._serve(), self._watch_key())
 
     async def aclose(self) -> None:
         """Close the provider, then the client."""
@@ -104,6 +110,17 @@ class RemoteBackend:
             if self._line is not None and self._silent():
                 await self.check_health()
             await asyncio.sleep(HEALTH_EVERY_SECONDS)
+
+    async def _watch_key(self) -> None:
+        """A pod comes from another spec or annotation, mostly; and another key may be a good one."""
+        self._gate.changed()
+        seen = self._key_version()
+        while True:
+            await asyncio.sleep(KEY_LOOK_SECONDS)
+            if (found := self._key_version()) != seen:
+                seen = found
+                _log.info("another key")
+                self._gate.changed()
 
     async def _start(self) -> bool:
         """False where another try may help."""

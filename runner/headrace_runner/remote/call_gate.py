@@ -63,6 +63,9 @@ class CallGate(Protocol):
         says nothing of the provider. ``message`` is a bounded sentence, fit for a status.
         """
 
+    def changed(self) -> None:
+        """Somebody may have acted on what stopped the calls: one is let through, to see."""
+
     def state(self) -> GateState:
         """As last known, without asking anybody."""
 
@@ -106,6 +109,10 @@ class FreeGate:
         self._state = GateState(reason=reason, message=message, retry_in_seconds=seconds)
         self.open.clear()
         loop.call_later(seconds, self._look)
+
+    def changed(self) -> None:
+        self._until = 0.0
+        self._look()
 
     def state(self) -> GateState:
         return self._state

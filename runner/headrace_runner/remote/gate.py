@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import random
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -41,6 +42,7 @@ _SPREAD: Final = 0.1
 _SPREAD_MAX_SECONDS: Final = 5.0
 _HEAD_SPREAD_SECONDS: Final = 0.01
 _NOT_SENT: Final = "NotSent"
+_CHANGED: Final = "Changed"
 
 _RATES: Final = {
     "RequestsPerMinute": "as many requests were sent as spec.remote.limits.requestsPerMinute allows",
@@ -170,6 +172,11 @@ class Gate:
             self._shut(now, max(PAUSE_SECONDS, pause or 0.0))
             self._judge()
         self._ask_at(now)
+
+    def changed(self) -> None:
+        """See ``CallGate``. For all pods: told with the next turn, which begins at once."""
+        self._ended.append(Settlement(self._named(f"changed/{uuid.uuid4().hex}"), reason=_CHANGED, tokens=0))
+        self._ask_at(self._monotonic())
 
     def state(self) -> GateState:
         """As Redis told last, with the time that has passed since taken off."""

@@ -13,12 +13,18 @@ from headrace_runner.remote.settings import RemoteSettings
 def remote_backend(settings: RemoteSettings, gate: CallGate) -> RemoteBackend:
     """Nothing is opened before it runs; a setting that nobody can serve becomes the model's state."""
     remote, clients = settings.remote, contextlib.AsyncExitStack()
+    key = None if remote.credentials is None else CredentialFile(settings.credential_file)
 
     def create() -> Provider:
         factory = registry.find(remote.provider)
         http = transport.client(remote, settings.allowed, settings.exempt)
         clients.push_async_callback(http.aclose)
-        credential = (lambda: "") if remote.credentials is None else CredentialFile(settings.credential_file)
-        return factory(Setting(remote, http, credential, extra_body=settings.extra_body))
+        return factory(Setting(remote, http, key or (lambda: ""), extra_body=settings.extra_body))
 
-    return RemoteBackend(create, gate, capabilities=settings.capabilities, close=clients.aclose)
+    return RemoteBackend(
+        create,
+        gate,
+        capabilities=settings.capabilities,
+        close=clients.aclose,
+        key_version=(lambda: None) if key is None else key.version,
+    )

@@ -173,6 +173,8 @@ class GateReference:
                     self._fail(now, each, 5_000)
             case "Terminal":
                 self._answered(each.id)
+            case None if each.reason == "Changed":
+                self.shut = min(self.shut, now)
             case None if not each.reason:
                 self._answered(each.id)
                 if admitted is not None and admitted > self.cut:

@@ -152,3 +152,19 @@ async def test_a_message_is_one_bounded_line(bus: Bus, model: ModelKey) -> None:
     turn = await bus.settle(model, LIMITS, Settlement("a", "Unavailable", "CredentialsRefused", message))
     assert turn.state.message.startswith("a key that [31m is not one öö")
     assert len(turn.state.message) == 256
+
+
+async def test_whoever_acted_does_not_wait_for_the_breaker(bus: Bus, model: ModelKey) -> None:
+    changed = Settlement("changed/1", reason="Changed", tokens=0)
+    assert (await bus.settle(model, LIMITS, changed)).state.breaker is Breaker.CLOSED
+    await bus.settle(model, LIMITS, Settlement("a", "Unavailable", "CredentialsRefused", "the key was refused"))
+    assert (await bus.admit(model, LIMITS, "b", 1)).reason == "CircuitOpen"
+    turn = await bus.settle(model, LIMITS, changed)
+    assert turn.state.breaker is Breaker.HALF_OPEN
+    turn = await bus.turn(model, LIMITS, calls=[Call("b", 1), Call("c", 1)])
+    assert (turn.admitted, turn.reason) == (1, "CircuitOpen")
+    # It did not help: for twice as long. Then it did.
+    refused = Settlement("b", "Unavailable", "CredentialsRefused", "the key was refused")
+    assert (await bus.settle(model, LIMITS, refused)).state.retry_in_ms > 55_000
+    assert (await bus.turn(model, LIMITS, settled=[changed], calls=[Call("d", 1)])).admitted == 1
+    assert (await bus.settle(model, LIMITS, Settlement("d"))).state.breaker is Breaker.CLOSED

@@ -32,7 +32,7 @@ SETTLEMENTS = st.builds(
     Settlement,
     id=st.sampled_from(IDS),
     fault=st.sampled_from(FAULTS),
-    reason=st.sampled_from(["", "", "Cancelled", "RateLimited"]),
+    reason=st.sampled_from(["", "", "Cancelled", "RateLimited", "Changed"]),
     message=st.sampled_from(["", "wait a little", "ö" * 200]),
     tokens=st.sampled_from([None, 0, 10, 5_000]),
     retry_after_ms=st.sampled_from([None, None, 0, 1_500, 90_000, 10_000_000]),

@@ -251,6 +251,7 @@ class Operator:
         self, folder: Path, kubeconfig: Path, namespace: str, redis_url: str, identity: str, **more: str
     ) -> None:
         self.port = free_port()
+        self.log = folder / "operator.log"
         (folder / "redis-url").write_text(redis_url)
         (folder / "redis-key").write_text("a key of thirty-two characters..")
         self._environment = {
@@ -273,7 +274,9 @@ class Operator:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self.process = subprocess.Popen([sys.executable, "-P", "-m", "headrace_operator.main"], env=self._environment)
+        command = [sys.executable, "-P", "-m", "headrace_operator.main"]
+        with self.log.open("ab") as sink:
+            self.process = subprocess.Popen(command, env=self._environment, stdout=sink, stderr=sink)
 
     def kill(self) -> None:
         assert self.process is not None

@@ -101,6 +101,7 @@ def start(
     for operator in started:
         if operator.process is not None and operator.process.poll() is None:
             operator.kill()
+        print(operator.log.read_text())
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ limits". An answer is scripted with ``Script``; without one the model says ``Hel
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,6 +75,9 @@ class Script:
 class Stub:
     url: str = ""
     scripts: list[Script] = field(default_factory=list)
+    usual: Callable[[dict[str, Any]], Script] = lambda _: Script()
+    """The script for a body, where ``scripts`` are used up."""
+    good_keys: set[str] = field(default_factory=lambda: {KEY})
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     ports: set[int] = field(default_factory=set)
@@ -91,7 +94,7 @@ class Stub:
             return failure(400, found)
         if body["model"] != MODEL:
             return failure(404, f"model: {body['model']}")
-        script = self.scripts.pop(0) if self.scripts else Script()
+        script = self.scripts.pop(0) if self.scripts else self.usual(body)
         if script.status != 200:
             return failure(script.status, script.message, script.headers)
         return await self._stream(request, script)
@@ -114,7 +117,7 @@ class Stub:
             return failure(400, "anthropic-version: header is required")
         if request.headers["anthropic-version"] not in VERSIONS:
             return failure(400, "anthropic-version: is not a valid version")
-        return None if key == KEY else failure(401, "invalid x-api-key")
+        return None if key in self.good_keys else failure(401, f"invalid x-api-key {key}")
 
     async def _stream(self, request: web.Request, script: Script) -> web.StreamResponse:
         headers = {"content-type": "text/event-stream; charset=utf-8", "request-id": REQUEST_ID, **script.headers}

@@ -49,12 +49,13 @@ class PlainApi:
     bodies: list[Any] = field(default_factory=list)
     looks: int = 0
     keys: list[str] = field(default_factory=list)
+    good_keys: set[str] = field(default_factory=lambda: {KEY})
     health_status: int = 200
     health_headers: list[dict[str, str]] = field(default_factory=list)
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         self.keys.append(request.headers.get("Authorization", ""))
-        if self.keys[-1] != f"Bearer {KEY}":
+        if self.keys[-1].removeprefix("Bearer ") not in self.good_keys:
             return web.json_response({"error": f"unknown key {self.keys[-1]}"}, status=401)
         if request.content_type != "application/json":
             return web.json_response({"error": "JSON is wanted"}, status=415)
@@ -67,7 +68,7 @@ class PlainApi:
 
     async def job(self, request: web.Request) -> web.StreamResponse:
         self.keys.append(request.headers.get("Authorization", ""))
-        if self.keys[-1] != f"Bearer {KEY}":
+        if self.keys[-1].removeprefix("Bearer ") not in self.good_keys:
             return web.json_response({"error": "unknown key"}, status=401)
         self.looks += 1
         assert self.look is not None

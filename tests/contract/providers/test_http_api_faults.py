@@ -78,6 +78,13 @@ async def test_what_the_stub_does_not_know_is_refused_with_its_words(api: PlainA
     assert error.message.endswith("unknown member unheard")
 
 
+@pytest.mark.parametrize("status", [200, 400, 429, 500])
+@pytest.mark.parametrize("style", ["Sync", "Stream", "Poll"])
+async def test_words_that_repeat_the_input_are_not_repeated(api: PlainApi, style: str, status: int) -> None:
+    api.answer = answering(status, {"error": {"message": f"cannot do: {REQUEST.prompt}"}})
+    assert "cannot do" not in (await failure(api, style)).message
+
+
 async def test_a_redirect_is_not_followed(api: PlainApi) -> None:
     async def answer(request: web.Request, body: Any) -> web.StreamResponse:
         raise web.HTTPTemporaryRedirect("/v1/jobs/1")

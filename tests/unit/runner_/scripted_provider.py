@@ -116,6 +116,7 @@ class WatchedGate:
     ran: bool = False
     places: int = 3
     expected: int = 0
+    changes: int = 0
 
     def room(self) -> int:
         return self.places
@@ -133,6 +134,9 @@ class WatchedGate:
     async def settle(self, call_id: str, **how: Any) -> None:
         assert call_id not in self.settled, "settled twice"
         self.settled[call_id] = Settled(**how)
+
+    def changed(self) -> None:
+        self.changes += 1
 
     def state(self) -> GateState:
         return self.now

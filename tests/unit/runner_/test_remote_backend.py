@@ -27,11 +27,12 @@ REVOKED = ProviderError(Fault.UNAVAILABLE, Reason.CREDENTIALS_REFUSED, "the key 
 class World:
     def __init__(self, provider: ScriptedProvider | None = None, create: Callable[[], Provider] | None = None) -> None:
         self.provider = ScriptedProvider() if provider is None else provider
-        self.gate, self.now, self.clients_closed = WatchedGate(), 100.0, 0
+        self.gate, self.now, self.clients_closed, self.key = WatchedGate(), 100.0, 0, "one"
         self.backend = RemoteBackend(
             (lambda: self.provider) if create is None else create,
             self.gate,
             close=self._close,
+            key_version=lambda: self.key,
             monotonic=lambda: self.now,
         )
 
@@ -205,3 +206,15 @@ async def test_a_free_gate_closes_for_as_long_as_the_provider_asks(monkeypatch: 
     assert not gate.open.is_set(), "the shorter pause has ended the longer one"
     await asyncio.wait_for(gate.open.wait(), 5)
     assert gate.state() == GateState()
+
+
+async def test_another_key_is_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_backend, "KEY_LOOK_SECONDS", 0.001)
+    world = World()
+    # A pod that starts may come from a spec that was corrected.
+    async with world.running(lambda: world.gate.changes == 1):
+        await asyncio.sleep(0.05)
+        assert world.gate.changes == 1
+        world.key = "two"
+        await asyncio.sleep(0.2)
+        assert world.gate.changes == 2

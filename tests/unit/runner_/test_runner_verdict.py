@@ -74,7 +74,7 @@ def test_a_document_that_is_not_admitted_is_never_a_success(shaped: Work, findin
     assert verdict.usage is not None
 
 
-@pytest.mark.parametrize(("tokens", "remedy"), [(64, "maxTokens (64)"), (30, "contextTokens")])
+@pytest.mark.parametrize(("tokens", "remedy"), [(64, "maxTokens (64)"), (30, "contextTokens"), (0, "counts no tokens")])
 def test_a_cut_off_document_names_the_bound_that_cut_it(shaped: Work, tokens: int, remedy: str) -> None:
     # 12 is a valid document and yet may be the first half of 123.
     verdict = of_generation(generation("12", "Length", tokens), shaped, Judgement(Finding.VALID), TIMINGS)

@@ -70,6 +70,9 @@ local function settle_call(gate, now, limits, call)
   elseif call.fault == 'Terminal' then
     -- Refused, but answered.
     answered(gate, call.id)
+  elseif call.reason == 'Changed' then
+    -- Whoever had to act may have: the next call finds out, at once.
+    if gate.shut > now then gate.shut = now end
   elseif call.reason == '' then
     answered(gate, call.id)
     if admitted and admitted > gate.cut then gate.pauses = 0 end
