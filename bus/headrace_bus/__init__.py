@@ -38,11 +38,12 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 | `replay:<uid>`       | stream | a call's events, 256 KiB; an id counts its bytes | TTL 10 min                       |
 | `requests:<n>`       | hash   | request id → reply, of 30 s; `timed` with a TTL  | TTL 60 s                         |
 
-Outside of every model: `headrace:models`, a set of `ns/name` written by the operator alone; and the
+Outside of every model: the budgets' keys (`budget`); `headrace:models`, a set of `ns/name` written by the operator alone; and the
 channels `headrace:wake:<ns>/<name>`, which carry empty messages to the operator.
 """
 
 from headrace_bus.acl import FACADE_ACL, OPERATOR_ACL, acl_rules
+from headrace_bus.budget import BudgetLedger, Line, NoRoom, Totals
 from headrace_bus.bus import PARKED_KEPT, Bus
 from headrace_bus.envelope import ENVELOPE_MAX_BYTES, ENVELOPE_VERSION, Envelope, WorkClass
 from headrace_bus.errors import (
@@ -95,6 +96,7 @@ __all__ = [
     "REPORT_MAX_BYTES",
     "RESULT_MAX_BYTES",
     "STARVATION_BOUND_MS",
+    "BudgetLedger",
     "Bus",
     "BusCorrupt",
     "BusDenied",
@@ -115,7 +117,9 @@ __all__ = [
     "Interrupt",
     "Interruption",
     "LeaseToken",
+    "Line",
     "ModelKey",
+    "NoRoom",
     "PayloadTooLarge",
     "ReturnReason",
     "Returned",
@@ -123,6 +127,7 @@ __all__ = [
     "Stats",
     "StreamEvent",
     "Token",
+    "Totals",
     "TooManyParked",
     "UidPage",
     "UidState",

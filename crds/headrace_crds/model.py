@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from headrace_crds.base import DECIMAL, SHA256, ApiModel, Conditions, ObjectMeta, Rule, Timestamp, exactly_one_of
-from headrace_crds.remote import Remote
+from headrace_crds.remote import Price, Remote
 
 PATH = r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
 SCALE = r"^-?[0-9]{1,3}(\.[0-9]{1,6})?$"
@@ -288,6 +288,9 @@ class LLMModelSpec(ApiModel):
     """Sampling parameters for tasks that leave them out."""
     sharing: Sharing | None = None
     """Namespaces whose tasks the model serves; absent: its own."""
+    price: Price | None = None
+    """What its tokens cost, for the bill in LLMTask's usage and for LLMQuota's budgets; for a local model what its GPUs
+    cost. It holds for attempts that are handed out from then on. Absent: tokens are counted, and cost nothing."""
     replicas: Annotated[int, Field(ge=0, le=64)] = 1
     """Runner pods; kubectl scale, HPA and KEDA write it through /scale. At 0 the tasks stay queued."""
 

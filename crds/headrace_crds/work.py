@@ -12,6 +12,7 @@ from headrace_crds.base import ApiModel
 from headrace_crds.inputs import LARGE_INPUT_LIMIT_BYTES, Output
 from headrace_crds.model import Defaults, LLMModel
 from headrace_crds.outcome import notified_outcomes
+from headrace_crds.remote import Price
 from headrace_crds.task import LLMTask, Message, Outcome, Parameters, Role, Tool
 
 
@@ -56,6 +57,8 @@ class Work(ApiModel):
     """Redis' time at which the whole task is over; an attempt still generating commits Failed/DeadlineExceeded."""
     notify: list[Outcome] = Field(default_factory=list)
     """Outcomes that a webhook waits for: a commit of one of them carries the condition Notified=False."""
+    price: Price | None = None
+    """What the attempt's tokens cost; absent: nothing."""
 
 
 def resolve(task: LLMTask, model: LLMModel, *, input_text: str | None = None, deadline_ms: int | None = None) -> Work:
@@ -81,4 +84,5 @@ def resolve(task: LLMTask, model: LLMModel, *, input_text: str | None = None, de
         attempt_timeout_ms=task.spec.attempt_timeout_seconds * 1000,
         deadline_ms=deadline_ms,
         notify=notified_outcomes(task),
+        price=model.spec.price,
     )

@@ -23,7 +23,7 @@ from headrace_bus.connection import convert
 from headrace_bus.scripts import ScriptName, script
 
 NAMES: tuple[ScriptName, ...] = get_args(ScriptName)
-OPERATOR_SCRIPTS = {"enqueue", "erase", "interrupt", "move", "purge", "remove", "uids", "weigh", "withdraw"}
+OPERATOR_SCRIPTS = {name for name in NAMES if name.startswith("budget/")} | {"enqueue", "erase", "interrupt", "move", "purge", "remove", "uids", "weigh", "withdraw"}
 FOLDER = Path(str(files("headrace_bus") / "lua"))
 
 
@@ -36,7 +36,8 @@ def allowed(rules: list[str] | tuple[str, ...]) -> set[str]:
 
 
 def test_every_lua_file_is_a_script_and_every_shared_one_is_included() -> None:
-    assert {path.stem for path in FOLDER.glob("*.lua")} == set(NAMES)
+    found = {str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.lua")}
+    assert {name for name in found if not name.startswith("shared/")} == set(NAMES)
     included = {part for name in NAMES for part in (FOLDER / f"{name}.lua").read_text().splitlines()[1].split()[2:]}
     assert {path.stem for path in (FOLDER / "shared").glob("*.lua")} == included
 
