@@ -38,8 +38,8 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 | `replay:<uid>`       | stream | a call's events, 256 KiB; an id counts its bytes | TTL 10 min                       |
 | `requests:<n>`       | hash   | request id → reply, of 30 s; `timed` with a TTL  | TTL 60 s                         |
 
-Outside of every model: the budgets' keys (`budget`); `headrace:models`, a set of `ns/name` written by the operator alone; and the
-channels `headrace:wake:<ns>/<name>`, which carry empty messages to the operator.
+Outside of every model: the budgets' keys (`budget`); `headrace:models`, a set of `ns/name` written by the operator
+alone; and the channels `headrace:wake:<ns>/<name>`, which carry empty messages to the operator.
 """
 
 from headrace_bus.acl import FACADE_ACL, OPERATOR_ACL, acl_rules
@@ -127,8 +127,8 @@ __all__ = [
     "Stats",
     "StreamEvent",
     "Token",
-    "Totals",
     "TooManyParked",
+    "Totals",
     "UidPage",
     "UidState",
     "WorkClass",

@@ -1,5 +1,5 @@
-"""The ledger of a namespace's budgets: what is reserved before it is spent, and what was spent. Lua does it, the operator
-alone asks for it.
+"""The ledger of a namespace's budgets: what is reserved before it is spent, and what was spent. The transitions are
+Lua; the operator alone asks for them.
 
 Keys begin with `headrace:budget:{namespace}:`.
 
@@ -61,8 +61,8 @@ class NoRoom:
 
 
 class BudgetLedger:
-    """Each method is one script, and raises BusError and, for names and numbers that cannot be, ValueError. What they do
-    can be done again.
+    """Each method is one script, which may be run again to the same effect. Raises BusError, and ValueError for names
+    and numbers that cannot be.
     """
 
     def __init__(self, connection: Connection) -> None:

@@ -67,7 +67,7 @@ def spend_of(usage: Usage) -> Spend:
 def may_take(work: Work) -> Spend:
     """What one attempt is reserved: the input and maxTokens, once and for every repair that the task allows.
 
-    The input is estimated from its bytes. Each repair has the input, and all refused texts before it with what is wrong.
+    The input is estimated from its bytes. A repair has it too, and all refused texts before it with what is wrong.
     """
     texts = [message.text for message in work.messages] + work.embed
     texts += [text for tool in work.tools for text in (tool.description or "", tool.parameters or "")]

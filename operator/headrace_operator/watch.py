@@ -68,6 +68,7 @@ def register(registry: kopf.OperatorRegistry, ctx: Context) -> None:
 def task_seen(kind: str | None, body: dict[str, Any], ctx: Context) -> None:
     view = task_view(body)
     if kind == "DELETED":
+        ctx.budgets.note(view)  # its end and its deletion may be one event
         ctx.store.drop_task(view.ref)
         ctx.memory.fresh.forget(view.ref.uid)
         ctx.tasks.add(view.ref)

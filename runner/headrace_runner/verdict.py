@@ -19,11 +19,13 @@
 | that it makes room for the next         | given back, EngineStopping                    |
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from headrace_crds.cost import billed
 from headrace_crds.dialogue import ToolCall
 from headrace_crds.outcome import text_digest, text_result
 from headrace_crds.reasons import Reason
+from headrace_crds.remote import Price
 from headrace_crds.result import (
     INLINE_RESULT_LIMIT_BYTES,
     LARGE_RESULT_LIMIT_BYTES,
@@ -38,6 +40,7 @@ from headrace_runner.calls import kept_calls, kept_reasoning
 from headrace_runner.cut import Cut, Halt, Quarantined
 from headrace_runner.engine.client import EngineError, EngineRefused
 from headrace_runner.engine.protocol import FinishReason, GenerationResult
+from headrace_runner.engine.protocol import Usage as EngineUsage
 from headrace_runner.validate import Finding, Judgement
 
 
@@ -73,13 +76,16 @@ class Setback:
     reason: str
     message: str
     retryable: bool = True
+    usage: Usage | None = None
+    """What it took all the same; None where it took nothing, or nobody knows."""
 
 
 @dataclass(frozen=True)
 class GivenBack:
-    """The attempt ended unfinished, and for no fault: nobody is charged."""
+    """The attempt ended unfinished, and for no fault: nobody is charged a retry. Tokens are counted all the same."""
 
     reason: str
+    usage: Usage | None = None
 
 
 def failed(reason: str, message: str, *, usage: Usage | None = None, timings: Timings | None = None) -> Verdict:
@@ -128,17 +134,17 @@ def of_generation(
 def of_cut(cut: Cut, work: Work, timings: Timings | None) -> Verdict | Setback | GivenBack:
     """What an early end means; ``timings`` are the partial's, None where there is none."""
     tokens = cut.completion_tokens
+    usage = None if cut.partial is None or not tokens else _usage(cut.partial)
     match cut.why:
         case Halt.SUSPEND:
-            return GivenBack(Reason.SUSPENDED)
+            return GivenBack(Reason.SUSPENDED, usage)
         case Halt.ATTEMPT_TIMEOUT:
             seconds = work.attempt_timeout_ms // 1000
             message = (
                 f"spec.attemptTimeoutSeconds ({seconds}) was over after {tokens} generated tokens: "
                 "raise it or lower spec.parameters.maxTokens"
             )
-            return Setback(Reason.ATTEMPT_TIMEOUT, message)
-    usage = None if cut.partial is None or not tokens else _usage(cut.partial)
+            return Setback(Reason.ATTEMPT_TIMEOUT, message, usage=usage)
     timings = None if usage is None else timings
     if cut.why is Halt.DEADLINE:
         message = (
@@ -199,7 +205,27 @@ def _usage(generation: GenerationResult) -> Usage:
         prompt_tokens=generation.usage.prompt_tokens,
         cached_tokens=generation.usage.cached_tokens,
         completion_tokens=generation.usage.completion_tokens,
+        reasoning_tokens=generation.usage.reasoning_tokens or None,
     )
+
+
+def also_spent(ending: Verdict | Setback | GivenBack, spent: EngineUsage | None) -> Verdict | Setback | GivenBack:
+    """The ending of a try with the tokens of the tries before it added."""
+    if spent is None:
+        return ending
+    last = ending.usage or Usage(prompt_tokens=0, completion_tokens=0)
+    usage = Usage(
+        prompt_tokens=spent.prompt_tokens + last.prompt_tokens,
+        cached_tokens=spent.cached_tokens + last.cached_tokens,
+        completion_tokens=spent.completion_tokens + last.completion_tokens,
+        reasoning_tokens=spent.reasoning_tokens + (last.reasoning_tokens or 0) or None,
+    )
+    return replace(ending, usage=usage)
+
+
+def priced(ending: Verdict | Setback | GivenBack, price: Price | None) -> Verdict | Setback | GivenBack:
+    """The ending with what its tokens cost."""
+    return ending if ending.usage is None else replace(ending, usage=billed(ending.usage, price))
 
 
 def _too_large(size_bytes: int) -> str:

@@ -70,6 +70,9 @@ def http(name: str, field: str = "", says: str = "", **members: Any) -> Case:
     return remote(name, field and f"http.{field}", says, provider="HTTP", http=kept)
 
 
+EUROS = {"costMicros": 5, "currency": "EUR"}
+
+
 def quota(name: str, field: str = "", says: str = "", *, called: str = "default", **spec: Any) -> Case:
     return Case(name, "LLMQuota", spec, field, says, {"name": called})
 
@@ -138,6 +141,20 @@ CASES = [
         **{"from": "Selector", "selector": team(operator="In")},
     ),
     quota("quota", maxQueuedTasks=5),
+    quota("quota with budgets", budgets=[{"window": "Daily", "tokens": 5}, {"window": "Daily", **EUROS}]),
+    quota("budget of nothing", "spec.budgets[0]", "needs tokens, costMicros or both", budgets=[{"window": "Daily"}]),
+    quota(
+        "budget in a currency without money",
+        "spec.budgets[0].currency",
+        "currency is of costMicros",
+        budgets=[{"window": "Hourly", "tokens": 5, "currency": "EUR"}],
+    ),
+    quota(
+        "budgets twice",
+        "spec.budgets",
+        "same window and currency",
+        budgets=[{"window": "Daily", "tokens": 5}, {"window": "Daily", "costMicros": 5, "currency": "USD"}],
+    ),
     quota("quota of another name", "", "metadata.name must be default", called="other"),
     task("no messages", "spec.messages", "from 1 to 1024", prompt=..., messages=[]),
     task(
