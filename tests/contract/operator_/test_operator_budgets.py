@@ -1,5 +1,6 @@
 """Budgets gate what is handed out, what ended is settled, and who waits goes on by itself; the right to remote models."""
 
+import json
 from typing import Any
 
 from cluster_world import MODEL, Cluster, StartOperator, until
@@ -19,7 +20,9 @@ def quota(cluster: Cluster, **spec: Any) -> None:
 
 
 def change(cluster: Cluster, **spec: Any) -> None:
-    cluster.patch("llmquota", "default", {"spec": spec})
+    path = QUOTA.format(cluster.namespace) + "/default"
+    headers = {"Content-Type": "application/merge-patch+json"}
+    assert cluster.request("PATCH", path, content=json.dumps({"spec": spec}), headers=headers) is not None
 
 
 def budgets(cluster: Cluster) -> list[dict[str, Any]]:
@@ -109,7 +112,6 @@ async def test_who_finds_no_room_waits_and_goes_on(
 
     # Redis forgets: the sum is the status's.
     await redis.execute_command("FLUSHALL")
-    await redis.execute_command("ACL", "SETUSER", "operator", "on")
     change(cluster, budgets=[{"window": "Monthly", "costMicros": 110}])
     await until(lambda: _either_queued(cluster, retried))
     await until(spent(cluster, 55, 55, 50), 30)
