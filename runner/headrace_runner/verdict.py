@@ -209,8 +209,10 @@ def _usage(generation: GenerationResult) -> Usage:
     )
 
 
-def also_spent(ending: Verdict | Setback | GivenBack, spent: EngineUsage | None) -> Verdict | Setback | GivenBack:
-    """The ending of a try with the tokens of the tries before it added."""
+def also_spent(
+    ending: Verdict | Setback | GivenBack, spent: EngineUsage | Usage | None
+) -> Verdict | Setback | GivenBack:
+    """The ending of a try with the tokens of other tries of the attempt added."""
     if spent is None:
         return ending
     last = ending.usage or Usage(prompt_tokens=0, completion_tokens=0)
@@ -218,7 +220,7 @@ def also_spent(ending: Verdict | Setback | GivenBack, spent: EngineUsage | None)
         prompt_tokens=spent.prompt_tokens + last.prompt_tokens,
         cached_tokens=spent.cached_tokens + last.cached_tokens,
         completion_tokens=spent.completion_tokens + last.completion_tokens,
-        reasoning_tokens=spent.reasoning_tokens + (last.reasoning_tokens or 0) or None,
+        reasoning_tokens=(spent.reasoning_tokens or 0) + (last.reasoning_tokens or 0) or None,
     )
     return replace(ending, usage=usage)
 

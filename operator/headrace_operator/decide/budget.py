@@ -13,6 +13,8 @@ from headrace_operator.decide.snapshots import Place, TaskSnapshot
 from headrace_operator.decide.waiting import Waiting
 
 NOTHING: Final = Spend()
+_CUT_OFF: Final = frozenset({Reason.ATTEMPT_TIMEOUT, Reason.ENGINE_LOST, Reason.RUNNER_STOPPED})
+"""Ends in the middle of a generation: a runner that tells no usage does not know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,8 @@ def ended(s: TaskSnapshot, plan: TaskPlan) -> Ended | None:
         return None
     came_back = s.held.returned
     if came_back is not None:
-        unknown = came_back.how in ("LeaseExpired", "Parked")
-        return Ended(s.held.attempt, None if unknown else came_back.spent or NOTHING)
+        unknown = came_back.how in ("LeaseExpired", "Parked") or came_back.reason in _CUT_OFF
+        return Ended(s.held.attempt, came_back.spent or (None if unknown else NOTHING))
     if s.held.place in (Place.LEASED, Place.RETURNED):
         return Ended(s.held.attempt, None, held=True)
     return Ended(s.held.attempt, NOTHING)

@@ -1,4 +1,4 @@
-"""Budgets gate what is handed out, what ended is settled, and who waits goes on by itself; the right to remote models."""
+"""Budgets gate what is handed out, and who waits goes on by itself; likewise with the right to remote models."""
 
 import json
 from typing import Any

@@ -102,13 +102,17 @@ def ended(s: Any) -> Ended | None:
         ("Released", SPENT, SPENT),
         ("Released", None, Spend()),
         ("LeaseExpired", None, None),
+        ("AttemptTimeout", SPENT, SPENT),
+        ("AttemptTimeout", None, None),
+        ("RunnerStopped", None, None),
     ],
 )
 @pytest.mark.parametrize("last", [False, True])
 def test_what_came_back_took_what_its_runner_says(
     how: str, told: Spend | None, expected: Spend | None, last: bool
 ) -> None:
-    back = came_back(how)
+    cut_off = {"AttemptTimeout": "Failed", "RunnerStopped": "Released"}
+    back = came_back(cut_off[how], reason=how) if how in cut_off else came_back(how)
     assert back.returned is not None
     back = replace(back, returned=replace(back.returned, spent=told))
     found = ended(seen(queued(1), held=back, spec={"backoff_limit": 0} if last else {}))
