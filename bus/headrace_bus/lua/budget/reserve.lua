@@ -4,6 +4,7 @@
 -- tokens and micros as told, bounds of tokens and micros ('' for none)
 -- Reply: 0, or number of the line that has no room, its spent tokens and micros, those reserved
 -- No request id: the same attempt is reserved once. allow-oom: it is the enqueue after it that is refused.
+if #ARGV > 7 + 6 * LINES_MAX then return redis.error_reply('ERR more budgets than are kept') end
 local uid, attempt = ARGV[1], attempt_number(ARGV[2])
 if not is_name(uid) or attempt == 0 then return redis.error_reply('ERR no attempt of that name') end
 local tokens, micros, currency = figure(ARGV[3]), figure(ARGV[4]), ARGV[5]

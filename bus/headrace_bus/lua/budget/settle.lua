@@ -4,6 +4,7 @@
 -- spent tokens and micros as told
 -- Reply: 1, or 0 where nothing is reserved for that attempt
 -- No request id: what is settled is reserved no more, so doing it again changes nothing.
+if #ARGV > 5 + 4 * LINES_MAX then return redis.error_reply('ERR more budgets than are kept') end
 local uid, attempt = ARGV[1], attempt_number(ARGV[2])
 if not is_name(uid) then return redis.error_reply('ERR no attempt of that name') end
 local held = reservation(uid)

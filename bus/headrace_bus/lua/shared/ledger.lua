@@ -2,6 +2,7 @@
 -- alone. All figures are integers below 2^53.
 local FIGURE_MAX = 2^53 - 1
 local EXPIRED_MAX = 100
+local LINES_MAX = 4
 
 local function figure(text)
   return math.max(0, math.min(number(text, 0), FIGURE_MAX))
