@@ -42,11 +42,12 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 | `booked`             | hash   | call → `<tokens> <ms at which it was admitted>`  | with the call; TTL 2 h           |
 | `requests:<n>`       | hash   | request id → reply, of 30 s; `timed` with a TTL  | TTL 60 s                         |
 
-Outside of every model: `headrace:models`, a set of `ns/name` written by the operator alone; and the
-channels `headrace:wake:<ns>/<name>`, which carry empty messages to the operator.
+Outside of every model: the budgets' keys (`budget`); `headrace:models`, a set of `ns/name` written by the operator
+alone; and the channels `headrace:wake:<ns>/<name>`, which carry empty messages to the operator.
 """
 
 from headrace_bus.acl import FACADE_ACL, OPERATOR_ACL, acl_rules
+from headrace_bus.budget import BudgetLedger, Line, NoRoom, Totals
 from headrace_bus.bus import PARKED_KEPT, Bus
 from headrace_bus.envelope import ENVELOPE_MAX_BYTES, ENVELOPE_VERSION, Envelope, WorkClass
 from headrace_bus.errors import (
@@ -101,6 +102,7 @@ __all__ = [
     "RESULT_MAX_BYTES",
     "STARVATION_BOUND_MS",
     "Breaker",
+    "BudgetLedger",
     "Bus",
     "BusCorrupt",
     "BusDenied",
@@ -124,7 +126,9 @@ __all__ = [
     "Interrupt",
     "Interruption",
     "LeaseToken",
+    "Line",
     "ModelKey",
+    "NoRoom",
     "PayloadTooLarge",
     "ReturnReason",
     "Returned",
@@ -134,6 +138,7 @@ __all__ = [
     "StreamEvent",
     "Token",
     "TooManyParked",
+    "Totals",
     "Turn",
     "UidPage",
     "UidState",

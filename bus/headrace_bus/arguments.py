@@ -30,9 +30,12 @@ def lease_parts(token: LeaseToken) -> tuple[str, int, str]:
 
 def failure_json(failure: Failure) -> bytes:
     """A failure as an entry holds it, cut to its bounds."""
-    document = {
+    document: dict[str, object] = {
         "reason": failure.reason[:_REASON_MAX_CHARS],
         "message": failure.message[:_MESSAGE_MAX_CHARS],
         "retryable": failure.retryable,
     }
+    if failure.spent is not None:
+        spent = failure.spent
+        document["spent"] = [spent.tokens, spent.cost_micros, spent.currency]
     return json.dumps(document).encode()

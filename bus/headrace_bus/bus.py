@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from headrace_bus import replies, tokens, users
 from headrace_bus.arguments import failure_json, lease_parts, positive, request_id
+from headrace_bus.budget import BudgetLedger
 from headrace_bus.envelope import ENVELOPE_VERSION, Envelope, bounded_json, encode
 from headrace_bus.errors import (
     BusError,
@@ -39,6 +40,7 @@ from headrace_bus.scripts import ScriptName
 from headrace_bus.settings import BusSettings
 from headrace_bus.tokens import StreamEvent
 from headrace_bus.wakeups import wakeups
+from headrace_crds.cost import Spend
 
 RESULTS_KEPT: Final = 256
 """Per model: at most 8 MiB."""
@@ -66,6 +68,7 @@ class Bus(GateBus):
 
     def __init__(self, settings: BusSettings) -> None:
         super().__init__(settings)
+        self.budgets = BudgetLedger(self._connection)
         self._unanswered: dict[ModelKey, tuple[str, float]] = {}
 
     # Work
@@ -185,11 +188,10 @@ class Bus(GateBus):
         """Hands the attempt back as failed; the operator decides what follows. False: lost."""
         return bool(await self._request("fail", model, *lease_parts(token), failure_json(failure)) == b"1")
 
-    async def release(self, model: ModelKey, token: LeaseToken, reason: str) -> bool:
+    async def release(self, model: ModelKey, token: LeaseToken, reason: str, *, spent: Spend | None = None) -> bool:
         """Hands the attempt back unfinished, charging nobody; `reason` is a PascalCase word. False: lost."""
-        return bool(
-            await self._request("release", model, *lease_parts(token), failure_json(Failure(reason, ""))) == b"1"
-        )
+        word = failure_json(Failure(reason, "", spent=spent))
+        return bool(await self._request("release", model, *lease_parts(token), word) == b"1")
 
     async def park(self, model: ModelKey, token: LeaseToken, payload: dict[str, Any]) -> bool:
         """Ends the attempt with a result that the operator commits: it comes back as PARKED and is read by `parked`.

@@ -43,6 +43,13 @@ def key_prefix(model: ModelKey) -> str:
     return f"headrace:{{{model}}}:"
 
 
+def budget_prefix(namespace: str) -> str:
+    """What every key of a namespace's budgets begins with; no model's keys can. Raises ValueError."""
+    if not _DNS_NAME.fullmatch(namespace):
+        raise ValueError(f"{namespace!r} cannot be part of a key")
+    return f"headrace:budget:{{{namespace}}}:"
+
+
 def wake_channel(model: ModelKey) -> str:
     """The channel on which the operator is told to look at the model."""
     key_prefix(model)

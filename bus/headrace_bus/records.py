@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from headrace_bus.envelope import Envelope
+from headrace_crds.cost import Spend
 
 
 class EnqueueOutcome(StrEnum):
@@ -87,6 +88,8 @@ class Failure:
     reason: str
     message: str
     retryable: bool = True
+    spent: Spend | None = None
+    """What it took all the same, as far as the runner knows; None: nothing."""
 
 
 @dataclass(frozen=True)

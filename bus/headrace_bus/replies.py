@@ -29,11 +29,14 @@ from headrace_bus.records import (
     UidState,
 )
 from headrace_bus.wire import Reply
+from headrace_crds.base import CURRENCY
+from headrace_crds.cost import COUNT_LIMIT, Spend
 
 _YEAR_9999_MS: Final = 253_402_300_799_999
 _REASON: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,127}", re.ASCII)
 _MESSAGE_MAX_CHARS: Final = 2_000
 _DIGITS_MAX: Final = 20
+_CURRENCY: Final = re.compile(CURRENCY, re.ASCII)
 _NONCE: Final = re.compile(r"[0-9a-f]{1,64}", re.ASCII)
 
 
@@ -103,7 +106,19 @@ def _failure(data: bytes) -> Failure | None:
     reason, message, retryable = fields.get("reason"), fields.get("message"), fields.get("retryable", True)
     if not isinstance(reason, str) or not _REASON.fullmatch(reason) or not isinstance(message, str):
         return None
-    return Failure(reason, message[:_MESSAGE_MAX_CHARS], retryable is not False)
+    return Failure(reason, message[:_MESSAGE_MAX_CHARS], retryable is not False, _spent(fields.get("spent")))
+
+
+def _spent(told: object) -> Spend | None:
+    """None where a runner told nothing, or what no attempt can take."""
+    match told:
+        case [bool(), *_] | [_, bool(), *_]:
+            return None
+        case [int() as tokens, int() as micros, str() as currency]:
+            known = not currency or _CURRENCY.fullmatch(currency)
+            if known and 0 <= tokens <= COUNT_LIMIT and 0 <= micros <= COUNT_LIMIT:
+                return Spend(tokens, micros, currency)
+    return None
 
 
 def document(data: bytes) -> dict[str, Any]:

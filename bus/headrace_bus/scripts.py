@@ -12,6 +12,11 @@ from importlib.resources import files
 from typing import Final, Literal
 
 ScriptName = Literal[
+    "budget/forget",
+    "budget/held",
+    "budget/reserve",
+    "budget/settle",
+    "budget/totals",
     "claim",
     "complete",
     "enqueue",

@@ -10,7 +10,7 @@ from headrace_crds.manifest import Manifest
 from headrace_crds.model import LLMModel
 from headrace_crds.names import runner_service_account
 from headrace_crds.outcome import text_digest
-from headrace_crds.result import Result
+from headrace_crds.result import Result, Usage
 from headrace_crds.task import LLMTask, Outcome
 from headrace_crds.work import resolve
 from headrace_runner.attempt import Attempt
@@ -52,10 +52,10 @@ class LocalSink:
         self.verdict = verdict
 
     async def give_back(self, setback: Setback) -> None:
-        self.verdict = failed(setback.reason, setback.message)
+        self.verdict = failed(setback.reason, setback.message, usage=setback.usage)
 
-    async def release(self, reason: str) -> None:
-        self.verdict = failed(reason, "ended before it was done")
+    async def release(self, reason: str, usage: Usage | None = None) -> None:
+        self.verdict = failed(reason, "ended before it was done", usage=usage)
 
 
 async def run_task(

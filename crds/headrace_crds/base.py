@@ -20,6 +20,7 @@ VERSION: Final = "v1alpha1"
 
 DECIMAL: Final = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"
 SIGNED_DECIMAL: Final = r"^-?[0-9]{1,6}(\.[0-9]{1,6})?$"
+CURRENCY: Final = r"^[A-Z]{3}$"
 SHA256: Final = r"^[0-9a-f]{64}$"
 DNS_LABEL: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 

@@ -7,7 +7,8 @@ from pydantic import Field
 
 from headrace_crds.base import DECIMAL, SHA256, ApiModel, Conditions, ObjectMeta, Rule, Timestamp, exactly_one_of
 from headrace_crds.fallback import ModelFallback
-from headrace_crds.remote import Remote
+from headrace_crds.remote import Price, Remote
+from headrace_crds.sharing import Sharing
 
 PATH = r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
 SCALE = r"^-?[0-9]{1,3}(\.[0-9]{1,6})?$"
@@ -208,69 +209,6 @@ class Defaults(ApiModel):
     """Texts that end the generation."""
 
 
-class SharingFrom(StrEnum):
-    SAME = "Same"
-    ALL = "All"
-    SELECTOR = "Selector"
-
-
-class LabelOperator(StrEnum):
-    IN = "In"
-    NOT_IN = "NotIn"
-    EXISTS = "Exists"
-    DOES_NOT_EXIST = "DoesNotExist"
-
-
-class LabelRequirement(ApiModel):
-    """One condition on a label, as in ``metav1.LabelSelector``."""
-
-    rules: ClassVar = (
-        Rule(
-            "self.operator in ['In', 'NotIn'] == (has(self.values) && size(self.values) > 0)",
-            "values are needed for In and NotIn, and for them alone",
-            ".values",
-        ),
-    )
-
-    key: Annotated[str, Field(min_length=1, max_length=316)]
-    """Label key."""
-    operator: LabelOperator
-    """In, NotIn, Exists or DoesNotExist."""
-    values: Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=64)] | None = None
-    """Values for In and NotIn."""
-
-
-class NamespaceSelector(ApiModel):
-    """Namespaces by their labels; all requirements must hold."""
-
-    match_expressions: Annotated[list[LabelRequirement], Field(min_length=1, max_length=16)]
-    """Conditions on the Namespace's labels. kubernetes.io/metadata.name is its name."""
-
-
-class SharingNamespaces(ApiModel):
-    """Which namespaces' tasks a model serves."""
-
-    rules: ClassVar = (
-        Rule(
-            "(self.from == 'Selector') == has(self.selector)",
-            "selector goes with from: Selector, and only with it",
-            ".selector",
-        ),
-    )
-
-    from_: Annotated[SharingFrom, Field(alias="from")] = SharingFrom.SAME
-    """Same: the model's own namespace. All: every namespace. Selector: those that the selector matches."""
-    selector: NamespaceSelector | None = None
-    """Which namespaces, with from: Selector."""
-
-
-class Sharing(ApiModel):
-    """Who may use the model. Beyond its own namespace only where the chart's sharing.modelNamespaces allows it."""
-
-    namespaces: SharingNamespaces
-    """Namespaces whose tasks the model serves."""
-
-
 class LLMModelSpec(ApiModel):
     """Where a model comes from and how it is served."""
 
@@ -295,6 +233,9 @@ class LLMModelSpec(ApiModel):
     """Namespaces whose tasks the model serves; absent: its own."""
     fallback: ModelFallback | None = None
     """Where its tasks go when it cannot serve them; absent: they wait."""
+    price: Price | None = None
+    """What its tokens cost, for the bill in LLMTask's usage and for LLMQuota's budgets; for a local model what its GPUs
+    cost. It holds for attempts that are handed out from then on. Absent: tokens are counted, and cost nothing."""
     replicas: Annotated[int, Field(ge=0, le=64)] = 1
     """Runner pods; kubectl scale, HPA and KEDA write it through /scale. At 0 the tasks stay queued."""
 

@@ -138,7 +138,7 @@ class Parked(ApiModel):
         if sum(len(call.arguments.encode()) for call in self.tool_calls or ()) > ARGUMENTS_LIMIT_BYTES:
             raise ValueError("the calls' arguments are larger than an object holds")
         counts = (*self.usage.model_dump().values(), *self.timings.model_dump().values())
-        if any(count >= _COUNT_LIMIT for count in counts):
+        if any(isinstance(count, int) and count >= _COUNT_LIMIT for count in counts):
             raise ValueError("a count is beyond what an object holds")
         # UnicodeDecodeError is a ValueError.
         self._text = raw.decode()

@@ -16,6 +16,8 @@ class Reason(StrEnum):
     RETRY_BACKOFF = "RetryBackoff"
     QUEUE_FULL = "QueueFull"
     QUOTA_EXCEEDED = "QuotaExceeded"
+    BUDGET_EXHAUSTED = "BudgetExhausted"
+    REMOTE_NOT_ALLOWED = "RemoteNotAllowed"
     INPUT_NOT_FOUND = "InputNotFound"
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"

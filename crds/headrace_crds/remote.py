@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
-from headrace_crds.base import DECIMAL, ApiModel, Rule
+from headrace_crds.base import CURRENCY, DECIMAL, ApiModel, Rule
 from headrace_crds.inputs import KeyRef
 
 BASE_URL = r"^https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?$"
@@ -216,7 +216,7 @@ class Remote(ApiModel):
 class Price(ApiModel):
     """What tokens cost, for the bill in LLMTask's usage."""
 
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+    currency: Annotated[str, Field(max_length=3, pattern=CURRENCY)] = "USD"
     """ISO 4217."""
     input_per_million_tokens: Annotated[str, Field(max_length=16, pattern=DECIMAL)]
     """Per million tokens of input, a decimal as a string."""

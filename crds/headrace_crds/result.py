@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
-from headrace_crds.base import SHA256, ApiModel, Timestamp, exactly_one_of
+from headrace_crds.base import CURRENCY, SHA256, ApiModel, Timestamp, exactly_one_of
 from headrace_crds.dialogue import MAX_TOOL_CALLS, ToolCall
 from headrace_crds.inputs import KeyRef
 
@@ -83,7 +83,8 @@ class Result(ApiModel):
 
 
 class Usage(ApiModel):
-    """Tokens that the task consumed."""
+    """Tokens that the final attempt consumed, in all its tries, and their cost by the model's price. What earlier
+    attempts consumed counts in the namespace's budgets and in the runners' metrics."""
 
     prompt_tokens: Annotated[int, Field(ge=0)]
     """Tokens of the rendered input."""
@@ -91,6 +92,14 @@ class Usage(ApiModel):
     """Prompt tokens that did not have to be evaluated again."""
     completion_tokens: Annotated[int, Field(ge=0)]
     """Tokens generated."""
+    reasoning_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Of completionTokens those that the model thought with, which are no part of the text; absent where there were
+    none, or the provider does not tell."""
+    cost_micros: Annotated[int, Field(ge=0)] | None = None
+    """What they cost in millionths of the currency, by the price that the LLMModel had when the attempt was handed out;
+    absent where it had none."""
+    currency: Annotated[str, Field(max_length=3, pattern=CURRENCY)] | None = None
+    """ISO 4217, of costMicros."""
 
 
 class Timings(ApiModel):

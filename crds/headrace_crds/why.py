@@ -106,6 +106,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     Reason.QUEUE_FULL: "wait: room is given by itself, oldest first; more replicas of the model shorten it",
     Reason.FELL_BACK: "wait: it is about to be handed to the other model",
     Reason.QUOTA_EXCEEDED: "wait until tasks of this namespace end, or have an admin raise its LLMQuota",
+    Reason.BUDGET_EXHAUSTED: "wait until the budget begins anew, or have an admin raise it in the namespace's LLMQuota",
+    Reason.REMOTE_NOT_ALLOWED: "have an admin set remoteModels in the LLMQuota of {namespace}, or name a local model",
     Reason.SUSPENDED: "headrace resume {name} -n {namespace}, or set spec.suspend to false",
     Reason.CIRCUIT_OPEN: "wait: the model tries its provider again by itself",
     Reason.RATE_LIMITED: "wait: requests go on when the provider's limit allows; see spec.remote.limits",
@@ -198,6 +200,8 @@ def _task(task: TaskFacts) -> Link:
 
 def _quota(task: TaskFacts, quota: Seen[LLMQuota]) -> Link:
     name, exceeded = f"{task.namespace}/{QUOTA_NAME}", task.status.reason == Reason.QUOTA_EXCEEDED
+    if task.status.reason in (Reason.BUDGET_EXHAUSTED, Reason.REMOTE_NOT_ALLOWED):
+        return _link(task, About.QUOTA, name, task.status.reason, task.status.message or "", True)
     if quota.object is None:
         if exceeded:
             told = task.status.message or quota.unread or "the chart's default is used up"

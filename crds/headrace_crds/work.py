@@ -13,6 +13,7 @@ from headrace_crds.base import ApiModel
 from headrace_crds.inputs import LARGE_INPUT_LIMIT_BYTES, Output
 from headrace_crds.model import Defaults, LLMModel
 from headrace_crds.outcome import notified_outcomes
+from headrace_crds.remote import Price
 from headrace_crds.task import LLMTask, Message, Outcome, Parameters, Role, Tool
 
 
@@ -60,6 +61,8 @@ class Work(ApiModel):
     hand_over: list[str] = Field(default_factory=list)
     """Reasons for which the attempt does not commit Failed, but goes back to the operator, uncharged: there is another
     model to try. If there is none any more by then, the operator ends the task with that reason."""
+    price: Price | None = None
+    """What the attempt's tokens cost; absent: nothing."""
 
 
 def resolve(
@@ -95,4 +98,5 @@ def resolve(
         deadline_ms=deadline_ms,
         notify=notified_outcomes(task),
         hand_over=list(hand_over),
+        price=model.spec.price,
     )

@@ -14,6 +14,8 @@
       Invalid          422  VALIDATION_FAILED   `details.fields` names each field and what to do
       Throttled        429  THROTTLED           Retry-After
       QuotaExceeded    429  QUOTA_EXCEEDED      all that its LLMQuota grants is handed out; Retry-After
+      BudgetExhausted  429  BUDGET_EXHAUSTED    a budget of its LLMQuota has no room for this task; Retry-After
+      RemoteNotAllowed 403  REMOTE_NOT_ALLOWED  its LLMQuota admits no remote models
       NamespaceFull    429  NAMESPACE_QUEUE_FULL  the namespace fills its share of the model's queue; Retry-After
       QueueFull        503  QUEUE_FULL          the model's queue is full; Retry-After
       Internal         500  INTERNAL            a defect; the trace id finds it in the log
@@ -151,6 +153,16 @@ class Throttled(_Later):
 class QuotaExceeded(_Later):
     status = 429
     code = "QUOTA_EXCEEDED"
+
+
+class BudgetExhausted(_Later):
+    status = 429
+    code = "BUDGET_EXHAUSTED"
+
+
+class RemoteNotAllowed(FacadeError):
+    status = 403
+    code = "REMOTE_NOT_ALLOWED"
 
 
 class NamespaceFull(_Later):

@@ -11,10 +11,12 @@ from typing import Final
 from pydantic import ValidationError
 
 from headrace_bus import ModelKey
+from headrace_crds.model import LLMModel
 from headrace_crds.quota import LLMQuota
+from headrace_facade.allowance import needs_model, refused
 from headrace_facade.bounds import Bounds, queue_filled, quota_used_up
 from headrace_facade.errors import FacadeError, Forbidden, Unauthenticated
-from headrace_facade.kube import KubeClient, Token
+from headrace_facade.kube import KubeClient, KubeObject, Token
 from headrace_facade.queues import Queues, QueueUnknown
 
 QUOTA_KEPT_S: Final = 2.0
@@ -34,14 +36,26 @@ class Room:
         self._clock = clock
         self._quotas: dict[str, tuple[LLMQuota | None, float]] = {}
 
-    async def refusal(self, namespace: str, model: ModelKey, token: Token) -> FacadeError | None:
-        """Why one more task of this namespace would only wait; None when it would not, or that is not known."""
+    async def refusal(self, namespace: str, model: ModelKey, token: Token, made: KubeObject) -> FacadeError | None:
+        """Why this task would only wait; None when it would not, or that is not known."""
         quota = await self._quota(namespace, token)
         if quota is not None and (told := quota_used_up(namespace, quota)) is not None:
             return told
+        if quota is not None and needs_model(quota):
+            told = refused(namespace, quota, await self._model(model, token), made, time.time())
+            if told is not None:
+                return told
         try:
             return queue_filled(namespace, model, await self._queues.recent_stats(model), self._bounds)
         except QueueUnknown:
+            return None
+
+    async def _model(self, model: ModelKey, token: Token) -> LLMModel | None:
+        """With the caller's right, and so for each caller anew."""
+        try:
+            async with asyncio.timeout(QUOTA_WITHIN_S):
+                return LLMModel.model_validate(await self._kube.get_model(model.namespace, model.name, token))
+        except (FacadeError, ValidationError, TimeoutError):
             return None
 
     async def _quota(self, namespace: str, token: Token) -> LLMQuota | None:

@@ -169,7 +169,7 @@ class TaskResult(_Answer):
 
 
 class TaskUsage(_Answer):
-    """Tokens that the final attempt consumed."""
+    """Tokens that the final attempt consumed, and their cost."""
 
     prompt_tokens: int
     """Tokens of the rendered input."""
@@ -177,6 +177,12 @@ class TaskUsage(_Answer):
     """Prompt tokens that did not have to be evaluated again."""
     completion_tokens: int
     """Tokens generated."""
+    reasoning_tokens: int | None = None
+    """Of completion_tokens those that the model thought with, where the provider tells."""
+    cost_micros: int | None = None
+    """What they cost in millionths of the currency; null where the model has no price."""
+    currency: str | None = None
+    """ISO 4217, of cost_micros."""
 
 
 class TaskTimings(_Answer):
@@ -317,7 +323,8 @@ class ProblemDetails(_Answer):
     fields: list[ProblemField] | None = None
     """With VALIDATION_FAILED."""
     retry_after_seconds: int | None = None
-    """With THROTTLED, QUOTA_EXCEEDED, NAMESPACE_QUEUE_FULL, QUEUE_FULL and UNAVAILABLE, as the header Retry-After."""
+    """With THROTTLED, QUOTA_EXCEEDED, BUDGET_EXHAUSTED, NAMESPACE_QUEUE_FULL, QUEUE_FULL and UNAVAILABLE, as the header
+    Retry-After."""
 
 
 class Problem(_Answer):

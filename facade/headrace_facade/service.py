@@ -68,10 +68,10 @@ class TaskService:
         raise Unavailable("the task of this idempotency key comes and goes: try again")
 
     async def _submit(self, namespace: str, made: KubeObject, token: Token) -> KubeObject:
-        """Raises QuotaExceeded, NamespaceFull or QueueFull before anything is created."""
+        """Raises what `Room.refusal` gives before anything is created."""
         ref = made["spec"]["modelRef"]
         model = ModelKey(ref.get("namespace", namespace), ref["name"])
-        full = None if made["spec"].get("suspend") else await self._room.refusal(namespace, model, token)
+        full = None if made["spec"].get("suspend") else await self._room.refusal(namespace, model, token, made)
         if full is None:
             return await self._kube.create_task(namespace, made, token)
         # Who could not create it hears that and not how full a queue is; a key's first task is found.

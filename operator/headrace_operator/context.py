@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from headrace_bus import Bus, ModelKey
+from headrace_crds.reasons import Reason
 from headrace_operator.allowance import Allowance
+from headrace_operator.budget_book import BudgetBook
 from headrace_operator.clock import RedisClock
 from headrace_operator.decide import waiting
 from headrace_operator.decide.input import MissedInput
@@ -148,6 +150,7 @@ class Context:
     model_statuses: Allowance[ModelRef]
     window: Window
     grants: Grants
+    budgets: BudgetBook = field(default_factory=BudgetBook)
     namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """The Namespaces' labels, where models may be shared."""
     sharing_changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -181,6 +184,7 @@ class Context:
             window=window,
             grants=grants,
         )
+        store.listeners.append(context.budgets)
         metrics.watch_store(store)
         metrics.watch_queues(context.tasks, context.models)
         return context
@@ -204,7 +208,7 @@ class Context:
         for view in self.store.open_tasks_of(ref):
             settled = view.phase in ("Running", "Suspended") or view.reason in ("RetryBackoff", "Running")
             same = expected is not None and waiting.cause(view.reason, view.message) == expected
-            settled |= self.window.waits(view.ref.uid) and model is not None
+            settled |= (self.window.waits(view.ref.uid) or view.reason == Reason.BUDGET_EXHAUSTED) and model is not None
             if model is None or (view.phase in ("", "Waiting") and not settled) or not (settled or same):
                 self.tasks.add(view.ref)
 

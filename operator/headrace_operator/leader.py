@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from headrace_bus import BusError
-from headrace_operator import bindings, census, quotas, retention, sweep
+from headrace_operator import bindings, budgets, census, quotas, retention, sweep
 from headrace_operator.context import Context, Memory
 from headrace_operator.reaper import Reaper
 from headrace_operator.reconcile import reconcile_model, reconcile_task
@@ -19,6 +19,7 @@ async def lead(ctx: Context) -> None:
     """Until cancelled."""
     # What another leader did in between is not remembered here.
     ctx.memory = Memory(redis_run_id=ctx.memory.redis_run_id)
+    ctx.budgets.clear()
     while not await _begin(ctx):  # noqa: ASYNC110  Redis has no event to wait for
         await asyncio.sleep(REDIS_RETRY_SECONDS)
 
@@ -41,6 +42,7 @@ async def lead(ctx: Context) -> None:
         group.create_task(bindings.run(ctx), name="bindings")
         group.create_task(census.open_window(ctx), name="census")
         group.create_task(quotas.run(ctx), name="quotas")
+        group.create_task(budgets.run(ctx), name="budgets")
         ctx.health.leading = True
         ctx.metrics.leading.set(1)
         try:

@@ -53,6 +53,7 @@ async def observe(ref: TaskRef, ctx: Context) -> TaskSnapshot | None:
         misplaced=ref in ctx.memory.misplaced,
         admitted=may_share and (model is None or await namespaces.admitted_afresh(ref, ctx)),
         may_share=may_share,
+        remote_allowed=ctx.grants.of(ref.namespace).remote_models,
         held=held,
         parked=parked,
         senseless=senseless,
@@ -164,6 +165,7 @@ def held_of(entry: Entry | None, now_ms: int) -> Held | None:
             reason=untrusted.reason(failure.reason) if failure is not None else "",
             message=untrusted.message(failure.message) if failure is not None else "",
             retryable=failure.retryable if failure is not None else True,
+            spent=failure.spent if failure is not None else None,
         )
     since_ms = untrusted.milliseconds(entry.since_ms, now_ms)
     return Held(entry.attempt, Place(entry.state.value), since_ms, returned)

@@ -12,6 +12,7 @@ from headrace_bus import BusError
 from headrace_crds.base import GROUP, VERSION
 from headrace_crds.outcome import timestamp
 from headrace_crds.quota import QUOTA_NAME, LLMQuota
+from headrace_operator import budgets
 from headrace_operator.context import Context, bus_key
 from headrace_operator.decide.quota import Grant
 from headrace_operator.errors import KubeConflict, KubeError, KubeNotFound, ObjectInvalid
@@ -45,6 +46,12 @@ def seen(kind: str | None, body: Mapping[str, Any], ctx: Context) -> None:
     if granted == before:
         return
     ctx.window.grant_changed(namespace)
+    if granted.budgets != before.budgets:
+        budgets.changed(namespace, ctx)
+    if granted.remote_models != before.remote_models:
+        for view in ctx.store.tasks():
+            if view.ref.namespace == namespace and not view.finished:
+                ctx.tasks.add(view.ref)
     if granted.priority_ceiling != before.priority_ceiling:
         _move_queued(namespace, before, granted, ctx)
 
@@ -110,17 +117,20 @@ async def tell(ctx: Context) -> None:
         totals[namespace] += count
     for namespace, found in list(quotas.items()):
         queued, running = tally[namespace, "Queued"], tally[namespace, "Running"]
-        numbers = {
+        told = await budgets.statuses(namespace, ctx)
+        numbers: dict[str, Any] = {
             "observedGeneration": found.metadata.generation,
             "queued": queued,
             "running": running,
             "waiting": totals[namespace] - queued - running,
+            "budgets": None if told is None else [each.dump() for each in told],
         }
-        if found.status is None or not numbers.items() <= found.status.dump().items():
+        before = found.status.dump() if found.status is not None else None
+        if before is None or any(before.get(name) != value for name, value in numbers.items()):
             await _write(namespace, found, numbers, ctx)
 
 
-async def _write(namespace: str, found: LLMQuota, numbers: Mapping[str, int], ctx: Context) -> None:
+async def _write(namespace: str, found: LLMQuota, numbers: Mapping[str, Any], ctx: Context) -> None:
     status = {**numbers, "updateTime": timestamp(await ctx.clock.now_ms())}
     version = found.metadata.resource_version
     try:

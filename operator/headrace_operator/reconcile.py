@@ -1,6 +1,6 @@
 """The two reconciles. This is all there is: observe, decide, apply."""
 
-from headrace_operator import admission, apply_model, apply_task, inputs, observe_model, observe_task
+from headrace_operator import admission, apply_model, apply_task, budgets, inputs, observe_model, observe_task
 from headrace_operator.context import Context
 from headrace_operator.decide import large_result
 from headrace_operator.decide import model as decide_model
@@ -32,15 +32,18 @@ async def reconcile_task(ref: TaskRef, ctx: Context) -> float | None:
 
 
 async def _apply_task(snapshot: TaskSnapshot, ctx: Context) -> float | None:
-    """Decide by the gates; what is handed out passes four more, each of which makes it wait instead, in this order: an
-    input that was missing a moment ago, the window with the quota, the runner's right, the input.
+    """Decide by the gates; what is handed out passes five more, each of which makes it wait instead, in this order: an
+    input that was missing a moment ago, the window with the quota, the runner's right, the input, the budgets.
     """
     plan = decide_task.decide(snapshot)
     plan = inputs.not_due(plan, snapshot, ctx)
     plan = await admission.admit(plan, snapshot, ctx)
     # An input may be large: it is read for those who have a seat.
     plan = await inputs.provide(plan, snapshot, ctx)
-    return await apply_task.apply(plan, snapshot, ctx)
+    plan = await budgets.admit(plan, snapshot, ctx)
+    again_after = await apply_task.apply(plan, snapshot, ctx)
+    await budgets.carried_out(plan, snapshot, ctx)
+    return again_after
 
 
 async def reconcile_model(ref: ModelRef, ctx: Context) -> float | None:

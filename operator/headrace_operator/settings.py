@@ -159,9 +159,12 @@ def _bounds(environment: Mapping[str, str]) -> Bounds:
 
 def _default_quota(text: str) -> LLMQuotaSpec:
     try:
-        return LLMQuotaSpec.model_validate_json(text or "{}")
+        spec = LLMQuotaSpec.model_validate_json(text or "{}")
     except ValueError as error:
         raise ValueError("HEADRACE_DEFAULT_QUOTA: expected the members of an LLMQuota's spec as JSON") from error
+    if spec.budgets is not None:
+        raise ValueError("HEADRACE_DEFAULT_QUOTA: budgets need an LLMQuota in the namespace, whose status keeps them")
+    return spec
 
 
 def _resources(text: str) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from pydantic import ValidationError
 
 from headrace_bus import ENVELOPE_MAX_BYTES
 from headrace_crds.base import GROUP, ApiModel
+from headrace_crds.cost import Spend, spend_of
 from headrace_crds.model import Breaker, EngineInfo, LLMModel
 from headrace_crds.names import LABEL_MODEL, assigned_model
 from headrace_crds.quota import LLMQuota
+from headrace_crds.result import Usage
 from headrace_crds.task import LLMTask
 from headrace_operator.decide import untrusted, webhook
 from headrace_operator.decide.acceptance import escaped_bytes
@@ -56,6 +58,8 @@ class TaskView:
     """Of a finished task: how long it is kept."""
     owes: str = ""
     """The host that its webhook is still to reach; empty: none."""
+    spent: Spend | None = None
+    """Of a finished task: what its final attempt took; None where the object tells no usage."""
     created_ms: int = 0
     priority: int = 0
     input_bytes: int = 0
@@ -92,10 +96,19 @@ def task_view(body: Mapping[str, Any]) -> TaskView:
         accepted_ms=milliseconds(status.get("acceptTime")) or 0 if finished else 0,
         ttl_seconds=(body.get("spec") or {}).get("ttlSecondsAfterFinished") if finished else None,
         owes=webhook.owes(body),
+        spent=_spent(status.get("usage")) if finished else None,
         created_ms=milliseconds(metadata.get("creationTimestamp")) or 0,
         priority=(body.get("spec") or {}).get("priority") or 0,
         input_bytes=0 if finished else _input_bytes(body.get("spec") or {}),
     )
+
+
+def _spent(usage: Any) -> Spend | None:
+    """None where it does not read."""
+    try:
+        return None if usage is None else spend_of(Usage.model_validate(usage))
+    except ValidationError:
+        return None
 
 
 def _input_bytes(spec: Mapping[str, Any]) -> int:

@@ -68,6 +68,7 @@ def register(registry: kopf.OperatorRegistry, ctx: Context) -> None:
 def task_seen(kind: str | None, body: dict[str, Any], ctx: Context) -> None:
     view = task_view(body)
     if kind == "DELETED":
+        ctx.budgets.note(view)  # its end and its deletion may be one event
         # It may have fallen back since it was known: both models' queues are cleared of it.
         known = ctx.store.task(view.ref.uid)
         for ref in {view.ref, known.ref if known is not None else view.ref}:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import structlog
 
 from headrace_bus import Bus, BusError, Failure, LeaseToken, ModelKey
+from headrace_crds.cost import Spend
 
 _BUS_TRIES: Final = 5
 
@@ -30,9 +31,9 @@ class BusEntry:
     async def fail(self, failure: Failure) -> None:
         await self._insist(lambda: self.bus.fail(self.model, self.token, failure))
 
-    async def release(self, reason: str) -> None:
+    async def release(self, reason: str, spent: Spend | None = None) -> None:
         _log.info("attempt released", **self.keys, reason=str(reason))
-        await self._insist(lambda: self.bus.release(self.model, self.token, str(reason)))
+        await self._insist(lambda: self.bus.release(self.model, self.token, str(reason), spent=spent))
 
     async def park(self, payload: dict[str, Any]) -> bool:
         """One try; False: the lease was lost. Raises BusError."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from headrace_crds.inputs import Output
 from headrace_crds.reasons import Reason
+from headrace_crds.result import Usage as BilledUsage
 from headrace_crds.task import Timings
 from headrace_crds.work import Work, WorkMessage
 from headrace_runner.attempt import Attempt
@@ -33,6 +34,7 @@ from headrace_runner.verdict import (
     of_cut,
     of_error,
     of_generation,
+    priced,
 )
 
 
@@ -51,8 +53,8 @@ class Sink(Protocol):
     async def give_back(self, setback: Setback) -> None:
         """The attempt ended without an outcome."""
 
-    async def release(self, reason: str) -> None:
-        """The attempt is handed back unfinished; nobody is charged."""
+    async def release(self, reason: str, usage: BilledUsage | None = None) -> None:
+        """The attempt is handed back unfinished; nobody is charged a retry."""
 
 
 async def execute(attempt: Attempt, engine: Engine, validator: Validator, sink: Sink, curb: Curb) -> None:
@@ -60,7 +62,7 @@ async def execute(attempt: Attempt, engine: Engine, validator: Validator, sink: 
 
     ``curb`` ends it early as long as the text is not generated; what is judged or committed already is not stopped.
     """
-    ending = await _ending(attempt, engine, validator, sink, curb)
+    ending = priced(await _ending(attempt, engine, validator, sink, curb), attempt.work.price)
     sink.generated()
     match ending:
         case Verdict():
@@ -68,7 +70,7 @@ async def execute(attempt: Attempt, engine: Engine, validator: Validator, sink: 
         case Setback():
             await sink.give_back(ending)
         case GivenBack():
-            await sink.release(ending.reason)
+            await sink.release(ending.reason, ending.usage)
 
 
 async def _ending(
@@ -107,7 +109,7 @@ async def _generated(
         except EngineError as error:
             ending = of_error(error)
             if refused is None or not isinstance(ending, Verdict):
-                return ending
+                return also_spent(ending, spent)
             # Another try was asked for in vain: what is wrong with the result is the reason, not what the try met.
             return also_spent(refused, ending.usage)
         except ProtocolError as error:
@@ -119,7 +121,7 @@ async def _generated(
         try:
             judgement = await _judge(validator, work, generation, share)
         except ValidationUnavailable as error:
-            return Setback(Reason.RUNNER_ERROR, str(error))
+            return also_spent(Setback(Reason.RUNNER_ERROR, str(error)), total.usage)
         verdict = of_generation(total, work, judgement, timings, repairs=repairs)
         wrong = judgement is not None and judgement.finding is Finding.INVALID
         if isinstance(request, Embed) or output is None or judgement is None:
@@ -152,9 +154,9 @@ async def _judge(validator: Validator, work: Work, generation: GenerationResult,
 def _cut(cut: Cut, attempt: Attempt, asked_ms: int, spent: Usage | None) -> Verdict | Setback | GivenBack:
     partial = cut.partial
     timings = None if partial is None else _timings(attempt, asked_ms, partial)
-    if partial is not None:
-        cut = replace(cut, partial=with_usage_of(partial, spent))
-    return of_cut(cut, attempt.work, timings)
+    if partial is None:
+        return also_spent(of_cut(cut, attempt.work, timings), spent)
+    return of_cut(replace(cut, partial=with_usage_of(partial, spent)), attempt.work, timings)
 
 
 def _timings(attempt: Attempt, asked_ms: int, generation: GenerationResult) -> Timings:

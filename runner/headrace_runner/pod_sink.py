@@ -28,7 +28,9 @@ from typing import Any
 import structlog
 
 from headrace_bus import Failure
+from headrace_crds.cost import spend_of
 from headrace_crds.reasons import Reason
+from headrace_crds.result import Usage
 from headrace_crds.task import INLINE_RESULT_LIMIT_BYTES
 from headrace_runner.attempt import Attempt
 from headrace_runner.bus_entry import BusEntry
@@ -96,23 +98,27 @@ class PodSink:
             await self._end_stream(commit.verdict)
         else:
             self._drop(commit.ending)
+            self._metrics.spent(self._attempt.namespace, verdict.usage)
         await self._tell(commit)
 
     async def give_back(self, setback: Setback) -> None:
         if self.stopping:
             # An engine that goes away is part of stopping: nobody is charged.
-            await self.release(Reason.RUNNER_STOPPED)
+            await self.release(Reason.RUNNER_STOPPED, setback.usage)
             return
         await self._fail(setback)
 
     async def _fail(self, setback: Setback) -> None:
+        self._metrics.spent(self._attempt.namespace, setback.usage)
         self._metrics.tasks.labels("Setback", setback.reason).inc()
         _log.warning("attempt failed", **self._entry.keys, reason=str(setback.reason), retryable=setback.retryable)
-        await self._entry.fail(Failure(setback.reason, setback.message, setback.retryable))
+        spent = None if setback.usage is None else spend_of(setback.usage)
+        await self._entry.fail(Failure(setback.reason, setback.message, setback.retryable, spent))
 
-    async def release(self, reason: str) -> None:
+    async def release(self, reason: str, usage: Usage | None = None) -> None:
         self._metrics.tasks.labels("Released", reason).inc()
-        await self._entry.release(reason)
+        self._metrics.spent(self._attempt.namespace, usage)
+        await self._entry.release(reason, None if usage is None else spend_of(usage))
 
     def lost(self) -> None:
         """The lease is lost: the entry is somebody else's, there is nothing to say."""
@@ -134,31 +140,33 @@ class PodSink:
         match parking:
             case Parking.PARKED:
                 self._metrics.tasks.labels("Parked", verdict.reason).inc()
+                self._metrics.spent(self._attempt.namespace, verdict.usage)
                 _log.info("result parked", **self._entry.keys, claim_to_park_millis=self._attempt.elapsed_ms)
             case Parking.NO_ROOM:
-                await self.release(Reason.RESULT_NOT_PARKED)
+                await self.release(Reason.RESULT_NOT_PARKED, verdict.usage)
             case _:
                 self._metrics.tasks.labels("Dropped", parking.value).inc()
                 _log.warning("result not parked", **self._entry.keys, ending=parking.value)
 
     async def _tell(self, commit: Commit) -> None:
+        usage = commit.verdict.usage
+        spent = None if usage is None else spend_of(usage)
         match commit.ending:
             case Ending.COMMITTED:
                 await self._entry.complete(_for_waiters(commit.status))
             case Ending.FINISHED:
                 await self._entry.complete(None)
             case Ending.MOVED:
-                await self._entry.release(Reason.ATTEMPT_SUPERSEDED)
+                await self._entry.release(Reason.ATTEMPT_SUPERSEDED, spent)
             case Ending.UNANSWERED:
-                await self._entry.release(Reason.API_SERVER_UNAVAILABLE)
+                await self._entry.release(Reason.API_SERVER_UNAVAILABLE, spent)
             case Ending.FORBIDDEN:
-                await self._entry.release(Reason.COMMIT_FORBIDDEN)
+                await self._entry.release(Reason.COMMIT_FORBIDDEN, spent)
             case Ending.NOT_ASSIGNED:
-                await self._entry.release(Reason.ATTEMPT_SUPERSEDED)
+                await self._entry.release(Reason.ATTEMPT_SUPERSEDED, spent)
             case Ending.REFUSED:
-                await self._entry.fail(
-                    Failure(Reason.COMMIT_REFUSED, "the API server refused the outcome again and again")
-                )
+                message = "the API server refused the outcome again and again"
+                await self._entry.fail(Failure(Reason.COMMIT_REFUSED, message, spent=spent))
 
     def _drop(self, ending: Ending) -> None:
         if ending in (Ending.FINISHED, Ending.MOVED, Ending.NOT_ASSIGNED):
@@ -172,8 +180,7 @@ class PodSink:
         self._metrics.claim_to_commit.observe(self._attempt.elapsed_ms / 1000)
         if verdict.timings is not None and verdict.timings.first_token_millis is not None:
             self._metrics.first_token.observe(verdict.timings.first_token_millis / 1000)
-        for kind, count in (verdict.usage.dump() if verdict.usage else {}).items():
-            self._metrics.tokens.labels(kind).inc(count)
+        self._metrics.spent(self._attempt.namespace, verdict.usage)
         _log.info(
             "task finished",
             **self._entry.keys,

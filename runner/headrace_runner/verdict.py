@@ -24,9 +24,11 @@ A Failed whose reason is in ``Work.hand_over`` is a setback: the operator tries 
 
 from dataclasses import dataclass, replace
 
+from headrace_crds.cost import billed
 from headrace_crds.dialogue import ToolCall
 from headrace_crds.outcome import text_digest, text_result
 from headrace_crds.reasons import Reason
+from headrace_crds.remote import Price
 from headrace_crds.result import (
     INLINE_RESULT_LIMIT_BYTES,
     LARGE_RESULT_LIMIT_BYTES,
@@ -78,13 +80,16 @@ class Setback:
     reason: str
     message: str
     retryable: bool = True
+    usage: Usage | None = None
+    """What it took all the same; None where it took nothing, or nobody knows."""
 
 
 @dataclass(frozen=True)
 class GivenBack:
-    """The attempt ended unfinished, and for no fault: nobody is charged."""
+    """The attempt ended unfinished, and for no fault: nobody is charged a retry. Tokens are counted all the same."""
 
     reason: str
+    usage: Usage | None = None
 
 
 def failed(reason: str, message: str, *, usage: Usage | None = None, timings: Timings | None = None) -> Verdict:
@@ -133,17 +138,17 @@ def of_generation(
 def of_cut(cut: Cut, work: Work, timings: Timings | None) -> Verdict | Setback | GivenBack:
     """What an early end means; ``timings`` are the partial's, None where there is none."""
     tokens = cut.completion_tokens
+    usage = None if cut.partial is None or not tokens else _usage(cut.partial.usage)
     match cut.why:
         case Halt.SUSPEND:
-            return GivenBack(Reason.SUSPENDED)
+            return GivenBack(Reason.SUSPENDED, usage)
         case Halt.ATTEMPT_TIMEOUT:
             seconds = work.attempt_timeout_ms // 1000
             message = (
                 f"spec.attemptTimeoutSeconds ({seconds}) was over after {tokens} generated tokens: "
                 "raise it or lower spec.parameters.maxTokens"
             )
-            return Setback(Reason.ATTEMPT_TIMEOUT, message)
-    usage = None if cut.partial is None or not tokens else _usage(cut.partial.usage)
+            return Setback(Reason.ATTEMPT_TIMEOUT, message, usage=usage)
     timings = None if usage is None else timings
     if cut.why is Halt.DEADLINE:
         message = (
@@ -184,34 +189,21 @@ def of_error(error: EngineError) -> Verdict | Setback | GivenBack:
 
 
 def _of_provider(refused: ProviderRefused) -> Verdict | Setback | GivenBack:
+    usage = None if refused.usage is None else _usage(refused.usage)
     match refused.consequence:
         case Consequence.RELEASED:
-            return GivenBack(refused.reason)
+            return GivenBack(refused.reason, usage)
         case Consequence.SETBACK:
-            return Setback(refused.reason, refused.message)
+            return Setback(refused.reason, refused.message, usage=usage)
         case Consequence.FAILED:
-            usage = None if refused.usage is None else _usage(refused.usage)
             return failed(refused.reason, refused.message, usage=usage)
-
-
-def also_spent(verdict: Verdict, usage: Usage | None) -> Verdict:
-    """The verdict with the tokens of another try added."""
-    if usage is None or verdict.usage is None:
-        return verdict
-    before = verdict.usage
-    total = Usage(
-        prompt_tokens=before.prompt_tokens + usage.prompt_tokens,
-        cached_tokens=before.cached_tokens + usage.cached_tokens,
-        completion_tokens=before.completion_tokens + usage.completion_tokens,
-    )
-    return replace(verdict, usage=total)
 
 
 def handed_over(verdict: Verdict, work: Work) -> Setback | None:
     """What is said instead of a Failed that another model may spare the task; None: the verdict is committed."""
     if verdict.outcome is not Outcome.FAILED or verdict.reason not in work.hand_over:
         return None
-    return Setback(verdict.reason, verdict.message, retryable=False)
+    return Setback(verdict.reason, verdict.message, retryable=False, usage=verdict.usage)
 
 
 def too_large_for_object(verdict: Verdict) -> Verdict:
@@ -237,7 +229,29 @@ def _usage(usage: EngineUsage) -> Usage:
         prompt_tokens=usage.prompt_tokens,
         cached_tokens=usage.cached_tokens,
         completion_tokens=usage.completion_tokens,
+        reasoning_tokens=usage.reasoning_tokens or None,
     )
+
+
+def also_spent(
+    ending: Verdict | Setback | GivenBack, spent: EngineUsage | Usage | None
+) -> Verdict | Setback | GivenBack:
+    """The ending of a try with the tokens of other tries of the attempt added."""
+    if spent is None:
+        return ending
+    last = ending.usage or Usage(prompt_tokens=0, completion_tokens=0)
+    usage = Usage(
+        prompt_tokens=spent.prompt_tokens + last.prompt_tokens,
+        cached_tokens=spent.cached_tokens + last.cached_tokens,
+        completion_tokens=spent.completion_tokens + last.completion_tokens,
+        reasoning_tokens=(spent.reasoning_tokens or 0) + (last.reasoning_tokens or 0) or None,
+    )
+    return replace(ending, usage=usage)
+
+
+def priced(ending: Verdict | Setback | GivenBack, price: Price | None) -> Verdict | Setback | GivenBack:
+    """The ending with what its tokens cost."""
+    return ending if ending.usage is None else replace(ending, usage=billed(ending.usage, price))
 
 
 def _too_large(size_bytes: int) -> str:

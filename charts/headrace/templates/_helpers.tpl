@@ -54,7 +54,7 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "headrace.operatorServ
 {{- $spec := dict -}}
 {{- range $member, $value := .Values.quota.default -}}
 {{- if ne $value nil -}}
-{{- $_ := set $spec $member (int64 $value) -}}
+{{- $_ := set $spec $member (kindIs "bool" $value | ternary $value (int64 $value)) -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $spec -}}

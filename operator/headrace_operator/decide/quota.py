@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from headrace_crds.quota import LLMQuotaSpec
+from headrace_crds.quota import Budget, LLMQuotaSpec
 from headrace_crds.reasons import Reason
 from headrace_operator.decide import waiting
 from headrace_operator.decide.window import Hindrance
@@ -18,6 +18,8 @@ class Grant:
     """What it is that bounds `tasks`, and who can change it."""
     priority_ceiling: int | None = None
     weight: int = 1
+    remote_models: bool = True
+    budgets: tuple[Budget, ...] = ()
 
     def clamped(self, priority: int) -> int:
         """Above the ceiling only where the ceiling was lowered after the task was made."""
@@ -35,11 +37,14 @@ def grant(spec: LLMQuotaSpec | None, default: LLMQuotaSpec) -> Grant:
             bounds.append((given, f"quota.default.{alias} of the chart, which an LLMQuota of an admin can raise"))
     tasks, source = min(bounds, default=(None, ""))
     ceiling = spec.priority_ceiling if spec is not None else None
+    remote = spec.remote_models if spec is not None and spec.remote_models is not None else default.remote_models
     return Grant(
         tasks,
         source,
         ceiling if ceiling is not None else default.priority_ceiling,
         spec.weight if spec is not None else default.weight,
+        remote is not False,
+        tuple(spec.budgets or ()) if spec is not None else (),
     )
 
 

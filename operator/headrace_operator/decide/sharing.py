@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from headrace_crds.model import LabelOperator, LabelRequirement, LLMModel, SharingFrom
+from headrace_crds.model import LLMModel
 from headrace_crds.names import (
     LABEL_MODEL,
     LABEL_MODEL_NAMESPACE,
@@ -17,6 +17,7 @@ from headrace_crds.names import (
     shared_binding_name,
 )
 from headrace_crds.reasons import Reason
+from headrace_crds.sharing import LabelOperator, LabelRequirement, SharingFrom
 from headrace_crds.task import LLMTask
 from headrace_operator.decide import waiting, window
 from headrace_operator.decide.holder import status_at_end, taken_back

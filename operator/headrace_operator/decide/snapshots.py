@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from headrace_crds.cost import Spend
 from headrace_crds.model import Breaker, EngineInfo, LLMModel
 from headrace_crds.parked import Parked
 from headrace_crds.task import LLMTask
@@ -31,6 +32,8 @@ class ReturnedDelivery:
     reason: str = ""
     message: str = ""
     retryable: bool = True
+    spent: Spend | None = None
+    """What it took, as its runner says; None: nothing, or nobody says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ class TaskSnapshot:
     """The model serves the task's namespace; False was read afresh."""
     may_share: bool = True
     """The model's namespace is the task's, or the chart's sharing.modelNamespaces names it; else there is no model."""
+    remote_allowed: bool = True
+    """The LLMQuota lets the namespace's tasks go to remote models."""
     parked: Parked | None = field(default=None, repr=False)
     """What the runner left for the operator to commit; read while it is RETURNED as Parked, and None where it does not
     read."""

@@ -13,6 +13,7 @@ deadline passed     no lease       Failed; under a lease the runner does it, the
 spec.suspend        no lease       Suspended, at n + 1 if it was handed out at n
 spec.suspend        leased         tell its runner, which gives it back
 not shared any more anything       Waiting, at n + 1 if it was handed out at n; Failed if n was its last and came back
+no remote models    not leased     Waiting, at n + 1 if it was handed out at n
 n                   returned n     attempt n + 1, or at n + 1 to another model, or Failed
 n, nobody holds it  not leased     Waiting for another model at n + 1, where spec.fallback and that model allow it
 n, Queued/Running   –              attempt n + 1 (the bus lost it), or Waiting if the model is gone
@@ -45,6 +46,7 @@ from headrace_operator.decide.handing_out import (
 from headrace_operator.decide.holder import may_commit, status_at_end
 from headrace_operator.decide.large_result import parked_result
 from headrace_operator.decide.plans import SETTLED, Announcement, TaskPlan
+from headrace_operator.decide.remote_right import remote_not_allowed
 from headrace_operator.decide.snapshots import TaskSnapshot
 from headrace_operator.decide.suspend import suspended
 from headrace_operator.decide.withdrawn import not_shared, sharing_withdrawn
@@ -102,6 +104,7 @@ GATES: Final[tuple[Callable[[TaskSnapshot, LLMTask], TaskPlan | None], ...]] = (
     active_deadline_passed,
     suspended,
     sharing_withdrawn,
+    remote_not_allowed,
     delivery_returned,
     waits_in_vain,
     model_missing,

@@ -32,12 +32,14 @@ class Waiting:
 
 def cause(reason: str | None, message: str | None) -> str:
     """Decides whether an explanation is out of date: ModelNotReady carries the model's own reason before a
-    colon, InputNotFound what is missing.
+    colon, InputNotFound what is missing, BudgetExhausted which budget and until when, before a colon.
     """
     if reason == Reason.MODEL_NOT_READY:
         return f"{reason}/{(message or '').partition(':')[0]}"
     if reason == Reason.INPUT_NOT_FOUND:
         return f"{reason}/{message}"
+    if reason == Reason.BUDGET_EXHAUSTED:
+        return f"{reason}/{(message or '').partition(': ')[0]}"
     return str(reason)
 
 

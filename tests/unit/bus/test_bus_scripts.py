@@ -23,7 +23,17 @@ from headrace_bus.connection import convert
 from headrace_bus.scripts import ScriptName, script
 
 NAMES: tuple[ScriptName, ...] = get_args(ScriptName)
-OPERATOR_SCRIPTS = {"enqueue", "erase", "interrupt", "move", "purge", "remove", "uids", "weigh", "withdraw"}
+OPERATOR_SCRIPTS = {name for name in NAMES if name.startswith("budget/")} | {
+    "enqueue",
+    "erase",
+    "interrupt",
+    "move",
+    "purge",
+    "remove",
+    "uids",
+    "weigh",
+    "withdraw",
+}
 FOLDER = Path(str(files("headrace_bus") / "lua"))
 
 

@@ -76,6 +76,9 @@ def falls(name: str, where: str = "", says: str = "", *, kind: str = "LLMTask", 
     return Case(name, kind, base.spec | {"fallback": fallback}, field, says, {"name": "case"})
 
 
+EUROS = {"costMicros": 5, "currency": "EUR"}
+
+
 def quota(name: str, field: str = "", says: str = "", *, called: str = "default", **spec: Any) -> Case:
     return Case(name, "LLMQuota", spec, field, says, {"name": called})
 
@@ -156,6 +159,20 @@ CASES = [
         models=[{"name": "case"}],
     ),
     quota("quota", maxQueuedTasks=5),
+    quota("quota with budgets", budgets=[{"window": "Daily", "tokens": 5}, {"window": "Daily", **EUROS}]),
+    quota("budget of nothing", "spec.budgets[0]", "needs tokens, costMicros or both", budgets=[{"window": "Daily"}]),
+    quota(
+        "budget in a currency without money",
+        "spec.budgets[0].currency",
+        "currency is of costMicros",
+        budgets=[{"window": "Hourly", "tokens": 5, "currency": "EUR"}],
+    ),
+    quota(
+        "budgets twice",
+        "spec.budgets",
+        "same window and currency",
+        budgets=[{"window": "Daily", "tokens": 5}, {"window": "Daily", "costMicros": 5, "currency": "USD"}],
+    ),
     quota("quota of another name", "", "metadata.name must be default", called="other"),
     task("no messages", "spec.messages", "from 1 to 1024", prompt=..., messages=[]),
     task(

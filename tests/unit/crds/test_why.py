@@ -73,6 +73,11 @@ def holding(links: list[Link]) -> list[tuple[str, str]]:
             NO_QUOTA,
             [("task", "QuotaExceeded"), ("quota", "QuotaExceeded")],
         ),
+        *(
+            (task("Waiting", reason), SERVING, granted, [("task", reason), ("quota", reason)])
+            for reason in ("BudgetExhausted", "RemoteNotAllowed")
+            for granted in (quota(budgets=[{"window": "Daily", "tokens": 1}]), NO_QUOTA)
+        ),
         (task("Waiting", "QueueFull"), SERVING, NO_QUOTA, [("task", "QueueFull"), ("window", "QueueFull")]),
         (task("Queued", "Queued"), SERVING, quota(), [("task", "Queued"), ("window", "Queued")]),
         (

@@ -64,13 +64,13 @@ class Kube:
 async def test_who_may_not_read_the_quota_hides_it_from_nobody(refused: FacadeError) -> None:
     kube = Kube({"mallory": refused, "alice": USED_UP})
     room = Room(kube, Queues(None), Bounds(), lambda: 0.0)  # type: ignore[arg-type]
-    assert await room.refusal("ns", HEALTHY, "mallory") is None  # type: ignore[arg-type]
-    assert isinstance(await room.refusal("ns", HEALTHY, "alice"), QuotaExceeded)  # type: ignore[arg-type]
+    assert await room.refusal("ns", HEALTHY, "mallory", {}) is None  # type: ignore[arg-type]
+    assert isinstance(await room.refusal("ns", HEALTHY, "alice", {}), QuotaExceeded)  # type: ignore[arg-type]
 
 
 async def test_that_there_is_no_quota_is_remembered() -> None:
     kube = Kube({"alice": NotFound("none")})
     room = Room(kube, Queues(None), Bounds(), lambda: 0.0)  # type: ignore[arg-type]
     for _ in range(2):
-        assert await room.refusal("ns", HEALTHY, "alice") is None  # type: ignore[arg-type]
+        assert await room.refusal("ns", HEALTHY, "alice", {}) is None  # type: ignore[arg-type]
     assert kube.asked == 1

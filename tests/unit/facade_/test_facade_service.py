@@ -179,7 +179,7 @@ ITEM: dict[str, Any] = {
         "startTime": "2026-01-01T00:00:01Z",
         "completionTime": "2026-01-01T00:00:02Z",
         "result": {"text": "Hi", "finishReason": "Stop", "sizeBytes": 2, "sha256": "0" * 64, "enforcement": "Grammar"},
-        "usage": {"promptTokens": 3, "cachedTokens": 1, "completionTokens": 2},
+        "usage": {"promptTokens": 3, "cachedTokens": 1, "completionTokens": 2, "costMicros": 7, "currency": "EUR"},
         "timings": {"queuedMillis": 1, "firstTokenMillis": 2, "generationMillis": 3},
     },
 }
@@ -211,7 +211,14 @@ def test_a_finished_task_shows_everything() -> None:
             "sha256": "0" * 64,
             "enforcement": "Grammar",
         },
-        "usage": {"prompt_tokens": 3, "cached_tokens": 1, "completion_tokens": 2},
+        "usage": {
+            "prompt_tokens": 3,
+            "cached_tokens": 1,
+            "completion_tokens": 2,
+            "reasoning_tokens": None,
+            "cost_micros": 7,
+            "currency": "EUR",
+        },
         "timings": {"queued_ms": 1, "first_token_ms": 2, "generation_ms": 3},
     }
     assert "result" not in to_summary(ITEM).model_dump()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from headrace_crds.model import LLMModel
+from headrace_crds.model import LLMModel, LLMModelSpec
 from headrace_crds.outcome import timestamp
 from headrace_crds.parked import Parked
 from headrace_crds.task import LLMTask, Timings, Usage
@@ -70,6 +70,13 @@ def gpu_model(*conditions: dict[str, Any], count: int = 1, **more: Any) -> LLMMo
 
 SERVING = model(condition("Ready", "True", "Serving"), condition("Available", "True", "Serving"))
 LOADING = model(condition("Ready", "False", "LoadingWeights"), condition("Available", "False", "LoadingWeights"))
+REMOTE = SERVING.model_copy(
+    update={
+        "spec": LLMModelSpec.model_validate(
+            {"remote": {"provider": "OpenAICompatible", "model": "m", "baseURL": "https://llm.example.com/v1"}}
+        )
+    }
+)
 NAME_CONFLICT = model(condition("Ready", "False", "NameConflict", "Secret 'headrace-qwen' exists"))
 
 

@@ -9,8 +9,10 @@ from operator_cases import MODEL, NOW_MS, TASK, came_back, held, merged, queued,
 
 from headrace_bus import Entry, EntryState
 from headrace_operator import apply_task, observe_task, watch
+from headrace_operator.budget_book import BudgetBook
 from headrace_operator.context import Memory
 from headrace_operator.decide.plans import Move
+from headrace_operator.decide.quota import Grant
 from headrace_operator.decide.task import decide
 from headrace_operator.metrics import FALLBACK_PAIRS_LIMIT, Metrics
 from headrace_operator.refs import ModelRef, TaskRef
@@ -44,6 +46,8 @@ class Desk:
             metrics=Metrics(),
             settings=SimpleNamespace(sharing_model_namespaces=(), serves=lambda _: True),
             jitter=lambda: 0.5,
+            grants=SimpleNamespace(of=lambda _: Grant()),
+            budgets=BudgetBook(),
         )
 
     async def now_ms(self) -> int:

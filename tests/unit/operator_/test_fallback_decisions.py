@@ -205,7 +205,7 @@ def test_a_task_that_nobody_can_take_stays_and_says_so_once() -> None:
     away = [target(GPT, "CircuitOpen"), Target(LLAMA, None)]
     seen = falling(queued(reason="ModelNotReady", message="CircuitOpen: "), held=WAITS_IN_QUEUE, targets=away)
     plan = decide(seen)
-    told = f"CircuitOpen: {STUCK}team-a/gpt: CircuitOpen, team-a/llama: does not exist"
+    told = f"LLMModel 'qwen': {STUCK}team-a/gpt: CircuitOpen, team-a/llama: does not exist"
     assert (plan.status or {})["message"] == told
     assert (plan.explains_only, plan.move) == (True, None)
     assert "attempt" not in (plan.status or {})

@@ -12,6 +12,7 @@ from operator_cases import (
     NAME_CONFLICT,
     NO_MODEL,
     NOW_MS,
+    REMOTE,
     SERVING,
     World,
     came_back,
@@ -158,7 +159,8 @@ def assert_at_rest(world: World, model_: Any, spec: dict[str, Any]) -> None:
 
 def test_every_gate_is_the_first_to_open_for_something() -> None:
     opened: set[str] = set()
-    situations = product(STATUSES.values(), MODELS.values(), PLACES.values(), (1, 2), ("{}", "[]"), SPECS.values())
+    models = [*MODELS.values(), REMOTE]
+    situations = product(STATUSES.values(), models, PLACES.values(), (1, 2), ("{}", "[]"), SPECS.values())
     for status, model_, place, generation, schema, spec in situations:
         body = task_body(status, generation=generation, output={"jsonSchema": schema}, **spec)
         task = LLMTask.model_validate(body)
@@ -168,7 +170,8 @@ def test_every_gate_is_the_first_to_open_for_something() -> None:
             left = (
                 PARKED if place is not None and place.returned is not None and place.returned.how == "Parked" else None
             )
-            seen = snapshot(task, model=model_, held=place, admitted=admitted, parked=left)
+            allowed = model_ is not REMOTE
+            seen = snapshot(task, model=model_, held=place, admitted=admitted, parked=left, remote_allowed=allowed)
             opened |= {next((gate.__name__ for gate in GATES if gate(seen, task) is not None), "settled")}
     stuck = falling(held=held("Queued"))
     opened |= {next(gate.__name__ for gate in GATES if stuck.task is not None and gate(stuck, stuck.task) is not None)}

@@ -5,59 +5,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from window_desk import BOUNDS, MODEL, OTHER, Desk, a_view, later
 
 from headrace_operator.decide.quota import Grant
 from headrace_operator.decide.window import Bounds, Scope
-from headrace_operator.refs import ModelRef, TaskRef
+from headrace_operator.refs import ModelRef
 from headrace_operator.views import TaskView
-from headrace_operator.window import Window
-
-MODEL, OTHER = ModelRef("models", "qwen"), ModelRef("models", "llama")
-BOUNDS = Bounds(model_tasks=4, model_bytes=1_000, namespace_tasks=3, namespace_bytes=600)
-
-
-def a_view(number: int, namespace: str = "a", **members: object) -> TaskView:
-    """A task that nobody has looked at."""
-    ref = TaskRef(namespace, f"t{number}", f"uid-{number}", members.pop("model", MODEL))  # type: ignore[arg-type]
-    view = TaskView(ref, "1", "", 0, "", "", finished=False, behind=False, deleting=False, created_ms=number * 1_000)
-    return replace(view, **members)  # type: ignore[arg-type]  # the members of a view
-
-
-def later(view: TaskView, phase: str, reason: str = "", **members: object) -> TaskView:
-    version = str(int(view.resource_version) + 1)
-    return replace(view, resource_version=version, phase=phase, reason=reason, **members)  # type: ignore[arg-type]
-
-
-class Desk:
-    """A window, who was woken by it, and the grants that it asks about."""
-
-    def __init__(self, bounds: Bounds = BOUNDS, **grants: Grant) -> None:
-        self.grants = grants
-        self.woken: list[str] = []
-        self.window = Window(
-            bounds, lambda name: self.grants.get(name, Grant()), lambda ref: self.woken.append(ref.uid)
-        )
-        self.window.open([])
-
-    def grant_of(self, namespace: str) -> Grant:
-        return self.grants.get(namespace, Grant())
-
-    def hand_out(self, view: TaskView) -> TaskView:
-        assert self.window.ask(view) is None
-        queued = later(view, "Queued")
-        self.window.note(queued)
-        return queued
-
-    def refuse(self, view: TaskView) -> TaskView:
-        """As the operator does when there is no seat."""
-        hindrance = self.window.ask(view)
-        assert hindrance is not None
-        waits = later(view, "Waiting", "QuotaExceeded" if hindrance.scope is Scope.QUOTA else "QueueFull")
-        self.window.note(waits)
-        return waits
-
-    def finish(self, view: TaskView) -> None:
-        self.window.note(later(view, "Complete", finished=True))
 
 
 def test_who_comes_first_is_served_until_the_bound() -> None:
@@ -388,44 +341,3 @@ def test_a_seat_that_one_model_has_no_room_for_goes_to_the_next() -> None:
     desk.refuse(a_view(3, model=third))
     desk.finish(out)
     assert desk.woken == ["uid-3"]
-
-
-def test_who_falls_back_leaves_one_models_seats_and_line_for_the_others() -> None:
-    desk = Desk(Bounds(1, 10**9, 1, 10**9))
-    first, waits = desk.hand_out(a_view(0)), desk.refuse(a_view(1))
-    elsewhere = replace(later(waits, "Waiting", "FellBack"), ref=waits.ref._replace(model=OTHER))
-    desk.window.note(elsewhere)
-    assert not desk.window.waits("uid-1")
-    other = desk.hand_out(elsewhere)
-    assert (desk.window.handed_out(MODEL), desk.window.handed_out(OTHER)) == (1, 1)
-    # A look at it by the model that it left gives nothing of the other's away.
-    held = replace(later(first, "Waiting", "FellBack"), ref=first.ref._replace(model=OTHER))
-    desk.window.note(held)
-    assert desk.window.handed_out(MODEL) == 0
-    refused = desk.refuse(held)
-    desk.finish(other)
-    assert desk.woken == ["uid-0"]
-    desk.window.let_go(first.ref)
-    assert desk.window.handed_out(OTHER) == 1
-    desk.window.note(later(refused, "Queued"))
-    assert desk.window.handed_out(OTHER) == 1
-
-
-def test_a_seat_follows_a_task_that_was_handed_out_elsewhere_meanwhile() -> None:
-    desk = Desk()
-    queued = desk.hand_out(a_view(0))
-    desk.window.note(replace(later(queued, "Queued"), ref=queued.ref._replace(model=OTHER)))
-    assert (desk.window.handed_out(MODEL), desk.window.handed_out(OTHER)) == (0, 1)
-
-
-def test_a_line_that_somebody_moved_to_keeps_who_stood_there_in_order() -> None:
-    desk = Desk(Bounds(1, 10**9, 1, 10**9))
-    desk.hand_out(a_view(8))
-    taken = desk.hand_out(a_view(9, model=OTHER))
-    waits = desk.refuse(a_view(1))
-    moved = replace(later(waits, "Waiting", "QueueFull"), ref=waits.ref._replace(model=OTHER))
-    desk.window.note(moved)
-    desk.window.grant_changed("a")
-    desk.finish(taken)
-    assert desk.woken == ["uid-1"]
-    assert desk.window.handed_out(OTHER) == 1

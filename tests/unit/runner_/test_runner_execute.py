@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from headrace_crds.inputs import Output
+from headrace_crds.result import Usage as BilledUsage
 from headrace_crds.task import Outcome
 from headrace_runner.attempt import Attempt
 from headrace_runner.curb import Curb
@@ -37,8 +38,8 @@ class Endings:
     async def give_back(self, setback: Setback) -> None:
         self.told.append(setback)
 
-    async def release(self, reason: str) -> None:
-        self.told.append(GivenBack(reason))
+    async def release(self, reason: str, usage: BilledUsage | None = None) -> None:
+        self.told.append(GivenBack(reason, usage))
 
 
 def result(text: str, finish_reason: FinishReason) -> GenerationResult:
@@ -156,7 +157,7 @@ async def test_a_suspended_attempt_is_given_back(attempt: Attempt) -> None:
     await engine.asked.wait()
     curb.ask(Halt.SUSPEND)
     await running
-    assert endings.told == [GivenBack("Suspended")]
+    assert endings.told == [GivenBack("Suspended", BilledUsage(prompt_tokens=1, completion_tokens=3))]
 
 
 async def test_prompts_share_the_cache_within_their_namespace_only(attempt: Attempt) -> None:

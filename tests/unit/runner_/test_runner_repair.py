@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from headrace_crds.inputs import Output
+from headrace_crds.result import Usage as BilledUsage
 from headrace_crds.task import Outcome
 from headrace_runner.attempt import Attempt
 from headrace_runner.curb import Curb
@@ -35,8 +36,8 @@ class Endings:
     async def give_back(self, setback: Setback) -> None:
         self.told.append(setback)
 
-    async def release(self, reason: str) -> None:
-        self.told.append(GivenBack(reason))
+    async def release(self, reason: str, usage: BilledUsage | None = None) -> None:
+        self.told.append(GivenBack(reason, usage))
 
 
 class Engine:

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from headrace_crds.inputs import Output
-from headrace_crds.result import INLINE_RESULT_LIMIT_BYTES, LARGE_RESULT_LIMIT_BYTES
+from headrace_crds.result import INLINE_RESULT_LIMIT_BYTES, LARGE_RESULT_LIMIT_BYTES, Usage
 from headrace_crds.task import Outcome, Timings
 from headrace_crds.work import Work
 from headrace_runner.cut import Cut, Halt
@@ -159,7 +159,9 @@ def test_an_attempts_time_out_is_a_setback_that_names_field_and_tokens(work: Wor
 
 
 def test_a_suspended_task_is_given_back(work: Work) -> None:
-    assert of_cut(cut(Halt.SUSPEND, "so far"), work, TIMINGS) == GivenBack("Suspended")
+    usage = Usage(prompt_tokens=5, cached_tokens=2, completion_tokens=7)
+    assert of_cut(cut(Halt.SUSPEND, "so far"), work, TIMINGS) == GivenBack("Suspended", usage)
+    assert of_cut(cut(Halt.SUSPEND, None), work, TIMINGS) == GivenBack("Suspended"), "nobody knows what it took"
 
 
 @pytest.mark.parametrize("smaller", [too_large_for_object, too_large_to_park])
