@@ -75,6 +75,7 @@ class Installation(World):
     async def prepare(self, helm: str, kubeconfig: Path, specs: dict[str, Body]) -> None:
         """The chart and a model for each stub; `specs` has members of their `spec.remote`."""
         await install_chart(self.api, helm, kubeconfig)
+        await self._clear()
         hosts = ",".join(f"127.0.0.1:{stub.port}" for stub in self.stubs.values())
         await self._renew(_SECRETS, _secret(hosts))
         for name, stub in self.stubs.items():
@@ -135,6 +136,13 @@ class Installation(World):
 
         await spread(names, at_once, one)
         return made
+
+    async def _clear(self) -> None:
+        """What an earlier run left has the names that this one gives."""
+        await self.api.request("DELETE", tasks_path(NAMESPACE))
+        # A stranger's state: there is no event to wait for that costs less.
+        while (await self.api.document("GET", tasks_path(NAMESPACE), query={"limit": "1"})).get("items"):  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
 
     async def _renew(self, path: str, body: Body) -> None:
         """As if it had never been there: an earlier run's names other ports."""
