@@ -88,13 +88,12 @@ class Stub:
         step = (latency_seconds - first_seconds) / deltas
         self.at = [first_seconds + step * number for number in range(deltas)]
         self.served = self.refused = self.connections = self.under_way = self.most = 0
-        self.first: float | None = None
         self.last: collections.deque[tuple[float, float]] = collections.deque(maxlen=1)
         """When the newest answered request had come, and when its answer was written."""
 
     def seen(self) -> bytes:
         """Figures since the start, and of the newest answer its times."""
-        names = ("served", "refused", "connections", "most", "first")
+        names = ("served", "refused", "connections", "most")
         return json.dumps({**{name: getattr(self, name) for name in names}, "last": [*self.last]}).encode()
 
 
@@ -145,7 +144,6 @@ class Connection(asyncio.Protocol):
             stub.refused += 1
             self._json(b"429 Too Many Requests", _REFUSAL, b"retry-after: 1\r\n")
             return
-        stub.first = now if stub.first is None else stub.first
         writes, end = stub.answers[stub.served % _ANSWERS]
         stub.served += 1
         stub.under_way += 1
