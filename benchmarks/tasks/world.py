@@ -71,7 +71,7 @@ class World:
                 tail = (self.folder / f"{name}.log").read_text()[-2000:]
                 raise RuntimeError(f"{name} ended with {process.returncode}: {tail}")
 
-    async def start_operator(self, token: str) -> None:
+    async def start_operator(self, token: str, **environment: str) -> None:
         self.operator_port = free_port()
         with redis.Redis(port=self.server.port) as direct:
             direct.execute_command("ACL", "SETUSER", "operator", "reset", "on", ">secret", *OPERATOR_ACL)
@@ -94,6 +94,7 @@ class World:
             HEADRACE_RUNNER_IMAGE="headrace-runner:bench",
             HEADRACE_IDENTITY="bench-operator-0",
             HEADRACE_HTTP_PORT=str(self.operator_port),
+            **environment,
         )
         await self.until(self._leads)
 
@@ -110,18 +111,7 @@ class World:
 
     async def start_runners(self) -> None:
         """As many as asked for; their Redis URL is the one that the operator wrote into the model's Secret."""
-        path = f"/api/v1/namespaces/{NAMESPACE}/secrets/headrace-{MODEL}"
-        url = ""
-        # What an earlier run left names another Redis.
-        while not url.endswith(f":{self.server.port}/0"):
-            secret = await self.found(path)
-            url = base64.b64decode(secret["data"]["url"]).decode()
-            await asyncio.sleep(0.05)
-        (self.folder / "runner.redis").write_text(url)
-        await self.found(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/headrace-{MODEL}")
-        await self.found(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/rolebindings/headrace-{MODEL}")
-        token = await self.api.token(NAMESPACE, f"headrace-{MODEL}")
-        (self.folder / "runner.kubeconfig").write_text(self.api.kubeconfig(token))
+        await self.runner_files(MODEL)
         self._start_engine()
         await self.until(lambda: read_state(self.folder / "engine.json").state is Stage.SERVING)
         ports = []
@@ -134,15 +124,30 @@ class World:
                 HEADRACE_MODEL=f"{NAMESPACE}/{MODEL}",
                 HEADRACE_MODEL_GENERATION="1",
                 HEADRACE_POD=f"headrace-{MODEL}-{number}",
-                HEADRACE_REDIS_URL_FILE=str(self.folder / "runner.redis"),
+                HEADRACE_REDIS_URL_FILE=str(self.folder / f"{MODEL}.redis"),
                 HEADRACE_PARALLELISM=str(PARALLELISM),
                 HEADRACE_ENGINE_SOCKET=str(self.folder / "engine.sock"),
                 HEADRACE_ENGINE_STATE=str(self.folder / "engine.json"),
                 HEADRACE_HTTP_PORT=str(ports[-1]),
-                HEADRACE_KUBECONFIG=str(self.folder / "runner.kubeconfig"),
+                HEADRACE_KUBECONFIG=str(self.folder / f"{MODEL}.kubeconfig"),
             )
         for port in ports:
-            await self.until(lambda port=port: _ready(port))  # type: ignore[misc]
+            await self.until(lambda port=port: is_ready(port))  # type: ignore[misc]
+
+    async def runner_files(self, model: str) -> None:
+        """What the operator makes for the model's runners, as files: MODEL.redis and MODEL.kubeconfig."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/secrets/headrace-{model}"
+        url = ""
+        # What an earlier run left names another Redis.
+        while not url.endswith(f":{self.server.port}/0"):
+            secret = await self.found(path)
+            url = base64.b64decode(secret["data"]["url"]).decode()
+            await asyncio.sleep(0.05)
+        (self.folder / f"{model}.redis").write_text(url)
+        await self.found(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/headrace-{model}")
+        await self.found(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/rolebindings/headrace-{model}")
+        token = await self.api.token(NAMESPACE, f"headrace-{model}")
+        (self.folder / f"{model}.kubeconfig").write_text(self.api.kubeconfig(token))
 
     def _start_engine(self) -> None:
         weights = self.folder / "weights.gguf"
@@ -180,7 +185,7 @@ class World:
             await asyncio.sleep(0.05)
 
 
-def _ready(port: int) -> bool:
+def is_ready(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
             return bool(answer.status == 200)
@@ -189,6 +194,7 @@ def _ready(port: int) -> bool:
 
 
 def model_manifest() -> dict[str, object]:
+    """The model of the stub engine."""
     source = {"persistentVolumeClaim": {"claimName": "models", "path": "stub.gguf"}}
     return {
         "apiVersion": "headrace.dev/v1alpha1",
@@ -198,8 +204,8 @@ def model_manifest() -> dict[str, object]:
     }
 
 
-async def install(api: Api, helm: str, kubeconfig: Path) -> LLMModel:
-    """The chart (its pods never start here), the namespaces and the model."""
+async def install_chart(api: Api, helm: str, kubeconfig: Path) -> None:
+    """The chart and the namespaces."""
     for namespace in (SYSTEM, NAMESPACE):
         await api.namespace(namespace)
     chart = str(ROOT / "charts" / "headrace")
@@ -209,6 +215,11 @@ async def install(api: Api, helm: str, kubeconfig: Path) -> LLMModel:
     )
     if await done.wait() != 0:
         raise RuntimeError("helm install failed")
+
+
+async def install(api: Api, helm: str, kubeconfig: Path) -> LLMModel:
+    """The chart (its pods never start here), the namespaces and the model."""
+    await install_chart(api, helm, kubeconfig)
     request = {"accessModes": ["ReadOnlyMany"], "resources": {"requests": {"storage": "1Gi"}}}
     await api.apply(
         f"/api/v1/namespaces/{NAMESPACE}/persistentvolumeclaims", {"metadata": {"name": "models"}, "spec": request}

@@ -51,8 +51,11 @@ class Claims:
 
     async def _claim(self) -> None:
         deck = self._deck
-        await self._unless_stopped(deck.backend.wait_ready())
-        await self._unless_stopped(deck.slots.wait_free())
+        # Each wait is some turns of the event loop, which are long while many answers end at once.
+        if not deck.backend.ready:
+            await self._unless_stopped(deck.backend.wait_ready())
+        if not deck.slots.free:
+            await self._unless_stopped(deck.slots.wait_free())
         if self._stop.is_set() or not deck.backend.ready:
             return
         # Not interrupted by a stop, which waits for it: a cancelled claim may have taken leases that nobody holds.
@@ -144,9 +147,10 @@ class Claims:
             if working.done():
                 await working
         finally:
-            for task in (working, stopped):
-                task.cancel()
-            await asyncio.gather(working, stopped, return_exceptions=True)
+            stopped.cancel()
+            if not working.done():
+                working.cancel()
+                await asyncio.gather(working, return_exceptions=True)
 
 
 def _lease(interrupt: Interrupt) -> LeaseToken:

@@ -5,6 +5,8 @@ It knows no HTTP beyond the CONNECT that it asks a proxy for.
 
 import asyncio
 import re
+import select
+import socket
 import ssl
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -150,6 +152,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
     def __init__(self, stream: httpcore2.AsyncNetworkStream, host: str) -> None:
         self._stream, self._host = stream, host
         self._received_bytes = 0
+        self._socket: socket.socket | None = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         try:
@@ -188,7 +191,18 @@ class _Stream(httpcore2.AsyncNetworkStream):
             raise
 
     def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+        if info != "is_readable":
+            return self._stream.get_extra_info(info)
+        # The pool asks it of every idle connection, each time that a request begins or ends, and anyio takes its time.
+        if self._socket is None:
+            self._socket = self._stream.get_extra_info("socket")
+        if self._socket is None:
+            return self._stream.get_extra_info(info)
+        if (number := self._socket.fileno()) < 0:
+            return True
+        poll = select.poll()
+        poll.register(number, select.POLLIN)
+        return bool(poll.poll(0))
 
 
 async def _close(stream: httpcore2.AsyncNetworkStream) -> None:

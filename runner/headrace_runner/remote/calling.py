@@ -49,13 +49,13 @@ class Call:
         self._deltas += 1
         # A provider that counts no tokens sends about one at a time.
         self.tokens = max(self.tokens, delta.completion_tokens or self._deltas)
-        delta = replace(delta, text=_clean(delta.text), reasoning=_clean(delta.reasoning))
+        text, reasoning = _clean(delta.text), _clean(delta.reasoning)
         if delta.index == 0:
-            self._text.append(delta.text)
-            self._reasoning.append(delta.reasoning)
+            self._text.append(text)
+            self._reasoning.append(reasoning)
             self._tool_calls += delta.tool_calls
         if self._stream is not None:
-            self._stream.delta(delta)
+            self._stream.delta(replace(delta, text=text, reasoning=reasoning))
         if self._on_progress is not None and now - self._told_at >= PROGRESS_EVERY_SECONDS:
             self._told_at = now
             self._on_progress(self.tokens)

@@ -42,6 +42,24 @@ async def test_connections_are_kept_and_used_again() -> None:
         assert f"host: {NAME}:{there.port}\r\n".encode() in there.got[0].head.lower()
 
 
+async def test_a_connection_that_the_server_has_ended_is_not_used_again() -> None:
+    ended = asyncio.Event()
+
+    async def once(writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(b"x"))
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    async with loopback(once) as there, client_of(there) as http:
+        for number in (1, 2, 3):
+            ended.clear()
+            assert (await http.post(there.url(), json={})).content == b"x"
+            await ended.wait()
+            assert there.connections == number
+
+
 async def test_no_more_connections_than_the_model_has_calls_and_two() -> None:
     async with loopback(OK) as there, client_of(there, maxConcurrency=2) as http:
         await asyncio.gather(*(http.get(there.url()) for _ in range(20)))
