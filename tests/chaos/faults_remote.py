@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tests.chaos.faults import lead_anew, moment
 from tests.chaos.phase import Fault, Load, Phase, leader_lost
+from tests.chaos.pods import show, take_away
 from tests.chaos.recorder import Version
 from tests.chaos.remote_models import CONCURRENCY, FIRST, PRIMARY, SECOND, Provider
 from tests.chaos.world import until
@@ -65,6 +66,12 @@ async def refused(phase: Phase, status: int, before: int = 0) -> None:
         return journal.refused[first(phase).name, status] > before
 
     await until(seen, f"a request that is answered {status}", SEEN_SECONDS)
+
+
+async def all_available(phase: Phase) -> None:
+    """What waits for a model that nobody has seen serve says nothing of the fault."""
+    for model in (PRIMARY, FIRST, SECOND):
+        await told(phase, model, "Available", "True")
 
 
 def latest(phase: Phase) -> list[Version]:
@@ -166,9 +173,9 @@ async def flush_gate(phase: Phase) -> None:
 
 
 async def lose_two_models(phase: Phase) -> None:
-    """One runner of the local model dies, the other sleeps beyond its lease, and the next model's provider is gone.
-
-    The sleeper wakes when what it held is another model's and not over: it comes with results that are nobody's.
+    """The local model loses its nodes: one runner dies, the other sleeps beyond its lease. The next model's provider is
+    gone. The sleeper wakes when what it held is another model's and not over: it comes with results that are
+    nobody's.
     """
     world, chain = phase.world, phase.world.chain
     dead, sleeper = chain.primary
@@ -179,6 +186,8 @@ async def lose_two_models(phase: Phase) -> None:
     dead.runner.hold_back()
     dead.runner.kill()
     sleeper.runner.signal(signal.SIGSTOP)
+    for pod in chain.primary:
+        await take_away(world.api, pod)
     try:
         with gone(first(phase)):
             await phase.accepted()
@@ -201,6 +210,9 @@ async def lose_two_models(phase: Phase) -> None:
     finally:
         sleeper.runner.signal(signal.SIGCONT)
         dead.runner.let_go()
+        for pod in chain.primary:
+            await show(world.api, pod)
+    await told(phase, PRIMARY, "Available", "True")
 
 
 async def kill_leader_while_moving(phase: Phase) -> None:
@@ -226,6 +238,7 @@ REMOTE_FAULTS: Final = (
         "a provider's failure is charged and tried again",
         kill_provider,
         Load(0.5, 2.0, ON_FIRST),
+        before=all_available,
         needs_remote=True,
         faults=CALLS_LOST,
     ),
@@ -236,6 +249,7 @@ REMOTE_FAULTS: Final = (
         Load(0.2, 0.5, ON_FIRST),
         bound=None,
         needs_victims=False,
+        before=all_available,
         needs_remote=True,
         faults=4,
     ),
@@ -246,6 +260,7 @@ REMOTE_FAULTS: Final = (
         Load(0.5, 1.5, ON_FIRST),
         bound=None,
         needs_victims=False,
+        before=all_available,
         needs_remote=True,
     ),
     Fault(
@@ -255,6 +270,7 @@ REMOTE_FAULTS: Final = (
         Load(0.5, 1.5, ON_FIRST),
         bound=None,
         needs_victims=False,
+        before=all_available,
         needs_remote=True,
         most=2,
     ),
@@ -263,6 +279,7 @@ REMOTE_FAULTS: Final = (
         "one outcome of the attempt in the object",
         kill_remote_runner,
         Load(0.5, 2.0, ON_FIRST),
+        before=all_available,
         needs_remote=True,
     ),
     Fault(
@@ -271,6 +288,7 @@ REMOTE_FAULTS: Final = (
         flush_gate,
         Load(0.5, 3.0, ON_FIRST),
         flushes=1,
+        before=all_available,
         needs_remote=True,
     ),
     Fault(
@@ -278,6 +296,7 @@ REMOTE_FAULTS: Final = (
         IN_ORDER,
         lose_two_models,
         Load(2.0, 4.0, falling_back(PRIMARY, FIRST, SECOND)),
+        before=all_available,
         needs_remote=True,
         faults=CALLS_LOST,
         most=3,
@@ -289,6 +308,7 @@ REMOTE_FAULTS: Final = (
         Load(0.5, 2.0, falling_back(FIRST, SECOND)),
         bound=leader_lost,
         needs_victims=False,
+        before=all_available,
         needs_remote=True,
         faults=CALLS_LOST,
         most=3,

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +37,8 @@ class Pod:
     name: str
     runner: Kept
     engine: Kept | None
+    body: Mapping[str, Any] = field(default_factory=dict)
+    """The object, as the Deployment's controller would create it."""
 
     async def start(self) -> None:
         if self.engine is not None:
@@ -105,8 +107,32 @@ async def make_pods(
         engine = None
         if "engine" in containers:
             engine = _engine(folder, pod, {**base, **_environment(containers["engine"])}, runner["HEADRACE_MODEL"])
-        pods.append(Pod(pod, Kept(f"{pod}/runner", argv, runner, folder / f"{pod}.runner.log"), engine))
+        kept = Kept(f"{pod}/runner", argv, runner, folder / f"{pod}.runner.log")
+        pods.append(Pod(pod, kept, engine, _body(deployment, pod)))
     return pods
+
+
+def _body(deployment: Mapping[str, Any], pod: str) -> dict[str, Any]:
+    template = deployment["spec"]["template"]
+    metadata = {**template["metadata"], "name": pod, "namespace": deployment["metadata"]["namespace"]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+
+
+async def show(api: Api, pod: Pod) -> None:
+    """Create the object of a pod that has a node and runs. Nobody probes it: what its runner reports is all that is
+    known of it.
+    """
+    path = f"/api/v1/namespaces/{pod.body['metadata']['namespace']}/pods"
+    await api.request("POST", path, pod.body)
+    status = {"phase": "Running", "conditions": [{"type": "PodScheduled", "status": "True"}]}
+    type_ = "application/merge-patch+json"
+    await api.request("PATCH", f"{path}/{pod.name}/status", {"status": status}, type_=type_)
+
+
+async def take_away(api: Api, pod: Pod) -> None:
+    """Its node is lost: the object goes, whatever the processes do."""
+    path = f"/api/v1/namespaces/{pod.body['metadata']['namespace']}/pods/{pod.name}?gracePeriodSeconds=0"
+    await api.request("DELETE", path)
 
 
 def _shared(folder: Path, pod: str) -> dict[str, str]:

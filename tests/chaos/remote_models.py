@@ -15,7 +15,7 @@ from typing import Any, Final
 from headrace_crds.names import ANNOTATION_ALLOWED_HOSTS
 from tests.chaos import installation
 from tests.chaos.control_plane import Api
-from tests.chaos.pods import JOURNAL, Pod, base_environment, free_port, make_pods
+from tests.chaos.pods import JOURNAL, Pod, base_environment, free_port, make_pods, show
 from tests.chaos.processes import Kept
 from tests.chaos.settings import RunSettings
 from tests.stub_provider import telling
@@ -131,6 +131,7 @@ async def serve_models(
     for pod in made.pods:
         stack.push_async_callback(pod.end)
         await pod.start()
+        await show(api, pod)
     return made
 
 
