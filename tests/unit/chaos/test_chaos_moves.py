@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.chaos.checker import check
 from tests.chaos.journal import Execution
 from tests.chaos.judged import Expected, Rules
 from tests.chaos.recorder import Record, Version
+from tests.chaos.reliability import chaos_table
 
 RULES = Rules(lease_seconds=5.0, recovery_seconds=6.5)
 TASK = Expected("t", "u", False, "text", models=("ns/local", "ns/a", "ns/b"))
@@ -97,3 +99,18 @@ def test_a_model_may_be_passed_over_and_a_task_that_is_gone_has_none() -> None:
     assert moves.count([at(1, 1, "local"), at(2, 2, "b", left(1, "local")), gone]) == 1
     seen = [at(1, 1, "local"), at(2, 2, "b", left(1, "local")), done(3, 2, "b", left(1, "local"))]
     assert kinds(seen, [ran(2, "b")]) == set()
+
+
+def test_the_table_tells_charges_and_moves_apart_and_reads_reports_that_have_neither() -> None:
+    row: dict[str, Any] = dict.fromkeys(
+        ("tasks", "strikes", "victims", "lost", "double", "stale", "others", "duplicates_per_strike", "recovery_count"),
+        0,
+    )
+    row |= {"promise": "p", "fault": "f", "recovery_p50": None, "recovery_p99": None, "bound": None, "problems": []}
+    report = {"revision": "r", "cpus": 2, "runners": 3, "parallelism": 4, "seed": 1, "tasks": 0, "seconds": 1}
+    report |= {"api_away_seconds": 8, "faults": [row, {**row, "charged": 5, "moved": 24}]}
+    *_, head, rule, old, present = chaos_table(report).splitlines()
+    assert head.count("|") == rule.count("|") == old.count("|") == present.count("|")
+    assert "| charged | moved |" in head
+    assert "| – | – | 0 |" in old
+    assert "| 5 | 24 | 0 |" in present
