@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from headrace_bus import Bus, ModelKey
+from headrace_crds.reasons import Reason
 from headrace_operator.allowance import Allowance
 from headrace_operator.clock import RedisClock
 from headrace_operator.decide import waiting
@@ -202,7 +203,9 @@ class Context:
         model = self.store.model(ref)
         expected = waiting.explain(model).cause if model is not None else None
         for view in self.store.open_tasks_of(ref):
-            settled = view.phase in ("Running", "Suspended") or view.reason in ("RetryBackoff", "Running")
+            # A model that is down is what another look finds, also at a task that waits for its next try: it may fall back.
+            settled = view.phase in ("Running", "Suspended") or view.reason == "Running"
+            settled |= view.reason == "RetryBackoff" and expected == Reason.QUEUED
             same = expected is not None and waiting.cause(view.reason, view.message) == expected
             settled |= self.window.waits(view.ref.uid) and model is not None
             if model is None or (view.phase in ("", "Waiting") and not settled) or not (settled or same):
