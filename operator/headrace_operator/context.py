@@ -203,7 +203,7 @@ class Context:
         model = self.store.model(ref)
         expected = waiting.explain(model).cause if model is not None else None
         for view in self.store.open_tasks_of(ref):
-            # A model that is down is what another look finds, also at a task that waits for its next try: it may fall back.
+            # One that waits for its next try may fall back, when its model is down.
             settled = view.phase in ("Running", "Suspended") or view.reason == "Running"
             settled |= view.reason == "RetryBackoff" and expected == Reason.QUEUED
             same = expected is not None and waiting.cause(view.reason, view.message) == expected
