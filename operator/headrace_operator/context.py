@@ -206,7 +206,9 @@ class Context:
         model = self.store.model(ref)
         expected = waiting.explain(model).cause if model is not None else None
         for view in self.store.open_tasks_of(ref):
-            settled = view.phase in ("Running", "Suspended") or view.reason in ("RetryBackoff", "Running")
+            # One that waits for its next try may fall back, when its model is down.
+            settled = view.phase in ("Running", "Suspended") or view.reason == "Running"
+            settled |= view.reason == "RetryBackoff" and expected == Reason.QUEUED
             same = expected is not None and waiting.cause(view.reason, view.message) == expected
             settled |= (self.window.waits(view.ref.uid) or view.reason == Reason.BUDGET_EXHAUSTED) and model is not None
             if model is None or (view.phase in ("", "Waiting") and not settled) or not (settled or same):

@@ -14,24 +14,24 @@
 | uncancelled    | an execution that went on long after the object said `cancel`                                       |
 | ghost          | an execution that went on long after its task was deleted                                           |
 
-What is bounded in time or number has kinds of its own: `limits.py`.
+What is bounded in time or number has kinds of its own: `limits.py`; so has what is about the model: `moves.py`.
 """
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.chaos import limits
+from tests.chaos import limits, moves
 from tests.chaos.journal import Execution
 from tests.chaos.judged import Expected, Problem, Rules, Violation
 from tests.chaos.recorder import Version
 
 LOST: Final = frozenset({"lost"})
 DOUBLE: Final = frozenset({"double"})
-STALE: Final = frozenset({"stale", "foreign", "unbacked"})
+STALE: Final = frozenset({"stale", "foreign", "unbacked", "astray"})
 LOSSES_LIMIT: Final = 3
 CANCEL_SECONDS: Final = 4.0
 """A word takes milliseconds; the rest is for a busy machine."""
@@ -39,11 +39,16 @@ CANCEL_SECONDS: Final = 4.0
 
 @dataclass
 class Finding:
-    """All violations, and how often something ran more than once."""
+    """All violations, and how often something ran more than once. `charged` are retries, `moved` changes of the model,
+    which cost none; `by_model` counts executions where it is known who served them.
+    """
 
     violations: list[Violation] = field(default_factory=list)
     executions: int = 0
     duplicates: int = 0
+    charged: int = 0
+    moved: int = 0
+    by_model: Counter[str] = field(default_factory=Counter)
 
     def count(self, kinds: Iterable[str]) -> int:
         wanted = set(kinds)
@@ -74,6 +79,9 @@ def check(
         seen, ran = versions.get(task.uid, ()), by_uid.get(task.uid, [])
         finding.executions += len(ran)
         finding.duplicates += max(0, len(ran) - 1)
+        finding.charged += max((version.retries or 0 for version in seen), default=0)
+        finding.moved += moves.count(seen)
+        finding.by_model.update(execution.model for execution in ran if execution.model)
         problems = [
             *(_lost(task, seen) if rules.settled else ()),
             *_double(seen),
@@ -86,6 +94,7 @@ def check(
             *_charges(task, seen, ran, rules),
             *_ghosts(seen, ran, rules),
             *limits.problems(task, seen, ran, rules),
+            *moves.problems(task, seen, ran, rules),
         ]
         finding.violations += [Violation(kind, task.name, detail) for kind, detail in problems]
     finding.violations += _unexplained(tasks, versions, rules)
@@ -223,18 +232,23 @@ def _uncancelled(seen: Sequence[Version], ran: Sequence[Execution]) -> Iterable[
 def _unexplained(
     tasks: Sequence[Expected], versions: Mapping[str, Sequence[Version]], rules: Rules
 ) -> Iterable[Violation]:
-    """Retries of scripts that do not fail: each is a loss, and each loss is that of a worker who died."""
-    charged = 0
+    """Retries of scripts that do not fail: each is a loss, and each loss is that of a worker who died; or a failing
+    provider's, which is bounded altogether.
+    """
+    charged = failed = 0
     for task in tasks:
         latest = next((each for each in reversed(versions.get(task.uid, ())) if not each.gone), None)
         if latest is None or task.ending != "text" or task.attempt_timeout_seconds is not None:
             continue
         retries, losses = latest.retries or 0, latest.losses or 0
         charged += retries
-        if retries > losses:
+        failed += max(0, retries - losses)
+        if retries > losses and not rules.faults:
             yield Violation("overcharged", task.name, f"retries {retries}, and {losses} of its workers died")
         elif rules.deaths is not None and retries > rules.deaths:
             yield Violation("overcharged", task.name, f"retries {retries}, and {rules.deaths} workers died altogether")
+    if failed > rules.faults > 0:
+        yield Violation("overcharged", "all", f"retries {failed} that no loss explains, {rules.faults} may be")
     if rules.deaths is not None and charged > rules.deaths * rules.parallelism:
         yield Violation("overcharged", "all", f"retries {charged}, and {rules.deaths} × {rules.parallelism} ran there")
 

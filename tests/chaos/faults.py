@@ -51,6 +51,7 @@ async def kill_engine(phase: Phase) -> None:
     pod = any_pod(phase)
     await moment(phase, {pod.name})
     phase.strike({pod.name})
+    assert pod.engine is not None
     for pid in pod.engine.children():
         os.kill(pid, signal.SIGKILL)
 

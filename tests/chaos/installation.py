@@ -19,6 +19,7 @@ RELEASE: Final = "headrace"
 OPERATOR: Final = "headrace-operator"
 FACADE: Final = "headrace-facade"
 SUBMITTER: Final = "submitter"
+DEPLOYMENT_SECONDS: Final = 90.0
 
 
 async def create(api: Api, path: str, body: Body) -> None:
@@ -43,13 +44,16 @@ async def remove_namespace(api: Api, name: str) -> None:
 
 @dataclass(frozen=True)
 class Places:
-    """What the chart is told: Redis as each part reaches it; the tasks' namespace; who gets webhooks."""
+    """What the chart is told: Redis as each part reaches it; the tasks' namespace; who gets webhooks; the providers'
+    hosts.
+    """
 
     operator_url: str
     facade_url: str
     runner_address: str
     tenant: str
     receiver: str
+    providers: tuple[str, ...] = ()
 
 
 async def install(api: Api, settings: RunSettings, places: Places) -> None:
@@ -67,6 +71,7 @@ async def install(api: Api, settings: RunSettings, places: Places) -> None:
         "operator": {"replicas": 2},
         "redis": {"external": {"address": places.runner_address}, "existingSecret": "chaos-redis"},
         "webhooks": {"allowedHosts": [places.receiver], "secretNamespaces": [places.tenant]},
+        "remote": {"allowedHosts": list(places.providers)},
         # Nothing but the run takes tasks away.
         "retention": {"perNamespace": 0, "perCluster": 0},
         "facade": {"defaultTtlSeconds": -1},
@@ -176,15 +181,30 @@ async def submitter_token(api: Api, tenant: str) -> str:
     return await api.token(tenant, SUBMITTER)
 
 
-def model(tenant: str, name: str, settings: RunSettings) -> Body:
+def local_model(tenant: str, name: str, replicas: int, parallelism: int) -> Body:
     """One that the operator makes a Deployment for."""
     source = {"persistentVolumeClaim": {"claimName": "models", "path": "stub.gguf"}}
+    return model(tenant, name, replicas, {"local": {"source": source, "parallelism": parallelism}})
+
+
+def model(tenant: str, name: str, replicas: int, spec: Body) -> Body:
     return {
         "apiVersion": "headrace.dev/v1alpha1",
         "kind": "LLMModel",
         "metadata": {"name": name, "namespace": tenant},
-        "spec": {"replicas": settings.replicas, "local": {"source": source, "parallelism": settings.parallelism}},
+        "spec": {"replicas": replicas, **spec},
     }
+
+
+async def create_model(api: Api, body: Body) -> Body:
+    """Create it; gives the Deployment that the operator makes for it. Raises TimeoutError."""
+    tenant, name = body["metadata"]["namespace"], body["metadata"]["name"]
+    await create(api, f"/apis/headrace.dev/v1alpha1/namespaces/{tenant}/llmmodels", body)
+    path = f"/apis/apps/v1/namespaces/{tenant}/deployments/headrace-{name}"
+    async with asyncio.timeout(DEPLOYMENT_SECONDS):
+        while (deployment := await api.find(path)) is None:  # noqa: ASYNC110  the API server tells nobody
+            await asyncio.sleep(0.1)
+    return deployment
 
 
 def log_tail(path: Path, lines: int = 20) -> str:

@@ -22,6 +22,7 @@ from typing import Any, Final
 from tests.chaos.faults import PROCESS_FAULTS
 from tests.chaos.faults_large import LARGE_FAULTS
 from tests.chaos.faults_limits import LIMIT_FAULTS
+from tests.chaos.faults_remote import REMOTE_FAULTS
 from tests.chaos.faults_store import STORE_FAULTS
 from tests.chaos.faults_users import USER_FAULTS
 from tests.chaos.phase import Fault, Phase
@@ -31,7 +32,7 @@ from tests.chaos.tenant import Tenant
 from tests.chaos.world import World, world
 
 CHECKOUT: Final = Path(__file__).parents[2]
-FAULTS: Final = (*PROCESS_FAULTS, *STORE_FAULTS, *LARGE_FAULTS, *USER_FAULTS, *LIMIT_FAULTS)
+FAULTS: Final = (*PROCESS_FAULTS, *STORE_FAULTS, *LARGE_FAULTS, *USER_FAULTS, *LIMIT_FAULTS, *REMOTE_FAULTS)
 
 
 def say(text: str) -> None:
@@ -44,8 +45,9 @@ async def strike_all(
     """Every fault on one installation, in this order; `told` is called after each with those that are over."""
     rows: list[FaultFigures] = []
     isolate = any(fault.needs_partition for fault in faults)
+    remote = any(fault.needs_remote for fault in faults)
     began = time.monotonic()
-    async with world(settings, clock_offsets={}, isolate=isolate) as built:
+    async with world(settings, clock_offsets={}, isolate=isolate, remote=remote) as built:
         say(f"installed and serving after {time.monotonic() - began:.0f} s")
         tenant = Tenant(built)
         for fault in faults:

@@ -60,6 +60,12 @@ if ARGV[8] == 'take' then
 end
 """
 
+_NO_TEST_OF_ATTEMPT: Final = Edit(
+    "runner/headrace_runner/patches.py",
+    'return [*read(attempt.uid), {"op": "test", "path": "/status/attempt", "value": attempt.number}]',
+    "return read(attempt.uid)",
+)
+
 MUTANTS: Final = (
     Mutant(
         "nonce-not-checked",
@@ -117,13 +123,7 @@ MUTANTS: Final = (
     Mutant(
         "attempt-not-tested",
         "a runner commits without testing status.attempt",
-        (
-            Edit(
-                "runner/headrace_runner/patches.py",
-                'return [*read(attempt.uid), {"op": "test", "path": "/status/attempt", "value": attempt.number}]',
-                "return read(attempt.uid)",
-            ),
-        ),
+        (_NO_TEST_OF_ATTEMPT,),
         "zombie,partition",
         frozenset({"stale"}),
     ),
@@ -182,5 +182,35 @@ MUTANTS: Final = (
         ),
         "suspend-storm",
         frozenset({"overcharged"}),
+    ),
+    Mutant(
+        "move-keeps-attempt",
+        "a task that goes to another model keeps the attempt that the first one may have",
+        (
+            Edit(
+                "operator/headrace_operator/decide/fallback.py",
+                "s.held.attempt if s.held is not None else 0) + 1",
+                "s.held.attempt if s.held is not None else 0)",
+            ),
+        ),
+        "fallback",
+        frozenset({"astray"}),
+    ),
+    Mutant(
+        "left-model-commits",
+        "neither the runner's test of status.attempt nor the admission policy keeps the model that a task left from "
+        "committing",
+        (
+            _NO_TEST_OF_ATTEMPT,
+            Edit(
+                _POLICY,
+                """variables.assigned != '' &&
+        request.userInfo.username == 'system:serviceaccount:' + variables.assigned.replace('/', ':')
+""",
+                "request.userInfo.username.startsWith('system:serviceaccount:')\n",
+            ),
+        ),
+        "fallback",
+        frozenset({"stale", "astray"}),
     ),
 )

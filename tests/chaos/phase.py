@@ -14,7 +14,7 @@ from tests.chaos.journal import Execution
 from tests.chaos.judged import Expected, Rules, Violation
 from tests.chaos.settings import Periods
 from tests.chaos.tenant import Submission, Tenant
-from tests.chaos.world import NotReached, World, until
+from tests.chaos.world import MODEL, NotReached, World, until
 from tests.stub_engine.script import Script
 
 STARTED_SECONDS: Final = 60.0
@@ -58,22 +58,25 @@ def leader_lost(periods: Periods) -> float:
     return periods.take_over
 
 
-def impossible(victims: Sequence[Execution], parallelism: int) -> str:
-    """Why these cannot all have run at one moment, or nothing: a pod has one engine with so many sequences."""
+def impossible(victims: Sequence[Execution], parallelism: Callable[[str], int]) -> str:
+    """Why these cannot all have run at one moment, or nothing: a pod has one engine with so many sequences, by its
+    name.
+    """
     on_pod: dict[str, list[Execution]] = defaultdict(list)
     for victim in victims:
         on_pod[victim.pod].append(victim)
     for pod, those in sorted(on_pod.items()):
-        if len(those) > parallelism:
-            return f"{len(those)} executions on the {parallelism} sequences of {pod}"
+        if len(those) > parallelism(pod):
+            return f"{len(those)} executions on the {parallelism(pod)} sequences of {pod}"
         if len({each.pid for each in those}) > 1:
             return f"executions of a dead engine on {pod}"
     return ""
 
 
-def expected_of(submission: Submission) -> Expected:
-    """What the checker is told of a submission."""
+def expected_of(submission: Submission, tenant: str) -> Expected:
+    """What the checker is told of a submission, all of whose models are the tenant's."""
     spec = submission.spec
+    models = [spec.get("modelRef", {"name": MODEL}), *spec.get("fallback", {}).get("models", [])]
     return Expected(
         submission.name,
         submission.accepted_uid,
@@ -86,6 +89,7 @@ def expected_of(submission: Submission) -> Expected:
         spec.get("ttlSecondsAfterFinished"),
         "webhook" in spec,
         tuple(submission.inputs),
+        tuple(f"{tenant}/{each['name']}" for each in models),
     )
 
 
@@ -96,7 +100,8 @@ async def nothing_more(_: "Phase") -> None:
 @dataclass(frozen=True)
 class Fault:
     """`strike` injects once and returns when the fault is over; `after` looks at what follows the outcomes. `bound`:
-    what its recovery has to keep, in seconds; None promises nothing. `deaths`: how many runners a strike kills, where
+    what its recovery has to keep, in seconds; None promises nothing. `faults`: how many retries a provider's failures
+    may cost with each strike. `deaths`: how many runners a strike kills, where
     nothing else can cost a retry. `least` and `most`: how often it strikes in a short and in a long run; `before`:
     what is made before a round's tasks are submitted."""
 
@@ -109,6 +114,8 @@ class Fault:
     flushes: int = 0
     needs_victims: bool = True
     needs_partition: bool = False
+    needs_remote: bool = False
+    faults: int = 0
     deaths: int | None = None
     after: Callable[["Phase"], Awaitable[None]] = nothing_more
     before: Callable[["Phase"], Awaitable[None]] = nothing_more
@@ -143,7 +150,7 @@ class Phase:
     def strike(self, pods: set[str] | None = None, *, bystanders: bool = False) -> Strike:
         """The fault strikes at this moment those who run on `pods`; None: on all. `bystanders`: it strikes nobody."""
         victims = [] if bystanders else self.world.journal.running(pods)
-        if problem := impossible(victims, self.world.settings.parallelism):
+        if problem := impossible(victims, self.world.parallelism):
             self.problems.append(Violation("witness", self.fault.name, problem))
         self.strikes.append(Strike(time.monotonic(), victims))
         return self.strikes[-1]
@@ -227,7 +234,7 @@ class Phase:
     def finding(self) -> Finding:
         """Judged by what the recorder and the journal hold."""
         self.world.journal.read()
-        expected = [expected_of(each) for each in self.submissions()]
+        expected = [expected_of(each, self.world.tenant) for each in self.submissions()]
         flushes = self.fault.flushes * len(self.strikes)
         periods = self.world.settings.periods
         rules = Rules(
@@ -236,6 +243,7 @@ class Phase:
             self.fault.forgets,
             flushes,
             settled=not self.stopped,
+            faults=self.fault.faults * len(self.strikes),
             deaths=None if self.fault.deaths is None else self.fault.deaths * len(self.strikes),
             parallelism=self.world.settings.parallelism,
             outages=tuple((each.began, each.until) for each in self.strikes if each.until),

@@ -1,7 +1,8 @@
 """Runner pods as Deployment controller and kubelet would run them, from what the operator wrote.
 
 A pod is a runner and a stub engine with the environment of the Deployment's containers, the Redis URL of the model's
-Secret and a token of the model's ServiceAccount. Paths and ports are the machine's instead of the container's.
+Secret and a token of the model's ServiceAccount; of a remote model the runner alone. Paths and ports are the machine's
+instead of the container's.
 """
 
 import base64
@@ -9,13 +10,15 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from tests.chaos.control_plane import Api
 from tests.chaos.processes import Kept
 
+JOURNAL: Final = "generations.jsonl"
+"""In the run's folder: what all engines and providers append to."""
 FAKETIME: Final = next(map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), "")
 
 
@@ -29,24 +32,28 @@ class Peculiar:
 
 @dataclass
 class Pod:
-    """The two containers share a name and a folder."""
+    """The two containers share a name and a folder. `engine` None: of a remote model."""
 
     name: str
     runner: Kept
-    engine: Kept
+    engine: Kept | None
+    body: Mapping[str, Any] = field(default_factory=dict)
+    """The object, as the Deployment's controller would create it."""
 
     async def start(self) -> None:
-        await self.engine.start()
+        if self.engine is not None:
+            await self.engine.start()
         await self.runner.start()
 
     async def end(self) -> None:
         await self.runner.end()
-        await self.engine.end()
+        if self.engine is not None:
+            await self.engine.end()
 
     @property
     def serves(self) -> bool:
-        """The runner's present process has reached its engine."""
-        return self.runner.logged_since_start('"engine connected"')
+        """The runner's present process has reached its engine, or made its provider."""
+        return self.runner.logged_since_start('"provider serves"' if self.engine is None else '"engine connected"')
 
 
 def _environment(container: Mapping[str, Any]) -> dict[str, str]:
@@ -54,9 +61,16 @@ def _environment(container: Mapping[str, Any]) -> dict[str, str]:
 
 
 async def make_pods(
-    api: Api, deployment: Mapping[str, Any], folder: Path, base: Mapping[str, str], peculiar: Mapping[int, Peculiar]
+    api: Api,
+    deployment: Mapping[str, Any],
+    folder: Path,
+    base: Mapping[str, str],
+    peculiar: Mapping[int, Peculiar],
+    mounted: Mapping[str, Path] | None = None,
 ) -> list[Pod]:
-    """As many as the Deployment has replicas, not started. `base` is every process' environment."""
+    """As many as the Deployment has replicas, not started. `base` is every process' environment; `mounted`: the files
+    that stand for those of the container, by the variables that name them.
+    """
     spec = deployment["spec"]["template"]["spec"]
     containers = {each["name"]: each for each in spec["containers"]}
     namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
@@ -74,43 +88,70 @@ async def make_pods(
         # The certificates of a run are minutes old: a clock that lies an hour back refuses them.
         verified = not odd.clock_offset.startswith("-")
         await api.kubeconfig(namespace, spec["serviceAccountName"], kubeconfig, verified=verified)
-        shared = {
-            "HEADRACE_ENGINE_SOCKET": str(folder / f"{pod}.sock"),
-            "HEADRACE_ENGINE_STATE": str(folder / f"{pod}.json"),
-        }
         runner = {
             **base,
             **_environment(containers["runner"]),
-            **shared,
+            **_shared(folder, pod),
             "HEADRACE_POD": pod,
             "HEADRACE_REDIS_URL_FILE": str(url),
             "HEADRACE_KUBECONFIG": str(kubeconfig),
             "HEADRACE_HTTP_PORT": str(free_port()),
         }
+        for variable, path in (mounted or {}).items():
+            assert variable in runner, f"the operator's pod has no {variable}"
+            runner[variable] = str(path)
         if odd.clock_offset:
             # The monotonic clock is left alone: no machine's is wrong.
             runner |= {"LD_PRELOAD": FAKETIME, "FAKETIME": odd.clock_offset, "DONT_FAKE_MONOTONIC": "1"}
-        engine = {
-            **base,
-            **_environment(containers["engine"]),
-            **shared,
-            "STUB_ENGINE_LOG": str(folder / "generations.jsonl"),
-            "STUB_ENGINE_POD": pod,
-        }
-        python = (sys.executable, "-P", "-m")
-        pods.append(
-            Pod(
-                pod,
-                Kept(
-                    f"{pod}/runner",
-                    (*odd.prefix, *python, "headrace_runner.main"),
-                    runner,
-                    folder / f"{pod}.runner.log",
-                ),
-                Kept(f"{pod}/engine", (*python, "tests.stub_engine.supervisor"), engine, folder / f"{pod}.engine.log"),
-            )
-        )
+        argv = (*odd.prefix, sys.executable, "-P", "-m", "headrace_runner.main")
+        engine = None
+        if "engine" in containers:
+            engine = _engine(folder, pod, {**base, **_environment(containers["engine"])}, runner["HEADRACE_MODEL"])
+        kept = Kept(f"{pod}/runner", argv, runner, folder / f"{pod}.runner.log")
+        pods.append(Pod(pod, kept, engine, _body(deployment, pod)))
     return pods
+
+
+def _body(deployment: Mapping[str, Any], pod: str) -> dict[str, Any]:
+    template = deployment["spec"]["template"]
+    metadata = {**template["metadata"], "name": pod, "namespace": deployment["metadata"]["namespace"]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+
+
+async def show(api: Api, pod: Pod) -> None:
+    """Create the object of a pod that has a node and runs. Nobody probes it: what its runner reports is all that is
+    known of it.
+    """
+    path = f"/api/v1/namespaces/{pod.body['metadata']['namespace']}/pods"
+    await api.request("POST", path, pod.body)
+    status = {"phase": "Running", "conditions": [{"type": "PodScheduled", "status": "True"}]}
+    type_ = "application/merge-patch+json"
+    await api.request("PATCH", f"{path}/{pod.name}/status", {"status": status}, type_=type_)
+
+
+async def take_away(api: Api, pod: Pod) -> None:
+    """Its node is lost: the object goes, whatever the processes do."""
+    path = f"/api/v1/namespaces/{pod.body['metadata']['namespace']}/pods/{pod.name}?gracePeriodSeconds=0"
+    await api.request("DELETE", path)
+
+
+def _shared(folder: Path, pod: str) -> dict[str, str]:
+    return {
+        "HEADRACE_ENGINE_SOCKET": str(folder / f"{pod}.sock"),
+        "HEADRACE_ENGINE_STATE": str(folder / f"{pod}.json"),
+    }
+
+
+def _engine(folder: Path, pod: str, environment: Mapping[str, str], model: str) -> Kept:
+    own = {
+        **environment,
+        **_shared(folder, pod),
+        "STUB_ENGINE_LOG": str(folder / JOURNAL),
+        "STUB_ENGINE_POD": pod,
+        "STUB_ENGINE_MODEL": model,
+    }
+    argv = (sys.executable, "-P", "-m", "tests.stub_engine.supervisor")
+    return Kept(f"{pod}/engine", argv, own, folder / f"{pod}.engine.log")
 
 
 def free_port() -> int:

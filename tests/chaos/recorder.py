@@ -37,11 +37,22 @@ FINAL: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class Record:
+    """What an object says of an attempt that is over; `claimed`: a runner had it."""
+
+    number: int
+    model: str
+    reason: str
+    claimed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One version of a task. `at` is CLOCK_MONOTONIC in seconds when it was seen; members of the status are None where
     it has none. `text` is the result's, `record` the number of the attempt that is recorded as having it.
     `submission`: whose prompt it is, `cancel`: that was asked for. `final`: of one with an outcome, each of FINAL as
-    JSON. `config_map`: name and key of a result that is not in the object."""
+    JSON. `config_map`: name and key of a result that is not in the object. `model`: whose the task is at this moment,
+    as namespace/name; `records` of its attempts."""
 
     uid: str
     name: str
@@ -64,6 +75,8 @@ class Version:
     submission: str = ""
     cancel: bool = False
     final: tuple[tuple[str, str], ...] = ()
+    model: str = ""
+    records: tuple[Record, ...] = ()
 
     @classmethod
     def of(cls, task: dict[str, Any], revision: int, at: float) -> Self:
@@ -89,7 +102,18 @@ class Version:
             config_map=_place(status),
             cancel=bool(task["spec"].get("cancel")),
             final=_final(status),
+            model=status.get("assignedModel") or _named(task),
+            records=tuple(
+                Record(each.get("number", 0), each.get("model") or "", each.get("reason") or "", "startTime" in each)
+                for each in status.get("attempts") or []
+            ),
         )
+
+
+def _named(task: dict[str, Any]) -> str:
+    """Empty where an object of a test names none."""
+    ref = task["spec"].get("modelRef")
+    return "" if ref is None else f"{ref.get('namespace') or task['metadata']['namespace']}/{ref['name']}"
 
 
 def _submission(prompt: str) -> str:

@@ -35,14 +35,17 @@ def chaos_table(report: dict[str, Any]) -> str:
         f"**{total['lost']} lost, {total['double']} double, {total['stale']} stale**, {total['others']} other.",
         "",
         "| promise | fault | tasks | strikes | hit | lost | double | stale | other | again per strike "
-        "| recoveries | p50 s | max s (p99 from 100 on) | bound s | |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
+        "| charged | moved | recoveries | p50 s | max s (p99 from 100 on) | bound s | |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for row in faults:
         cells = [
             *(row[name] for name in ("promise", "fault", "tasks", "strikes", "victims", "lost", "double", "stale")),
             row["others"],
             number(row["duplicates_per_strike"]),
+            # Reports from before there were other models have no such members.
+            number(row.get("charged")),
+            number(row.get("moved")),
             row["recovery_count"],
             *(number(row[name]) for name in ("recovery_p50", "recovery_p99", "bound")),
             "; ".join(row["problems"]),

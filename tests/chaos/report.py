@@ -28,7 +28,8 @@ def _rounded(value: float | None) -> float | None:
 @dataclass
 class FaultFigures:
     """Of one fault. Recoveries in seconds; `bound` None: none is promised. `victims` ran where it struck; `survived`
-    of them ended at the attempt that was struck."""
+    of them ended at the attempt that was struck. `charged` are retries, `moved` changes of the model; `models` counts
+    executions by who served them."""
 
     fault: str
     promise: str
@@ -50,6 +51,9 @@ class FaultFigures:
     seconds: float
     kinds: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    charged: int = 0
+    moved: int = 0
+    models: dict[str, int] = field(default_factory=dict)
     late: bool = False
     """Recovery was slower than its bound."""
     stopped: str = ""
@@ -65,7 +69,7 @@ class FaultFigures:
         return (
             f"{self.fault:20} {self.tasks:5} tasks {self.strikes:2} strikes {self.victims:3} hit  "
             f"lost {self.lost} double {self.double} stale {self.stale} other {self.others}  "
-            f"again {self.duplicates_per_strike:4.1f}/strike  "
+            f"charged {self.charged} moved {self.moved}  again {self.duplicates_per_strike:4.1f}/strike  "
             f"recovery p50 {self.recovery_p50} {tail_name(self.recovery_count)} {self.recovery_p99}{bound} s "
             f"of {self.recovery_count}  {self.seconds:5.1f} s  {verdict}"
         )
@@ -107,6 +111,9 @@ def figures(phase: Phase, finding: Finding, seconds: float, *, late_fails: bool 
         seconds=round(seconds, 1),
         kinds=dict(Counter(violation.kind for violation in finding.violations)),
         problems=problems,
+        charged=finding.charged,
+        moved=finding.moved,
+        models={model.rpartition("/")[2]: times for model, times in sorted(finding.by_model.items())},
         late=late,
         stopped=phase.stopped,
     )

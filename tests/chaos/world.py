@@ -13,15 +13,15 @@ from tests.chaos import installation
 from tests.chaos.control_plane import Api, ApiServer
 from tests.chaos.journal import Journal
 from tests.chaos.network import Partition
-from tests.chaos.pods import Peculiar, Pod, base_environment, free_port, make_pods
+from tests.chaos.pods import JOURNAL, Peculiar, Pod, base_environment, free_port, make_pods
 from tests.chaos.processes import Kept
 from tests.chaos.recorder import Recorder, Version
 from tests.chaos.redis_process import ChaosRedis
+from tests.chaos.remote_models import CONCURRENCY, RemoteModels, make_providers, serve_models
 from tests.chaos.settings import RunSettings
 from tests.chaos.webhooks import Receiver, receiving
 
 MODEL: Final = "stub"
-DEPLOYMENT: Final = f"headrace-{MODEL}"
 START_SECONDS: Final = 90.0
 
 
@@ -30,6 +30,8 @@ MAY_STAY: Final = frozenset(
     (
         *("clock", "done", "finish", "inbox", "pulse", "report", "requests", "result", "results"),
         *("seq", "service", "wake", "weights", "workers"),
+        # A call that died with its pod is under way until its lease ends.
+        *("booked", "calls", "gate", "waiting"),
     )
 )
 
@@ -56,7 +58,9 @@ async def until(
 
 @dataclass
 class World:
-    """`isolated` is the pod whose way to Redis can be cut, None without namespaces."""
+    """`isolated` is the pod whose way to Redis can be cut, None without namespaces; `remote` None: there are no remote
+    models.
+    """
 
     settings: RunSettings
     api: Api
@@ -74,6 +78,7 @@ class World:
     partition: Partition | None
     receiver: Receiver
     changed: asyncio.Event
+    remote: RemoteModels | None
 
     def pod(self, name: str) -> Pod:
         return next(pod for pod in self.pods if pod.name == name)
@@ -89,11 +94,21 @@ class World:
         holder = ((lease or {}).get("spec") or {}).get("holderIdentity")
         return next((each for each in self.operators if each.name == holder), None)
 
+    @property
+    def chain(self) -> RemoteModels:
+        """The models that fall back on one another. There are some where a fault said that it needs them."""
+        assert self.remote is not None
+        return self.remote
+
+    def parallelism(self, pod: str) -> int:
+        """How much a pod runs at once."""
+        return CONCURRENCY if self.remote and self.remote.is_remote(pod) else self.settings.parallelism
+
     async def serving(self) -> None:
-        """Returns when every pod's runner has its engine."""
+        """Returns when every pod's runner has its engine or provider."""
 
         async def all_serve() -> bool:
-            return all(pod.serves for pod in self.pods)
+            return all(pod.serves for pod in (*self.pods, *(self.remote.pods if self.remote else ())))
 
         await until(all_serve, "runners that serve", START_SECONDS)
 
@@ -133,9 +148,11 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(settings: RunSettings, *, clock_offsets: dict[int, str], isolate: bool) -> AsyncIterator[World]:
+async def world(
+    settings: RunSettings, *, clock_offsets: dict[int, str], isolate: bool, remote: bool = False
+) -> AsyncIterator[World]:
     """A running installation with one model. `clock_offsets` by the pod's number; `isolate`: the last pod stands in a
-    network namespace. Everything is ended on the way out."""
+    network namespace; `remote`: there are more models, remote ones among them. Everything is ended on the way out."""
     async with contextlib.AsyncExitStack() as stack:
         api = Api(settings.state / "kubeconfig")
         stack.push_async_callback(api.close)
@@ -150,11 +167,17 @@ async def world(settings: RunSettings, *, clock_offsets: dict[int, str], isolate
         redis = await _start_redis(stack, settings, redis_port, partition)
         address = "127.0.0.1" if partition is None else partition.host_address
         receiver = await stack.enter_async_context(receiving())
+        providers = make_providers(settings, tenant) if remote else []
         await installation.install(
             api,
             settings,
             installation.Places(
-                redis.operator_url, redis.facade_url, f"redis://{address}:{redis_port}/0", tenant, receiver.host
+                redis.operator_url,
+                redis.facade_url,
+                f"redis://{address}:{redis_port}/0",
+                tenant,
+                receiver.host,
+                tuple(provider.host for provider in providers),
             ),
         )
         await installation.create(api, f"/api/v1/namespaces/{tenant}/secrets", receiver.secret())
@@ -164,15 +187,16 @@ async def world(settings: RunSettings, *, clock_offsets: dict[int, str], isolate
         recorder = Recorder(server.etcd_url, tenant, lambda _: changed.set())
         await recorder.start()
         stack.push_async_callback(recorder.stop)
-        journal = Journal(settings.folder / "generations.jsonl")
+        journal = Journal(settings.folder / JOURNAL)
         stack.callback(journal.close)
         base = base_environment(settings.tree, settings.checkout)
         operators = await installation.make_operators(api, settings, base)
         for operator in operators:
             stack.push_async_callback(operator.end)
             await operator.start()
-        await _make_model(api, settings, tenant)
-        deployment = await _deployment(api, tenant)
+        await _make_claim(api, tenant)
+        body = installation.local_model(tenant, MODEL, settings.replicas, settings.parallelism)
+        deployment = await installation.create_model(api, body)
         peculiar = {number: Peculiar(clock_offset=offset) for number, offset in clock_offsets.items()}
         if partition is not None:
             last = settings.replicas - 1
@@ -181,6 +205,7 @@ async def world(settings: RunSettings, *, clock_offsets: dict[int, str], isolate
         for pod in pods:
             stack.push_async_callback(pod.end)
             await pod.start()
+        models = await serve_models(stack, api, settings, tenant, base, providers) if remote else None
         facade, port = await installation.make_facade(api, settings, base, redis.facade_url)
         stack.push_async_callback(facade.end)
         await facade.start()
@@ -188,7 +213,7 @@ async def world(settings: RunSettings, *, clock_offsets: dict[int, str], isolate
         http = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)))
         built = World(
             settings, api, server, redis, recorder, journal, tenant, operators, pods, facade,
-            f"http://127.0.0.1:{port}", token, http, partition, receiver, changed,
+            f"http://127.0.0.1:{port}", token, http, partition, receiver, changed, models,
         )  # fmt: skip
         await built.serving()
         await until(built.facade_answers, "the facade", START_SECONDS)
@@ -211,7 +236,7 @@ async def _start_redis(
     return redis
 
 
-async def _make_model(api: Api, settings: RunSettings, tenant: str) -> None:
+async def _make_claim(api: Api, tenant: str) -> None:
     request = {"accessModes": ["ReadOnlyMany"], "resources": {"requests": {"storage": "1Gi"}}}
     claim = {
         "apiVersion": "v1",
@@ -220,19 +245,3 @@ async def _make_model(api: Api, settings: RunSettings, tenant: str) -> None:
         "spec": request,
     }
     await installation.create(api, f"/api/v1/namespaces/{tenant}/persistentvolumeclaims", claim)
-    body = installation.model(tenant, MODEL, settings)
-    await installation.create(api, f"/apis/headrace.dev/v1alpha1/namespaces/{tenant}/llmmodels", body)
-
-
-async def _deployment(api: Api, tenant: str) -> dict[str, object]:
-    """What the operator made for the model, when it is there."""
-    found: list[dict[str, object]] = []
-
-    async def made() -> bool:
-        deployment = await api.find(f"/apis/apps/v1/namespaces/{tenant}/deployments/{DEPLOYMENT}")
-        if deployment is not None:
-            found.append(deployment)
-        return bool(found)
-
-    await until(made, "the model's Deployment", START_SECONDS)
-    return found[0]

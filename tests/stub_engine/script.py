@@ -3,11 +3,13 @@
 A task asks by its input: the first line of the last message is `stub {"ms": 400, …}`; without such a line the defaults
 hold. What is written down is one JSON object a line, appended in one write, so that several engines share a file:
 
-    {"event": "start", "uid", "attempt", "execution", "pid", "pod", "at"}
+    {"event": "start", "uid", "attempt", "execution", "pid", "pod", "model", "at"}
 
-`at` is CLOCK_MONOTONIC in seconds, which all processes of a machine share and no skewed wall clock touches. `execution`
-names one generation. It ends with at most one of `end` (the text was sent), `fail` (a failure was),
-`abort` (the runner asked, or its connection ended); a killed engine writes nothing more.
+`model` is what the process serves, as namespace/name. `at` is CLOCK_MONOTONIC in seconds, which all processes of a
+machine share and no skewed wall clock touches. `execution` names one generation. It ends with at most one of `end` (the
+text was sent), `fail` (a failure was), `abort` (the runner asked, or its connection ended); a killed engine writes
+nothing more. Of a provider's generations `pod` is whoever asked; what a provider refuses before it begins is
+`{"event": "refused", "status", "pid", "pod", "model", "at"}`.
 """
 
 import json
@@ -92,19 +94,19 @@ class Journal:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         path = environment.get("STUB_ENGINE_LOG")
-        self._pod = environment.get("STUB_ENGINE_POD", "")
+        self._whose = {"pod": environment.get("STUB_ENGINE_POD", ""), "model": environment.get("STUB_ENGINE_MODEL", "")}
         self._file = None if path is None else os.open(Path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
-    def write(self, event: str, execution: Execution) -> None:
+    def write(self, event: str, execution: Execution, **more: str) -> None:
+        """`more` takes the place of what the environment says."""
+        self._append(event, uid=execution.uid, attempt=execution.attempt, execution=execution.name, **more)
+
+    def refused(self, status: int) -> None:
+        """Of a provider: a request that began no generation, by the status of its answer."""
+        self._append("refused", status=status)
+
+    def _append(self, event: str, **said: str | int) -> None:
         if self._file is None:
             return
-        line: dict[str, Any] = {
-            "event": event,
-            "uid": execution.uid,
-            "attempt": execution.attempt,
-            "execution": execution.name,
-            "pid": os.getpid(),
-            "pod": self._pod,
-            "at": time.monotonic(),
-        }
+        line: dict[str, Any] = {"event": event, **self._whose, **said, "pid": os.getpid(), "at": time.monotonic()}
         os.write(self._file, json.dumps(line).encode() + b"\n")

@@ -1,14 +1,16 @@
 """A model behind somebody's API, as the runner's other parts see it: a Backend.
 
 It is ready while the provider has started and the gate is open. That a model which nobody asks has lost its key is
-seen by a cheap request now and then; what it says goes through the gate, as what a call says does.
+seen by a cheap request now and then; what it says goes through the gate, as what a call says does. So is that a
+provider is back: a breaker closes by a call that goes well, and a model that tasks have been moved away from has none.
 """
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -19,14 +21,16 @@ from headrace_runner.attempt import Attempt
 from headrace_runner.engine.client import EngineState, Stage
 from headrace_runner.providers.protocol import Fault, Provider, ProviderError
 from headrace_runner.providers.registry import ProviderNotFound
-from headrace_runner.remote.call_gate import HEALTH_PREFIX, CallGate
+from headrace_runner.remote.call_gate import HEALTH_PREFIX, CallGate, NotAdmitted
 from headrace_runner.remote.engine import Line, RemoteEngine, said
-from headrace_runner.remote.gate_state import GateState
+from headrace_runner.remote.gate_state import Breaker, GateState
 from headrace_runner.streaming import CallStream
 
 HEALTH_EVERY_SECONDS: Final = 30.0
 KEY_LOOK_SECONDS: Final = 2.0
 HEALTH_SECONDS: Final = 25.0
+PROBE_EVERY_SECONDS: Final = 5.0
+"""From one look at the breaker to the next."""
 START_AGAIN_SECONDS: Final = 5.0
 
 _log = structlog.get_logger()
@@ -87,7 +91,7 @@ class RemoteBackend:
         return self._gate.state()
 
     def parts(self) -> Sequence[Coroutine[Any, Any, None]]:
-        return (self._gate.run(), self._serve(), self._watch_key())
+        return (self._gate.run(), self._serve(), self._watch_key(), self._probe())
 
     async def aclose(self) -> None:
         """Close the provider, then the client."""
@@ -161,25 +165,60 @@ class RemoteBackend:
 
     async def check_health(self) -> None:
         """Ask the provider once; a failure is settled with the gate."""
+        health = await self._asked_health()
+        if health.fault is not None:
+            await self._settle(_health_id(), health)
+
+    async def _probe(self) -> None:
+        """While the breaker lets one call through and no task sends it, a health check is that call. Where such checks
+        go well and calls go on failing, the tasks that come next pay for opening the breaker again.
+        """
+        await self._started.wait()
+        while True:
+            await asyncio.sleep(PROBE_EVERY_SECONDS)
+            if self._gate.state().breaker is not Breaker.HALF_OPEN:
+                continue
+            call_id, health = _health_id(), _Health(reason=Reason.CANCELLED)
+            # Not admitted: a task's call is on its way, or another pod's.
+            with contextlib.suppress(NotAdmitted):
+                try:
+                    await self._gate.admit(call_id, 0)
+                    health = await self._asked_health()
+                except asyncio.CancelledError:
+                    await self._settle(call_id, health)
+                    raise
+                await self._settle(call_id, health)
+
+    async def _asked_health(self) -> "_Health":
         assert self._provider is not None  # noqa: S101  it has started
         try:
             async with asyncio.timeout(HEALTH_SECONDS):
                 await self._provider.check_health()
-            return
+            return _Health()
         except ProviderError as error:
-            found = error
+            found = _Health(error.fault, error.reason, said(error.message), error.retry_after_seconds)
         except TimeoutError:
             message = f"the provider has not answered a health check within {HEALTH_SECONDS:.0f} s"
-            found = ProviderError(Fault.TRANSIENT, Reason.PROVIDER_UNREACHABLE, message)
+            found = _Health(Fault.TRANSIENT, Reason.PROVIDER_UNREACHABLE, message)
         except Exception as error:
             _log.error("provider broke", error=type(error).__name__)
-            return
-        _log.warning("provider unhealthy", fault=found.fault.value, reason=str(found.reason))
-        await self._gate.settle(
-            f"{HEALTH_PREFIX}{uuid.uuid4().hex}",
-            fault=found.fault,
-            reason=found.reason,
-            message=said(found.message),
-            tokens=0,
-            retry_after_seconds=found.retry_after_seconds,
-        )
+            return _Health(reason=Reason.CANCELLED)
+        _log.warning("provider unhealthy", fault=str(found.fault), reason=str(found.reason))
+        return found
+
+    async def _settle(self, call_id: str, health: "_Health") -> None:
+        await self._gate.settle(call_id, **asdict(health), tokens=0)
+
+
+@dataclass(frozen=True)
+class _Health:
+    """What a check says to the gate: without a fault that all is well, or with the reason Cancelled nothing."""
+
+    fault: Fault | None = None
+    reason: str = ""
+    message: str = ""
+    retry_after_seconds: float | None = None
+
+
+def _health_id() -> str:
+    return f"{HEALTH_PREFIX}{uuid.uuid4().hex}"

@@ -179,7 +179,9 @@ def test_the_checker_is_told_of_every_limit() -> None:
         "webhook": {},
     }
     submission = Submission("t", Script(ending="fail"), spec=spec, accepted_uid="u", inputs=[(1.0, "x")])
-    assert expected_of(submission) == Expected("t", "u", False, "fail", False, 1, 2, 3, 4, True, ((1.0, "x"),))
+    assert expected_of(submission, "ns") == Expected(
+        "t", "u", False, "fail", False, 1, 2, 3, 4, True, ((1.0, "x"),), ("ns/stub",)
+    )
 
 
 def test_a_cheap_fault_strikes_more_than_once_in_a_short_run() -> None:

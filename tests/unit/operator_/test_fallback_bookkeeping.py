@@ -10,7 +10,7 @@ from operator_cases import MODEL, NOW_MS, TASK, came_back, held, merged, queued,
 from headrace_bus import Entry, EntryState
 from headrace_operator import apply_task, observe_task, watch
 from headrace_operator.budget_book import BudgetBook
-from headrace_operator.context import Memory
+from headrace_operator.context import Context, Memory
 from headrace_operator.decide.plans import Move
 from headrace_operator.decide.quota import Grant
 from headrace_operator.decide.task import decide
@@ -99,6 +99,17 @@ async def test_the_old_queue_is_left_and_the_new_key_looked_at(
     assert desk.due == [THERE]
     assert desk.ctx.store.task(TASK.uid).ref == THERE
     assert 'headrace_operator_fallbacks_total{from="team-a/qwen"' in desk.ctx.metrics.exposition().decode()
+
+
+@pytest.mark.parametrize(("reason", "woken"), [("CircuitOpen", True), ("", False)])
+def test_a_model_that_goes_down_wakes_who_waits_for_the_next_try(reason: str, woken: bool) -> None:
+    """When it came back the model still served, so that nobody meant to look at it again."""
+    desk = Desk(None)
+    desk.ctx.window = SimpleNamespace(waits=lambda _: False)
+    desk.ctx.store.put_model(MODEL, named(reason))
+    desk.ctx.store.put_task(task_view(task_body(queued(2, reason="RetryBackoff"))))
+    Context.enqueue_tasks_of(desk.ctx, MODEL)
+    assert desk.due == [TASK] * woken
 
 
 def test_a_task_is_found_by_its_present_model_alone() -> None:

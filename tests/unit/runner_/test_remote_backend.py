@@ -17,8 +17,8 @@ from headrace_runner.providers.registry import ProviderNotFound
 from headrace_runner.remote import backend as remote_backend
 from headrace_runner.remote import call_gate
 from headrace_runner.remote.backend import RemoteBackend
-from headrace_runner.remote.call_gate import HEALTH_PREFIX, FreeGate
-from headrace_runner.remote.gate_state import GateState
+from headrace_runner.remote.call_gate import HEALTH_PREFIX, FreeGate, NotAdmitted
+from headrace_runner.remote.gate_state import Breaker, GateState
 from headrace_runner.remote.refused import ProviderRefused
 
 REVOKED = ProviderError(Fault.UNAVAILABLE, Reason.CREDENTIALS_REFUSED, "the key is revoked")
@@ -171,6 +171,46 @@ async def test_a_health_check_that_hangs_or_breaks_ends(monkeypatch: pytest.Monk
         await world.backend.check_health()
         (settled,) = world.gate.settled.values()
         assert (settled.fault, settled.reason) == (Fault.TRANSIENT, Reason.PROVIDER_UNREACHABLE)
+
+
+@pytest.mark.parametrize(
+    ("error", "settled"),
+    [
+        (None, Settled(None, "", "", 0, None)),
+        (REVOKED, Settled(Fault.UNAVAILABLE, Reason.CREDENTIALS_REFUSED, "the key is revoked", 0, None)),
+        # the provider's own code: nobody knows how the provider is
+        (KeyError("sk-secret"), Settled(None, Reason.CANCELLED, "", 0, None)),
+    ],
+)
+async def test_a_half_open_breaker_that_no_task_tries_is_tried_by_a_health_check(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None, settled: Settled
+) -> None:
+    monkeypatch.setattr(remote_backend, "PROBE_EVERY_SECONDS", 0.01)
+    world = World()
+    async with world.running(lambda: world.provider.health_checks == 1):
+        if error is not None:
+            world.provider.on_health = lambda: _raise(error)
+        world.gate.now = GateState(Breaker.OPEN, Reason.CIRCUIT_OPEN)
+        await asyncio.sleep(0.05)
+        assert not world.gate.admitted
+        world.gate.now = GateState(Breaker.HALF_OPEN, Reason.CIRCUIT_OPEN)
+        async with asyncio.timeout(5):
+            while not world.gate.settled:  # noqa: ASYNC110  the gate tells nobody
+                await asyncio.sleep(0.001)
+        world.gate.now = GateState()
+        first = next(iter(world.gate.admitted))
+        assert first.startswith(HEALTH_PREFIX)
+        assert world.gate.settled[first] == settled
+
+
+async def test_a_probe_that_is_not_admitted_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_backend, "PROBE_EVERY_SECONDS", 0.01)
+    world = World()
+    async with world.running(lambda: world.provider.health_checks == 1):
+        world.gate.refusal = NotAdmitted(Reason.CIRCUIT_OPEN, "a call is under way to see")
+        world.gate.now = GateState(Breaker.HALF_OPEN, Reason.CIRCUIT_OPEN)
+        await asyncio.sleep(0.05)
+        assert (world.provider.health_checks, world.gate.settled) == (1, {})
 
 
 def test_no_more_is_claimed_than_the_gate_lets_through() -> None:
