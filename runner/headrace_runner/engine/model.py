@@ -173,6 +173,10 @@ class LoadedModel:
         """llama.cpp's last words."""
         return self._log.last_error()
 
+    def buffers(self) -> dict[str, int]:
+        """Bytes of the buffers that llama.cpp made, by the backend that has them, such as CPU_Mapped or AMX."""
+        return dict(self._log.buffer_bytes)
+
     def buffer_bytes(self) -> int:
         """Sum of the buffers that llama.cpp made, in RAM and on GPUs."""
         return sum(self._log.buffer_bytes.values())
