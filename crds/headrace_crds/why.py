@@ -115,6 +115,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     Reason.PROVIDER_UNREACHABLE: "wait; if it lasts look at the provider, its DNS name and the network's way to it",
     Reason.PROVIDER_QUOTA_EXHAUSTED: "raise the budget at the provider; the task goes on by itself",
     Reason.CREDENTIALS_REFUSED: "put a valid key into the Secret of LLMModel {model_name} in {model_namespace}",
+    Reason.CREDENTIALS_NOT_FOUND: "create the Secret of LLMModel {model_name} in {model_namespace}, with a key in it",
+    Reason.HOST_NOT_ALLOWED: "do what the condition Ready of LLMModel {model_name} in {model_namespace} says",
     Reason.REMOTE_MODEL_NOT_FOUND: "create an LLMModel with a spec.remote.model that the provider knows",
     Reason.WAITING_FOR_GPU: "free a GPU or add a node that has one",
 }

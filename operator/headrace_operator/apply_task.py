@@ -11,7 +11,7 @@ from headrace_crds.model import LLMModel
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask
 from headrace_crds.work import Work, resolve
-from headrace_operator import announce, large_results
+from headrace_operator import announce, budgets, large_results
 from headrace_operator.context import Context, bus_key
 from headrace_operator.decide import clocks, fallback
 from headrace_operator.decide.plans import Enqueue, TakeBack, TaskPlan
@@ -59,6 +59,7 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
             attempt=plan.status.get("attempt") or (task.status.attempt if task.status else None),
             reason=plan.status.get("reason"),
         )
+    await budgets.carried_out(plan, s, ctx)
     if plan.interrupt is not None and not await _interrupted(Interruption(plan.interrupt), s, ctx):
         return 0.0
     if plan.enqueue is not None and not plan.enqueue_first and task is not None and s.model is not None:

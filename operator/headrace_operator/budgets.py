@@ -68,8 +68,16 @@ async def admit(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> TaskPlan:
         raise
 
 
+def _ended(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> budget.Ended | None:
+    """An entry in the keys of a model that the task is not assigned to says nothing of what it took: whoever has that
+    model's password may have written it.
+    """
+    view = ctx.store.task(s.ref.uid)
+    return None if s.task is None and view is not None and view.ref != s.ref else budget.ended(s, plan)
+
+
 async def _admit(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> TaskPlan:
-    over = budget.ended(s, plan)
+    over = _ended(plan, s, ctx)
     if over is not None and not over.held:
         await _settle(s.ref.namespace, s.ref.uid, over.attempt, over.spent, ctx)
     task = s.task
@@ -101,10 +109,10 @@ async def _admit(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> TaskPlan:
 
 
 async def carried_out(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> None:
-    """The plan was applied. An attempt that it took from its holder spent nobody knows what."""
+    """The plan is written. An attempt that it took from its holder spent nobody knows what."""
     if not ctx.grants.of(s.ref.namespace).budgets:
         return
-    over = budget.ended(s, plan)
+    over = _ended(plan, s, ctx)
     if over is not None and over.held:
         await _settle(s.ref.namespace, s.ref.uid, over.attempt, over.spent, ctx)
 
@@ -177,12 +185,17 @@ async def sweep(ctx: Context) -> None:
 
 async def wake_waiting(ctx: Context) -> None:
     """Those for whom there is room since something was settled, in the queue's order. Raises BusError."""
-    freed, ctx.budgets.freed = ctx.budgets.freed, set()
-    for namespace in freed:
+    while ctx.budgets.freed:
+        namespace = ctx.budgets.freed.pop()
         waits, found = ctx.budgets.waits.get(namespace), await lines_of(namespace, ctx)
         if not waits or not found:
             continue
-        totals = await ctx.bus.budgets.totals(namespace, found)
+        try:
+            totals = await ctx.bus.budgets.totals(namespace, found)
+        except BusError:
+            # Nothing else may ever free it again before the window ends.
+            ctx.budgets.freed.add(namespace)
+            raise
         room = [Room(line, told) for line, told in zip(found, totals, strict=True)]
         for wait in sorted(waits.values(), key=lambda each: _score(each.ref, ctx)):
             if all(each.fits(wait.most) for each in room):

@@ -71,6 +71,9 @@ def named_by_entry(model: ModelRef, uid: str, namespace: str, name: str, ctx: Co
     known = ctx.store.task(uid)
     if known is not None and known.ref.model == model:
         return known.ref
+    if model.namespace not in ctx.settings.sharing_model_namespaces:
+        # It serves no other namespace: what an entry names beyond stands in nobody else's line.
+        namespace = model.namespace
     return TaskRef(namespace, name, uid, model)
 
 

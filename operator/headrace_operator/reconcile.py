@@ -41,9 +41,7 @@ async def _apply_task(snapshot: TaskSnapshot, ctx: Context) -> float | None:
     # An input may be large: it is read for those who have a seat.
     plan = await inputs.provide(plan, snapshot, ctx)
     plan = await budgets.admit(plan, snapshot, ctx)
-    again_after = await apply_task.apply(plan, snapshot, ctx)
-    await budgets.carried_out(plan, snapshot, ctx)
-    return again_after
+    return await apply_task.apply(plan, snapshot, ctx)
 
 
 async def reconcile_model(ref: ModelRef, ctx: Context) -> float | None:

@@ -138,7 +138,9 @@ def of_generation(
 def of_cut(cut: Cut, work: Work, timings: Timings | None) -> Verdict | Setback | GivenBack:
     """What an early end means; ``timings`` are the partial's, None where there is none."""
     tokens = cut.completion_tokens
-    usage = None if cut.partial is None or not tokens else _usage(cut.partial.usage)
+    told = None if cut.partial is None else cut.partial.usage
+    # A provider bills a prompt that was sent, also where nothing came of it.
+    usage = None if told is None or not (tokens or told.prompt_tokens) else _usage(told)
     match cut.why:
         case Halt.SUSPEND:
             return GivenBack(Reason.SUSPENDED, usage)

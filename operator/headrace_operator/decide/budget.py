@@ -84,9 +84,9 @@ def ended(s: TaskSnapshot, plan: TaskPlan) -> Ended | None:
     if came_back is not None:
         unknown = came_back.how in ("LeaseExpired", "Parked") or came_back.reason in _CUT_OFF
         return Ended(s.held.attempt, came_back.spent or (None if unknown else NOTHING))
-    if s.held.place in (Place.LEASED, Place.RETURNED):
-        return Ended(s.held.attempt, None, held=True)
-    return Ended(s.held.attempt, NOTHING)
+    unknown = s.held.place in (Place.LEASED, Place.RETURNED)
+    # What is to be taken back may be claimed meanwhile: it is settled when that has succeeded.
+    return Ended(s.held.attempt, None if unknown else NOTHING, held=unknown or plan.take_back is not None)
 
 
 def _ms(at: datetime) -> int:

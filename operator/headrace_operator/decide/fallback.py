@@ -55,14 +55,9 @@ PROVIDER_FAULTS: Final = frozenset(
         Reason.PROVIDER_UNREACHABLE,
         Reason.PROVIDER_FAILED,
         Reason.PROVIDER_ANSWER_INVALID,
-        Reason.PROVIDER_OVERLOADED,
-        Reason.PROVIDER_QUOTA_EXHAUSTED,
-        Reason.CREDENTIALS_REFUSED,
-        Reason.REMOTE_MODEL_NOT_FOUND,
-        Reason.RATE_LIMITED,
-        Reason.CIRCUIT_OPEN,
     }
 )
+"""Those that are charged. The others give the task back, and the model's conditions tell of them."""
 HANDED_OVER: Final = {
     FallbackWhen.REFUSED: Reason.CONTENT_REFUSED,
     FallbackWhen.INVALID_OUTPUT: Reason.INVALID_OUTPUT,
@@ -141,7 +136,8 @@ def choose(s: TaskSnapshot, task: LLMTask) -> tuple[ModelRef | None, str]:
     """The first model that can take the task; and, of those before it, or of all, why they cannot."""
     passed: list[str] = []
     for target in s.targets:
-        why = not_now(target, task)
+        barred = target.model is not None and target.model.spec.remote is not None and not s.remote_allowed
+        why = not_now(target, task) or (Reason.REMOTE_NOT_ALLOWED.value if barred else "")
         if not why:
             return target.ref, ", ".join(passed)
         passed.append(f"{target.ref}: {why}")
@@ -293,8 +289,8 @@ def _waits_since(s: TaskSnapshot, task: LLMTask) -> int:
     resumed = find_condition(status.conditions, "Suspended")
     if resumed is not None:
         begun.append(clocks.milliseconds(resumed.last_transition_time))
-    if _deliveries(status.attempts or []) and s.held is not None and s.held.place is Place.QUEUED:
-        # Nor does a backoff count, which precedes it.
+    if s.held is not None and s.held.place is Place.QUEUED:
+        # Nor does what precedes it count: a backoff, a budget, a right, an input.
         begun.append(s.held.since_ms)
     return max((each for each in begun if each is not None), default=s.now_ms)
 

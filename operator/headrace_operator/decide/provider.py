@@ -17,6 +17,8 @@ TOLD_FROM_SECONDS: Final = 5
 """A provider's pause that is shorter is ordinary pacing, and over before anybody has read of it."""
 _REMEDIES: Final = {
     Reason.CREDENTIALS_REFUSED: "the provider refuses the key: put a valid one into the Secret, nothing else is needed",
+    Reason.CREDENTIALS_NOT_FOUND: "there is no key to send: put one into the Secret, nothing else is needed",
+    Reason.HOST_NOT_ALLOWED: "a request may not go where it leads: correct spec.remote.baseURL or the annotation",
     Reason.REMOTE_MODEL_NOT_FOUND: "the provider does not know spec.remote.model, or the key may not use it",
     Reason.PROVIDER_QUOTA_EXHAUSTED: "the account's budget at the provider is spent: raise it there",
     Reason.PROVIDER_UNREACHABLE: "the provider cannot be reached; requests are tried again by themselves",
@@ -26,7 +28,15 @@ _REMEDIES: Final = {
 }
 PAUSES: Final = frozenset(_REMEDIES)
 """Reasons for which a model makes no requests."""
-ACT: Final = frozenset({Reason.CREDENTIALS_REFUSED, Reason.REMOTE_MODEL_NOT_FOUND, Reason.PROVIDER_QUOTA_EXHAUSTED})
+ACT: Final = frozenset(
+    {
+        Reason.CREDENTIALS_REFUSED,
+        Reason.CREDENTIALS_NOT_FOUND,
+        Reason.HOST_NOT_ALLOWED,
+        Reason.REMOTE_MODEL_NOT_FOUND,
+        Reason.PROVIDER_QUOTA_EXHAUSTED,
+    }
+)
 """Those that last until somebody acts: the model is not Ready."""
 _NUMBERS: Final = re.compile(r"[0-9]+([.,][0-9]+)*")
 

@@ -32,7 +32,8 @@ def sentence(message: object, said: Iterable[str] = ()) -> str:
 def _quotes(text: str, said: Iterable[str]) -> bool:
     runs = [text[at : at + _RUN_CHARS] for at in range(max(0, len(text) - _RUN_CHARS + 1))]
     for each in said:
-        stripped = _SPACE.sub(" ", each).strip()
+        # As the provider's words are read: what is unprintable is no disguise.
+        stripped = "".join(char for char in _SPACE.sub(" ", each).strip() if char.isprintable())
         if len(stripped) >= _RUN_CHARS:
             if any(run in stripped for run in runs):
                 return True

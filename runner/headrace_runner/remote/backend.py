@@ -31,6 +31,10 @@ KEY_LOOK_SECONDS: Final = 2.0
 HEALTH_SECONDS: Final = 25.0
 PROBE_EVERY_SECONDS: Final = 5.0
 """From one look at the breaker to the next."""
+ONLY_A_CALL_TELLS: Final = frozenset(
+    {Reason.CREDENTIALS_REFUSED, Reason.REMOTE_MODEL_NOT_FOUND, Reason.PROVIDER_QUOTA_EXHAUSTED}
+)
+"""A health check spends nothing, and may go without the key: that it is answered does not say that a call would be."""
 START_AGAIN_SECONDS: Final = 5.0
 
 _log = structlog.get_logger()
@@ -144,7 +148,12 @@ class RemoteBackend:
             self._enter(Stage.FAILED, Reason.RUNNER_ERROR, f"the provider's code broke: {type(error).__name__}")
             return False
         self._line = Line(
-            self._provider, self._gate, self._capabilities, on_success=self._succeeded, monotonic=self._monotonic
+            self._provider,
+            self._gate,
+            self._capabilities,
+            on_success=self._succeeded,
+            serves=lambda: not self._silent(),
+            monotonic=self._monotonic,
         )
         self._enter(Stage.SERVING, "", "")
         self._started.set()
@@ -176,7 +185,8 @@ class RemoteBackend:
         await self._started.wait()
         while True:
             await asyncio.sleep(PROBE_EVERY_SECONDS)
-            if self._gate.state().breaker is not Breaker.HALF_OPEN:
+            state = self._gate.state()
+            if state.breaker is not Breaker.HALF_OPEN or state.reason in ONLY_A_CALL_TELLS:
                 continue
             call_id, health = _health_id(), _Health(reason=Reason.CANCELLED)
             # Not admitted: a task's call is on its way, or another pod's.

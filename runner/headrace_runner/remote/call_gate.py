@@ -14,7 +14,7 @@ PAUSING: Final = frozenset({Fault.RATE_LIMITED, Fault.OVERLOADED, Fault.UNAVAILA
 """Faults after which a task is released and the whole model waits."""
 PAUSE_SECONDS: Final = 1.0
 HEALTH_PREFIX: Final = "health/"
-"""Of the ids under which a health check's failure is settled: nothing was admitted under them."""
+"""Of a health check's ids: admitted where it is the probe, else only its failure is settled."""
 
 
 class NotAdmitted(Exception):

@@ -29,6 +29,7 @@ class Call:
         self.request = request
         self.tokens = 0
         self.closed = False
+        self.sent = False
         self._stream = stream
         self._on_progress = on_progress
         self._monotonic = monotonic
@@ -75,12 +76,12 @@ class Call:
         )
 
     def partial(self) -> GenerationResult:
-        """What there is of a call that was ended early. Its prompt's tokens are unknown, which reads as 0."""
+        """What there is of a call that was ended early. Its prompt's tokens are estimated, once it was sent."""
         return GenerationResult(
             id=self.request.id,
             text="".join(self._text),
             finish_reason="Cancelled",
-            usage=Usage(0, 0, self.tokens),
+            usage=Usage(self._input_tokens() if self.sent else 0, 0, self.tokens),
             timings=self._timings(),
             tool_calls=tuple(self._tool_calls),
             reasoning="".join(self._reasoning),

@@ -35,6 +35,10 @@ from headrace_runner.streaming import CallStream
 END_SECONDS: Final = 2.0
 """So long a call that was cancelled may take to end before it is left to itself."""
 SETTLE_SECONDS: Final = 2.0
+_OF_ONE_REQUEST: Final = frozenset({402, 403, 404})
+"""What a provider answers to one request while it serves others may be about that request: a filter before the API, a
+bound that its credit does not cover. It is charged, and the breaker opens at the fifth, or one tenant's prompt would
+shut a model for all."""
 _FINISHED: Final = frozenset({"Stop", "Length", "ToolCalls"})
 _CONSEQUENCES: Final = {Fault.TRANSIENT: Consequence.SETBACK, Fault.TERMINAL: Consequence.FAILED} | dict.fromkeys(
     PAUSING, Consequence.RELEASED
@@ -45,12 +49,15 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Line:
-    """What all attempts of a model's runner share. ``on_success`` is told of every call that gave a result."""
+    """What all attempts of a model's runner share. ``on_success`` is told of every call that gave a result,
+    ``serves`` tells whether there was one lately.
+    """
 
     provider: Provider
     gate: CallGate
     capabilities: Collection[Capability] = frozenset(Capability)
     on_success: Callable[[], None] = lambda: None
+    serves: Callable[[], bool] = lambda: False
     monotonic: Callable[[], float] = time.monotonic
 
 
@@ -86,9 +93,12 @@ class RemoteEngine:
             del self._aborts[request.id]
             aborted.cancel()
             was_done, call.closed = asking.done(), True
-            await _end(asking)
-            end = _End.of(asking if was_done else None, call)
-            await self._settle(call_id, end)
+            try:
+                await _end(asking)
+            finally:
+                # Also where the attempt is cancelled meanwhile: the gate would keep the place for as long as the pod.
+                end = _End.of(asking if was_done else None, call)
+                await self._settle(call_id, end)
         if end.result is not None:
             self._line.on_success()
             return end.result
@@ -110,12 +120,18 @@ class RemoteEngine:
 
     async def _ask(self, call: Call, call_id: str, stream: CallStream | None) -> GenerationResult:
         await self._line.gate.admit(call_id, call.at_most_tokens())
-        if isinstance(call.request, Embed):
-            result = await self._line.provider.embed(call.request)
-        else:
-            if stream is not None:
-                stream.begin()
-            result = await self._line.provider.generate(call.request, call.delta)
+        call.sent = True
+        try:
+            if isinstance(call.request, Embed):
+                result = await self._line.provider.embed(call.request)
+            else:
+                if stream is not None:
+                    stream.begin()
+                result = await self._line.provider.generate(call.request, call.delta)
+        except ProviderError as error:
+            if error.fault is Fault.UNAVAILABLE and error.status in _OF_ONE_REQUEST and self._line.serves():
+                error.fault = Fault.TRANSIENT
+            raise
         if not isinstance(result, GenerationResult) or result.finish_reason not in _FINISHED:
             raise TypeError("a provider gives a finished GenerationResult")
         try:
@@ -184,7 +200,8 @@ class _End:
         else:
             tokens = 0
         message = said(error.message)
-        refused = ProviderRefused(_CONSEQUENCES[error.fault], error.reason, message, error.usage)
+        usage = error.usage or (call.partial().usage if call.tokens else None)
+        refused = ProviderRefused(_CONSEQUENCES[error.fault], error.reason, message, usage)
         return cls(tokens, error.fault, error.reason, message, error.retry_after_seconds, refused=refused)
 
 

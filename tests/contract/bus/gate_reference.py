@@ -147,8 +147,8 @@ class GateReference:
             each = cost_ms(1, limits.requests_per_minute)
             left = horizon + max(0, BURST_MS - each) - max(self.requests, now)
             room = min(room, 0 if left < 0 else math.floor(left / each) + 1)
-        if limits.tokens_per_minute and self.tokens > horizon:
-            room = 0
+        if limits.tokens_per_minute:
+            room = 0 if self.tokens > horizon else min(room, 1)
         if self.breaker(now) is not Breaker.CLOSED:
             room = min(room, 0 if self._probing(now) > 0 else 1)
         return max(0, room - len(self.waiting))

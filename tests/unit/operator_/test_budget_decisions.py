@@ -119,9 +119,10 @@ def test_what_came_back_took_what_its_runner_says(
     assert found == Ended(1, expected)
 
 
-def test_what_was_only_queued_took_nothing() -> None:
-    assert ended(seen(queued(1), held=held("Queued", 1), spec={"suspend": True})) == Ended(1, Spend())
-    assert ended(seen(queued(1), held=held("Queued", 1), spec={"cancel": True})) == Ended(1, Spend())
+def test_what_was_only_queued_took_nothing_once_it_is_taken_back() -> None:
+    back = Ended(1, Spend(), held=True)
+    assert ended(seen(queued(1), held=held("Queued", 1), spec={"suspend": True})) == back
+    assert ended(seen(queued(1), held=held("Queued", 1), spec={"cancel": True})) == back
 
 
 def test_what_goes_on_or_has_a_usage_is_not_settled_by_the_plan() -> None:

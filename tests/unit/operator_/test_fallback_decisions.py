@@ -74,9 +74,14 @@ ROWS: list[Any] = [
     ),
     pytest.param(falling(held=WAITS_IN_QUEUE, fallback=LIMITED), "", id="unavailable is another trigger"),
     pytest.param(
-        falling(queued(**LONG_AGO), of=named(), held=WAITS_IN_QUEUE, fallback=TIMEOUT),
+        falling(queued(**LONG_AGO), of=named(), held=Held(1, Place.QUEUED, NOW_MS - 61_000), fallback=TIMEOUT),
         TO_GPT + "QueueTimeout",
         id="queue",
+    ),
+    pytest.param(
+        falling(queued(**LONG_AGO), of=named(), held=WAITS_IN_QUEUE, fallback=TIMEOUT),
+        "",
+        id="what precedes the hand-out, such as a budget, is no wait in the queue",
     ),
     pytest.param(
         falling(queued(**JUST_NOW), of=named(), held=WAITS_IN_QUEUE, fallback=TIMEOUT), "", id="queue, not yet"

@@ -303,8 +303,8 @@ def test_a_key_that_the_secret_does_not_have_is_asked_about() -> None:
         (serves(OPEN), ("CircuitOpen", "LLMModel 'qwen': 5 requests failed")),
         (serves(PAUSED), ("RateLimited", "LLMModel 'qwen': the provider asked")),
         (serves(KEY), ("CredentialsRefused", "LLMModel 'qwen': the provider refuses the key")),
-        ({"credentials": CredentialsView(False)}, ("ModelNotReady", "CredentialsNotFound: Secret 'openai'")),
-        ({"credentials": CredentialsView(True)}, ("ModelNotReady", "HostNotAllowed: Secret 'openai'")),
+        ({"credentials": CredentialsView(False)}, ("CredentialsNotFound", "LLMModel 'qwen': Secret 'openai'")),
+        ({"credentials": CredentialsView(True)}, ("HostNotAllowed", "LLMModel 'qwen': Secret 'openai'")),
         ({}, ("ModelLoading", "")),
     ],
 )

@@ -161,7 +161,7 @@ async def test_an_abort_ends_the_call_and_gives_the_text_so_far() -> None:
     partial = await asking
     assert script.cancelled.is_set()
     assert (partial.id, partial.text, partial.finish_reason) == ("u-1/1", "so far", "Cancelled")
-    assert partial.usage == Usage(0, 0, 2)
+    assert partial.usage == Usage(INPUT_TOKENS, 0, 2)
     assert world.settled == Settled(None, Reason.CANCELLED, "", INPUT_TOKENS + 2, None)
     assert world.successes == 0
 

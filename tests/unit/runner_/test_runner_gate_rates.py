@@ -176,11 +176,13 @@ def test_a_provider_sees_what_it_allows_and_hardly_more(kind: Callable[[int], Li
 def test_tokens_per_minute_are_spread_likewise(kind: Callable[[int], Limit]) -> None:
     rate = 600_000
     provider = Provider(kind(rate), seconds=(0.2, 2.0), cost=True)
-    simulated(provider, GateLimits(256, tokens_per_minute=rate), tokens=lambda: random.randrange(100, 3_000))
+    limits = GateLimits(256, tokens_per_minute=rate)
+    released, _ = simulated(provider, limits, tokens=lambda: random.randrange(100, 3_000))
     achieved = provider.counts["tokens"] / (rate * MINUTES)
     print(f"{achieved:.1%} of the tokens, {provider.counts['429']} of {provider.counts['taken']} refused")
     assert achieved >= 0.95
     assert provider.counts["429"] <= 0.01 * provider.counts["taken"]
+    assert sum(released.values()) <= 20 + provider.counts["taken"]
 
 
 def test_concurrency_settles_near_what_the_provider_takes() -> None:

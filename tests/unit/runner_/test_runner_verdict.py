@@ -122,12 +122,14 @@ def test_a_cancelled_task_keeps_what_was_generated_as_plain_text(shaped: Work) -
     assert verdict.timings == TIMINGS
 
 
-@pytest.mark.parametrize("ended", [cut(Halt.CANCEL), cut(Halt.CANCEL, "", 0)])
-def test_a_cancelled_task_without_text_has_no_result(work: Work, ended: Cut) -> None:
+@pytest.mark.parametrize(("ended", "read"), [(cut(Halt.CANCEL), False), (cut(Halt.CANCEL, "", 0), True)])
+def test_a_cancelled_task_without_text_has_no_result(work: Work, ended: Cut, read: bool) -> None:
     verdict = of_cut(ended, work, TIMINGS)
     assert isinstance(verdict, Verdict)
     assert verdict.outcome is Outcome.CANCELLED
-    assert (verdict.result, verdict.large, verdict.usage, verdict.timings) == (None, None, None, None)
+    assert (verdict.result, verdict.large) == (None, None)
+    # A prompt that was sent is paid for, also where nothing came of it.
+    assert (verdict.usage is not None, verdict.timings is not None) == (read, read)
 
 
 @pytest.mark.parametrize(("extra", "kept"), [(0, True), (1, False)])

@@ -8,6 +8,9 @@ local lease_ms = limited(ARGV[1] or '', CALL_LEASE_MAX_MS)
 if #ARGV > 1 + CONCURRENCY_MAX then return redis.error_reply('ERR more calls than a model has') end
 local kept, leases = {}, {}
 sweep_calls(now)
+if redis.call('ZCARD', CALLS) + #ARGV - 1 > 2 * CONCURRENCY_MAX then
+  return redis.error_reply('ERR more calls than a model has')
+end
 for i = 2, #ARGV do
   if not is_name(ARGV[i]) then return redis.error_reply('ERR no call of that name') end
   table.insert(kept, redis.call('ZSCORE', CALLS, ARGV[i]) and 1 or 0)

@@ -12,7 +12,7 @@ local function cost_ms(count, per_minute) return count * 60000 / (per_minute * F
 -- and without that it would wait for ever.
 local function bucket_wait(full, now, cost) return math.max(0, full - math.max(0, BURST_MS - cost) - now) end
 
--- How many calls may still be admitted until `horizon`; of tokens only whether any, as a call's are not known here.
+-- How many calls may still be admitted until `horizon`; with tokens one at a time, as the next call's are not known here.
 local function bucket_room(gate, now, limits, horizon)
   local room = CONCURRENCY_MAX
   if limits.requests > 0 then
@@ -20,6 +20,6 @@ local function bucket_room(gate, now, limits, horizon)
     local left = horizon + math.max(0, BURST_MS - each) - math.max(gate.requests, now)
     room = left < 0 and 0 or math.min(room, math.floor(left / each) + 1)
   end
-  if limits.tokens > 0 and gate.tokens > horizon then room = 0 end
+  if limits.tokens > 0 then room = gate.tokens > horizon and 0 or math.min(room, 1) end
   return room
 end
