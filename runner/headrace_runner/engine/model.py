@@ -178,5 +178,9 @@ class LoadedModel:
         return dict(self._log.buffer_bytes)
 
     def buffer_bytes(self) -> int:
-        """Sum of the buffers that llama.cpp made, in RAM and on GPUs."""
-        return sum(self._log.buffer_bytes.values())
+        """Sum of the buffers that llama.cpp made, in RAM and on GPUs. Pages of the file whose weights were repacked are
+        the kernel's to drop, and not counted.
+        """
+        buffers = self._log.buffer_bytes
+        repacked = sum(buffers.get(name, 0) for name in ("AMX", "CPU_REPACK"))
+        return sum(buffers.values()) - min(repacked, buffers.get("CPU_Mapped", 0))

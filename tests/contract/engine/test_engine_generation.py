@@ -96,7 +96,8 @@ async def test_a_model_that_has_said_all_ends_by_itself(client: EngineClient) ->
     result = await client.generate(ask("1", "Hi", temperature=0.0, max_tokens=100))
     assert result.finish_reason == "Stop"
     assert result.usage.completion_tokens < 40
-    assert "help" in result.text
+    # Builds for different CPUs round differently.
+    assert "help" in result.text or "assist" in result.text
 
 
 async def test_a_stop_string_ends_the_text_before_it(client: EngineClient) -> None:

@@ -106,7 +106,6 @@ async def test_an_end_is_told_once_signed_by_every_key_and_costs_one_write(
     namespace: str,
     there: Receiver,
     right: Callable[[], None],
-    capfd: pytest.CaptureFixture[str],
 ) -> None:
     right()
     cluster.create(secret(OLD_KEY, KEY))
@@ -130,7 +129,7 @@ async def test_an_end_is_told_once_signed_by_every_key_and_costs_one_write(
     assert answer is not None
     assert 'headrace_webhooks_total{reason="Delivered"} 1.0' in answer.text
     assert operator.stop() == 0
-    logged = "".join(capfd.readouterr())
+    logged = operator.log.read_text()
     assert uid in logged or "told" in logged
     for word in ("whsec_", KEY[6:], "in-the-query", "THE-"):
         assert word not in logged

@@ -4,7 +4,7 @@ import asyncio
 import signal
 
 import pytest
-from pod_world import Gate, Runner, StartRunner, Tasks, until
+from pod_world import ENDLESS, Gate, Runner, StartRunner, Tasks, until
 from redis_server import RedisServer
 
 from headrace_bus import Bus, EntryState, ModelKey, ReturnReason
@@ -12,11 +12,9 @@ from headrace_crds import Outcome
 
 pytestmark = pytest.mark.contract
 
-LONG = {"prompt": "Count from one to a thousand, every number.", "parameters": {"maxTokens": 1500, "temperature": "0"}}
-
 
 async def test_a_lost_lease_aborts_the_generation(tasks: Tasks, redis: RedisServer, runner: Runner) -> None:
-    task = tasks.create("lost", **LONG)
+    task = tasks.create("lost", **ENDLESS)
     await tasks.enqueue(task)
     await tasks.running("lost")
     # Redis forgets everything, and so tells nobody.
@@ -32,7 +30,7 @@ async def test_a_lost_lease_aborts_the_generation(tasks: Tasks, redis: RedisServ
 
 
 async def test_a_stopping_runner_gives_back(tasks: Tasks, bus: Bus, runner: Runner, model: ModelKey) -> None:
-    task = tasks.create("released", **LONG)
+    task = tasks.create("released", **ENDLESS)
     await tasks.enqueue(task)
     await tasks.running("released")
     runner.process.send_signal(signal.SIGTERM)

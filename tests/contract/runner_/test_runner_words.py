@@ -1,20 +1,13 @@
 """Words to a runner that come late, or while Redis is away."""
 
-import json
-
 import pytest
-from pod_world import Gate, Runner, StartRunner, Tasks, until
+from pod_world import ENDLESS, Gate, Runner, StartRunner, Tasks, until
 from redis_server import RedisServer
 
 from headrace_bus import Bus, Interruption, ModelKey
 from headrace_crds import Outcome
 
 pytestmark = pytest.mark.contract
-
-ENDLESS = {
-    "output": {"jsonSchema": json.dumps({"type": "string", "minLength": 15_000})},
-    "parameters": {"maxTokens": 1900, "temperature": "0"},
-}
 
 
 async def test_a_word_about_an_earlier_lease_ends_nothing(

@@ -4,11 +4,10 @@ The engine is idle when the runner's count of generations is 0: it says so after
 """
 
 import hashlib
-import json
 import time
 
 import pytest
-from pod_world import Runner, Tasks, until
+from pod_world import CONTEXT_TOKENS, ENDLESS, Runner, Tasks, until
 
 from headrace_bus import Bus, Interruption, ModelKey, Returned, ReturnReason
 from headrace_crds import ConditionStatus, LLMTask, Outcome
@@ -19,12 +18,6 @@ pytestmark = pytest.mark.contract
 IDLE_WITHIN_SECONDS = 1.0
 PATIENCE_SECONDS = 10.0
 """So long the operator waits for an answer."""
-PARAMETERS = {"maxTokens": 1900, "temperature": "0"}
-# A grammar without an end, so that the model cannot end it early.
-ENDLESS = {
-    "output": {"jsonSchema": json.dumps({"type": "string", "minLength": 15_000})},
-    "parameters": PARAMETERS,
-}
 
 
 async def started(tasks: Tasks, runner: Runner, name: str, **spec: object) -> LLMTask:
@@ -95,7 +88,7 @@ async def test_a_cancelled_task_ends_with_its_text_so_far(
     assert status.result.sha256 == hashlib.sha256(status.result.text.encode()).hexdigest()
     assert status.result.enforcement is None
     assert status.usage is not None
-    assert 0 < status.usage.completion_tokens < 1900
+    assert 0 < status.usage.completion_tokens < CONTEXT_TOKENS
     assert status.timings is not None
     finished, running = find_condition(status.conditions, "Finished"), find_condition(status.conditions, "Running")
     assert finished is not None

@@ -4,15 +4,13 @@ import hashlib
 import json
 
 import pytest
-from pod_world import POD, Engine, Runner, Tasks, until
+from pod_world import CONTEXT_TOKENS, ENDLESS, POD, Engine, Runner, Tasks, until
 
-from headrace_bus import Bus, EntryState, ModelKey, ReturnReason
+from headrace_bus import Bus, EntryState, Interruption, ModelKey, ReturnReason
 from headrace_crds import ConditionStatus, Outcome
 from headrace_crds.base import find_condition
 
 pytestmark = pytest.mark.contract
-
-LONG = {"prompt": "Count from one to a thousand, every number.", "parameters": {"maxTokens": 1500, "temperature": "0"}}
 
 
 async def fenced(runner: Runner) -> float:
@@ -81,15 +79,15 @@ async def test_a_document_that_is_cut_off_is_a_failure(tasks: Tasks, runner: Run
 
 
 async def test_a_refusal_of_the_engine_is_the_outcome(tasks: Tasks, runner: Runner) -> None:
-    task = tasks.create("long", prompt="word " * 5000)
+    task = tasks.create("long", prompt="word " * (2 * CONTEXT_TOKENS))
     await tasks.enqueue(task)
     status = (await tasks.finished("long")).status
     assert status is not None
     assert (status.outcome, status.reason) == (Outcome.FAILED, "ContextLengthExceeded")
 
 
-async def test_it_says_that_a_long_attempt_runs(tasks: Tasks, runner: Runner) -> None:
-    task = tasks.create("running", **LONG)
+async def test_it_says_that_a_long_attempt_runs(tasks: Tasks, bus: Bus, runner: Runner, model: ModelKey) -> None:
+    task = tasks.create("running", **ENDLESS)
     await tasks.enqueue(task)
     status = (await tasks.running("running")).status
     assert status is not None
@@ -101,6 +99,9 @@ async def test_it_says_that_a_long_attempt_runs(tasks: Tasks, runner: Runner) ->
     # Finished was False before: its time stays.
     assert finished.last_transition_time == "2026-01-01T00:00:00Z"
     assert status.start_time is not None
+    # The next test finds the sequence free.
+    assert await bus.interrupt(model, task.metadata.uid, Interruption.CANCEL) is not None
+    await tasks.finished("running")
 
 
 async def test_a_stale_attempt_is_dropped(tasks: Tasks, bus: Bus, runner: Runner, model: ModelKey) -> None:
@@ -155,7 +156,7 @@ async def test_a_recreated_object_keeps_its_own_fate(tasks: Tasks, runner: Runne
 async def test_the_runner_outlives_its_engine(
     tasks: Tasks, bus: Bus, runner: Runner, engine: Engine, model: ModelKey
 ) -> None:
-    task = tasks.create("killed", **LONG)
+    task = tasks.create("killed", **ENDLESS)
     await tasks.enqueue(task)
     await tasks.running("killed")
     engine.kill_child()
