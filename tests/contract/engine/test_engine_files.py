@@ -102,7 +102,7 @@ def test_an_adapter_of_another_model_is_refused(model_path: Path, tmp_path: Path
 async def test_a_quantized_context_takes_less_memory_and_serves(model_path: Path, start_engine: Callable) -> None:
     kinds = {"HEADRACE_KV_TYPE_K": "Q8_0", "HEADRACE_KV_TYPE_V": "Q8_0", "HEADRACE_CONTEXT_TOKENS": "4096"}
     small = start_engine(model_path, HEADRACE_FLASH_ATTENTION="Enabled", HEADRACE_MEMORY_MAP="false", **kinds)
-    large = start_engine(model_path, HEADRACE_CONTEXT_TOKENS="4096")
+    large = start_engine(model_path, HEADRACE_CONTEXT_TOKENS="4096", HEADRACE_MEMORY_MAP="false")
     assert await said(small)
     taken = [started.wait_serving().engine for started in (small, large)]
     assert taken[0] is not None

@@ -141,7 +141,8 @@ class Fleet:
         assert answer is not None
         found += _found("metrics of the operator", answer.text)
         for where, text in [each async for each in self._dump()]:
-            live = any(uid in where for uid in open_uids)
+            # A result that repeats the prompt is the model's doing, and whoever may read the task reads both.
+            live = any(uid in where for uid in open_uids) or ":result:" in where
             found += [leak for leak in _found(where, text) if not (live and leak.startswith("prompt"))]
         return found
 

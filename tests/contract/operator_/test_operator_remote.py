@@ -63,8 +63,8 @@ async def test_no_pod_before_the_secrets_owner_allows_it(operator: Operator, clu
     cluster.task("waits")
     await until(lambda: said(cluster, Ready=("False", "CredentialsNotFound"), Stalled=None))
     assert "Secret 'openai' does not exist" in message(cluster)
-    await until(lambda: waits_for(cluster, "waits", "ModelNotReady"))
-    assert cluster.status("waits")["message"].startswith("CredentialsNotFound: ")
+    await until(lambda: waits_for(cluster, "waits", "CredentialsNotFound"))
+    assert cluster.status("waits")["message"].startswith("LLMModel 'smol': Secret 'openai' does not exist")
 
     secret(cluster)
     await until(lambda: said(cluster, Ready=("False", "HostNotAllowed")))

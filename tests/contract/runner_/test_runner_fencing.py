@@ -5,7 +5,7 @@ import signal
 from typing import Any
 
 import pytest
-from pod_world import POD, Gate, Runner, StartRunner, Tasks, until
+from pod_world import ENDLESS, POD, Gate, Runner, StartRunner, Tasks, until
 
 from headrace_bus import Bus, EntryState, ModelKey
 from headrace_crds import Outcome
@@ -68,7 +68,7 @@ async def test_a_runner_that_was_stopped_while_it_generates_gives_up(
     tasks: Tasks, bus: Bus, start_runner: StartRunner, model: ModelKey
 ) -> None:
     late = await start_runner(pod="headrace-smol-late")
-    task = tasks.create("woken", prompt="Count to a hundred.", parameters={"maxTokens": 400, "temperature": "0"})
+    task = tasks.create("woken", **{**ENDLESS, "parameters": {"maxTokens": 1500, "temperature": "0"}})
     await tasks.enqueue(task)
     await tasks.running("woken")
     os.kill(late.process.pid, signal.SIGSTOP)
