@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from headrace_crds.reasons import Reason
 from headrace_runner.providers.protocol import Budget, Fault, ProviderError
+from headrace_runner.providers.provider_words import plain, quotes
 
 WAIT_LIMIT_SECONDS: Final = 86_400.0
 """No wait is believed beyond a day: a header may be wrong, and a model that waits is asked by nobody."""
 SENTENCE_CHARS: Final = 160
-_ECHO_CHARS: Final = 12
 _QUOTED: Final = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
 _KEY: Final = re.compile(r"\bsk-[^\s]*")
 _BUCKETS: Final = ("requests", "tokens", "input-tokens", "output-tokens")
@@ -113,15 +113,9 @@ def _error_of(body: object) -> tuple[str, str]:
 
 def sentence(words: str, said: Iterable[str] = ()) -> str:
     """The first sentence without what is quoted in it; nothing where it repeats a piece of what the request said."""
-    plain = " ".join("".join(each if each.isprintable() else " " for each in words[:2000]).split())
-    plain = _KEY.sub("…", _QUOTED.sub("…", plain))
-    first = re.split(r"(?<=[.!?])\s", plain, maxsplit=1)[0][:SENTENCE_CHARS].rstrip(" .")
-    pieces = {first[at : at + _ECHO_CHARS] for at in range(max(1, len(first) - _ECHO_CHARS + 1))}
-    for text in said:
-        flat = " ".join(text.split())
-        if (3 < len(flat) < _ECHO_CHARS and flat in first) or any(piece in flat for piece in pieces if piece):
-            return ""
-    return first
+    bare = _KEY.sub("…", _QUOTED.sub("…", plain(words[:2000])))
+    first = re.split(r"(?<=[.!?])\s", bare, maxsplit=1)[0][:SENTENCE_CHARS].rstrip(" .")
+    return "" if quotes(first, said) else first
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

@@ -21,22 +21,21 @@ def sentence(message: object, said: Iterable[str] = ()) -> str:
     if not isinstance(message, str):
         return ""
     # A little more than is kept: the cut must not hide the end of what is compared.
-    text = _SPACE.sub(" ", message[: 8 * MAX_SENTENCE_CHARS]).strip()
-    text = _SENTENCE_END.split("".join(char for char in text if char.isprintable()), maxsplit=1)[0]
-    text = text[:MAX_SENTENCE_CHARS]
-    if _quotes(text, said):
+    text = _SENTENCE_END.split(plain(message[: 8 * MAX_SENTENCE_CHARS]), maxsplit=1)[0][:MAX_SENTENCE_CHARS]
+    if quotes(text, said):
         return ""
     return _KEYLIKE.sub("…", text).rstrip(" .")
 
 
-def _quotes(text: str, said: Iterable[str]) -> bool:
-    runs = [text[at : at + _RUN_CHARS] for at in range(max(0, len(text) - _RUN_CHARS + 1))]
-    for each in said:
-        # As the provider's words are read: what is unprintable is no disguise.
-        stripped = "".join(char for char in _SPACE.sub(" ", each).strip() if char.isprintable())
-        if len(stripped) >= _RUN_CHARS:
-            if any(run in stripped for run in runs):
-                return True
-        elif len(stripped) > 3 and stripped in text:
+def plain(text: str) -> str:
+    """In one line and in printable characters: what is unprintable must not disguise what is compared."""
+    return "".join(char for char in _SPACE.sub(" ", text).strip() if char.isprintable())
+
+
+def quotes(text: str, said: Iterable[str]) -> bool:
+    """Whether a ``plain`` text repeats a piece of what the request said."""
+    runs = {text[at : at + _RUN_CHARS] for at in range(max(1, len(text) - _RUN_CHARS + 1))} - {""}
+    for each in map(plain, said):
+        if (3 < len(each) < _RUN_CHARS and each in text) or any(run in each for run in runs):
             return True
     return False

@@ -127,3 +127,10 @@ def test_of_the_provider_s_words_one_sentence_is_repeated() -> None:
 def test_what_the_request_said_is_not_repeated(said: str) -> None:
     assert sentence("cannot parse of the secret plan here", [said]) == ""
     assert sentence("max_tokens: too large", [said]) == "max_tokens: too large"
+
+
+def test_an_unprintable_character_disguises_no_quotation() -> None:
+    body = {"error": {"type": "invalid_request_error", "message": "Invalid: my secret is hunter2"}}
+    assert "hunter2" not in fault(400, body, {}, ["my se\u200bcret is hun\u200bter2"]).message
+    body["error"]["message"] = "Invalid: my se\u200bcret is hun\u200bter2"
+    assert "ter2" not in fault(400, body, {}, ["my secret is hunter2"]).message
