@@ -27,6 +27,19 @@ class WorkMessage(Message):
     """What is said, as text."""
 
 
+class CallOptions(ApiModel):
+    """What only a call, work without an object, can ask for. Of remote models the runner refuses all but stream."""
+
+    stream: bool = False
+    """Its text is told as it grows; else all of it at the end."""
+    n: Annotated[int, Field(ge=1, le=16)] = 1
+    """Completions of one prompt."""
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """Probabilities of the chosen tokens, and of so many others."""
+    logit_bias: Annotated[list[tuple[int, float]], Field(max_length=300)] = Field(default_factory=list)
+    """Token and what is added to its logit."""
+
+
 class Work(ApiModel):
     """Everything a runner needs to execute one attempt and to commit its outcome."""
 
@@ -52,6 +65,8 @@ class Work(ApiModel):
     """Records of earlier attempts that the commit keeps, at most nine."""
     stream_to: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")] | None = None
     """Replica of the facade that shows the text as it grows."""
+    call: CallOptions | None = None
+    """Of a call: there is no object, and streamTo is told everything. Absent: of an LLMTask."""
     attempt_timeout_ms: int = 300_000
     """From the claim to the generated result; then the attempt is aborted and fails as AttemptTimeout."""
     deadline_ms: int | None = None

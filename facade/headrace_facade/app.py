@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from headrace_facade import shapes
 from headrace_facade.context import Context
 from headrace_facade.errors import (
     BadRequest,
@@ -19,7 +20,7 @@ from headrace_facade.errors import (
     NotFound,
     WrongContentType,
 )
-from headrace_facade.middleware import App, Guard, problem_body
+from headrace_facade.middleware import App, Guard
 from headrace_facade.routes import health, tasks
 
 _REASONS: Final = {"extra_forbidden": "no such field: see /openapi.json"}
@@ -54,7 +55,8 @@ def create_app(context: Context) -> App:
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:
     problem = as_facade_error(error, request.headers.get("Content-Type"))
-    return JSONResponse(problem_body(problem, request.state.trace_id), problem.status, problem.headers)
+    status, body = shapes.answer(request.url.path, problem, request.state.trace_id)
+    return JSONResponse(body, status, problem.headers)
 
 
 def as_facade_error(error: Exception, content_type: str | None = None) -> FacadeError:

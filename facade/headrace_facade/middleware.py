@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 from starlette.datastructures import Headers
 
+from headrace_facade import shapes
 from headrace_facade.bearer import bearer_token
 from headrace_facade.budget import Share
 from headrace_facade.context import Context
@@ -36,16 +37,6 @@ _SECURITY: Final = (
     (b"referrer-policy", b"no-referrer"),
 )
 _log = structlog.get_logger("headrace_facade")
-
-
-def problem_body(error: FacadeError, trace_id: str) -> dict[str, Any]:
-    """The one shape of an error."""
-    return {
-        "error_code": error.code,
-        "message": error.message,
-        "trace_id": trace_id,
-        "details": error.details,
-    }
 
 
 def new_trace_id(headers: list[tuple[bytes, bytes]]) -> str:
@@ -72,7 +63,7 @@ class Guard:
         trace_id = new_trace_id(scope["headers"])
         scope.setdefault("state", {})["trace_id"] = trace_id
         began = time.monotonic()
-        answer = _Answer(send, trace_id)
+        answer = _Answer(send, scope["path"], trace_id)
         with (
             structlog.contextvars.bound_contextvars(trace_id=trace_id),
             self._context.metrics.active.track_inprogress(),
@@ -158,8 +149,9 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 class _Answer:
     """Sends, adds the headers that every answer has, and remembers the status; 0 until it started."""
 
-    def __init__(self, send: Send, trace_id: str) -> None:
+    def __init__(self, send: Send, path: str, trace_id: str) -> None:
         self._send = send
+        self._path = path
         self._trace_id = trace_id
         self.status = 0
 
@@ -171,8 +163,9 @@ class _Answer:
         await self._send(message)
 
     async def problem(self, error: FacadeError) -> None:
-        body = json.dumps(problem_body(error, self._trace_id), ensure_ascii=False).encode()
+        status, document = shapes.answer(self._path, error, self._trace_id)
+        body = json.dumps(document, ensure_ascii=False).encode()
         headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
         headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
