@@ -9,6 +9,8 @@ Three things beyond the mask of the grammar, each only where it leaves a token t
 
 import ctypes
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import llguidance.numpy
@@ -24,8 +26,19 @@ from headrace_runner.engine.vocabulary import Bits, Vocabulary
 
 # 17 digits tell any two doubles apart; with sign, point and leading zeros that makes:
 MAX_NUMBER_BYTES: Final = 24
+_USED_UP: Final = "too many states"
+"""What llguidance says of a lexer at its bound."""
 # A mask is only ever -inf or untouched; finite logits stay as the model gave them.
 _MASKED: Final = np.float32(-np.inf)
+
+
+@dataclass(frozen=True)
+class Start:
+    """``matcher`` is a copy of ``origin``; ``renewed`` gives another start in place of one whose lexer is used up."""
+
+    origin: Any
+    matcher: Any
+    renewed: Callable[[Any], "Start"]
 
 
 class Constraint:
@@ -35,9 +48,12 @@ class Constraint:
     """
 
     def __init__(
-        self, matcher: Any, vocabulary: Vocabulary, filler: MaskFiller, enforcement: Enforcement, *, is_json: bool
+        self, start: Start, vocabulary: Vocabulary, filler: MaskFiller, enforcement: Enforcement, *, is_json: bool
     ) -> None:
-        self.matcher = matcher
+        self.matcher = start.matcher
+        self._start = start
+        self._consumed: list[int] = []
+        self._renewed_at: int | None = None
         self.enforcement: Enforcement = enforcement
         self.filling: Filling | None = None
         self._time = MaskTime()
@@ -62,9 +78,9 @@ class Constraint:
     def fork(self) -> "Constraint":
         """Give another constraint at the same place."""
         self._wait()
-        other = Constraint(
-            self.matcher.deep_copy(), self._vocabulary, self._filler, self.enforcement, is_json=self._is_json
-        )
+        start = replace(self._start, matcher=self.matcher.deep_copy())
+        other = Constraint(start, self._vocabulary, self._filler, self.enforcement, is_json=self._is_json)
+        other._consumed = self._consumed.copy()
         other._cursor = self._cursor.copy()
         other._time = self._time
         if self._budget is not None:
@@ -89,13 +105,14 @@ class Constraint:
     def consume(self, token: int) -> bool:
         """Advance by a sampled token; True where the document is complete and nothing can follow."""
         began = time.thread_time()
-        consumed = self.matcher.consume_token(token)
+        consumed = self.matcher.consume_token(token) or (self._renew() and self.matcher.consume_token(token))
         self._time.spend(time.thread_time() - began)
         self._time.earn()
         if not consumed:
             self._check()
             raise Refusal(Reason.INTERNAL_ERROR, "a token was drawn that the mask forbids", retryable=True)
         self._bits = None
+        self._consumed.append(token)
         if self._is_json:
             self._cursor.advance(self._vocabulary.pieces[token])
         if self._budget is not None:
@@ -122,6 +139,8 @@ class Constraint:
         row = llguidance.numpy.allocate_token_bitmask(1, self._vocabulary.size)
         began = time.thread_time()
         llguidance.numpy.fill_next_token_bitmask(self.matcher, row)
+        if self._renew():
+            llguidance.numpy.fill_next_token_bitmask(self.matcher, row)
         self._time.spend(time.thread_time() - began)
         bits: Bits = row[0]
         if not self.matcher.is_error():
@@ -132,6 +151,18 @@ class Constraint:
             if self._budget is not None:
                 bits = self._steered(bits, self._budget)
         self._bits = bits
+
+    def _renew(self) -> bool:
+        """Where the lexer has no more states, go on with a new one: the way to here takes few of them."""
+        if not self.matcher.is_error() or _USED_UP not in self.matcher.get_error():
+            return False
+        if self._renewed_at == len(self._consumed):
+            return False
+        self._renewed_at = len(self._consumed)
+        self._start = self._start.renewed(self._start.origin)
+        self.matcher = self._start.matcher
+        self.matcher.consume_tokens(self._consumed)
+        return True
 
     def _steered(self, bits: Bits, budget: Budget) -> Bits:
         if self._way is not None and self._is_over:

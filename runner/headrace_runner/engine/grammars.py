@@ -16,13 +16,13 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import llguidance
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
-from headrace_runner.engine.constraint import Constraint, in_a_line
+from headrace_runner.engine.constraint import Constraint, Start, in_a_line
 from headrace_runner.engine.filling import MaskFiller
 from headrace_runner.engine.narrowing import equivalent, narrowed
 from headrace_runner.engine.protocol import Enforcement, Generate, Reason, Refusal
@@ -44,12 +44,26 @@ _REMEDY: Final = "simplify it, or leave output out and ask for the shape in the 
 
 
 class _Compiled:
-    """A matcher at its start, to be copied for every sequence."""
+    """A matcher at its start, to be copied for every sequence; thread-safe."""
 
-    def __init__(self, matcher: Any, enforcement: Enforcement, *, is_json: bool) -> None:
-        self.matcher = matcher
+    def __init__(self, make: Callable[[], Any], matcher: Any, enforcement: Enforcement, *, is_json: bool) -> None:
         self.enforcement: Enforcement = enforcement
         self.is_json = is_json
+        self._make = make
+        self._matcher = matcher
+        self._lock = threading.Lock()
+
+    def start(self) -> Start:
+        return Start(self._matcher, self._matcher.deep_copy(), self._renewed)
+
+    def _renewed(self, spent: Any) -> Start:
+        """All copies of a matcher share its lexer, whose states only grow: what earlier sequences have seen must not
+        use up the bound of later ones.
+        """
+        with self._lock:
+            if self._matcher is spent:
+                self._matcher = self._make()
+        return self.start()
 
 
 class TokenMasks:
@@ -73,11 +87,7 @@ class TokenMasks:
         """
         compiled = self._cached(request)
         return Constraint(
-            compiled.matcher.deep_copy(),
-            self._vocabulary,
-            self._filler,
-            compiled.enforcement,
-            is_json=compiled.is_json,
+            compiled.start(), self._vocabulary, self._filler, compiled.enforcement, is_json=compiled.is_json
         )
 
     def _cached(self, request: Generate) -> _Compiled:
@@ -124,7 +134,7 @@ class TokenMasks:
         matcher, error = self._matcher(grammar)
         if error:
             raise Refusal(Reason.INVALID_SCHEMA, f"{name} cannot be compiled: {error}: correct it or simplify it")
-        return _Compiled(matcher, "Grammar", is_json=False)
+        return self._kept(grammar, matcher, "Grammar", is_json=False)
 
     def _of_schema(self, schema_text: str, *, narrow: bool) -> _Compiled:
         schema = _read(schema_text)
@@ -140,9 +150,12 @@ class TokenMasks:
                 continue
             matcher, refused = self._matcher(grammar)
             if not refused:
-                return _Compiled(matcher, enforcement, is_json=True)
+                return self._kept(grammar, matcher, enforcement, is_json=True)
             errors.append(refused)
         raise Refusal(Reason.UNSUPPORTED_SCHEMA, f"output.jsonSchema cannot be compiled: {errors[0]}: {_REMEDY}")
+
+    def _kept(self, grammar: str, matcher: Any, enforcement: Enforcement, *, is_json: bool) -> _Compiled:
+        return _Compiled(lambda: self._matcher(grammar)[0], matcher, enforcement, is_json=is_json)
 
     def _matcher(self, grammar: str) -> tuple[Any, str]:
         matcher = llguidance.LLMatcher(self._vocabulary.tokenizer, grammar, log_level=0, limits=_LIMITS)

@@ -54,6 +54,19 @@ def test_a_long_text_is_not_refused(masks: TokenMasks) -> None:
     draw(constraint, "a", 2000)
 
 
+def test_a_lexer_that_earlier_tasks_have_used_up_refuses_no_later_one(masks: TokenMasks) -> None:
+    # Each of its characters takes about nine of the 20,000 states that a lexer may have.
+    request = Generate("1", prompt="x", json_schema=json.dumps({"type": "string", "minLength": 15_000}))
+    first = masks.constraint(request)
+    draw(first, '"', 1)
+    draw(first, "x", 2500)
+    other = first.fork()
+    second = masks.constraint(request)
+    draw(second, '"', 1)
+    draw(second, "x", 2500)
+    draw(other, "x", 500)
+
+
 def test_time_is_of_the_task_and_grows_with_its_tokens() -> None:
     time = MaskTime()
     time.spend(MAX_MASK_SECONDS - SECONDS_A_TOKEN / 2)
