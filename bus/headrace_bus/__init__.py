@@ -11,6 +11,7 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 |----------------------|--------|--------------------------------------------------|----------------------------------|
 | `index`              | hash   | uid → attempt, every entry                       | with its entries                 |
 | `entry:<uid>`        | hash   | attempt, request, state, place, lease, return    | complete, remove, purge          |
+|                      |        | of a call its reader, too; it is in no index     | hang_up, its attempt's end       |
 | `envelope:<uid>`     | string | the envelope, JSON                               | with the entry, or when returned |
 | `queue:<class>:<ns>` | zset   | `<sequence>:<uid>` → score (order.py)            | with its entries                 |
 | `ring:<class>`       | zset   | namespace → virtual start time of its head       | with its queues                  |
@@ -36,6 +37,7 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 | `workers`            | zset   | worker → ms at which its report ends             | TTL of the longest report        |
 | `tokens:<reader>`    | stream | uid → `<replay id> <id before> <event>`, 512     | TTL 60 s                         |
 | `replay:<uid>`       | stream | a call's events, 256 KiB; an id counts its bytes | TTL 10 min                       |
+| `waiter:<reader>`    | string | a facade's replica waits for calls of this model | TTL of `call`, `waiting` (10 s)  |
 | `gate`               | hash   | a remote model's buckets, AIMD, pause, breaker   | TTL 2 h; purge                   |
 | `calls`              | zset   | call → ms at which its lease ends                | settled, lease over; TTL 2 h     |
 | `waiting`            | zset   | call that is to be admitted → ms of its end      | admitted; TTL 1 s                |
@@ -49,6 +51,7 @@ alone; and the channels `headrace:wake:<ns>/<name>`, which carry empty messages 
 from headrace_bus.acl import FACADE_ACL, OPERATOR_ACL, acl_rules
 from headrace_bus.budget import BudgetLedger, Line, NoRoom, Totals
 from headrace_bus.bus import PARKED_KEPT, Bus
+from headrace_bus.callers import CallBus
 from headrace_bus.envelope import ENVELOPE_MAX_BYTES, ENVELOPE_VERSION, Envelope, WorkClass
 from headrace_bus.errors import (
     BusCorrupt,
@@ -113,6 +116,7 @@ __all__ = [
     "BusSettings",
     "BusUnavailable",
     "Call",
+    "CallBus",
     "Delivery",
     "EnqueueOutcome",
     "Entry",

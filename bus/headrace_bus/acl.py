@@ -57,24 +57,30 @@ OPERATOR_ACL: Final[tuple[str, ...]] = (
 )
 """Everything of Headrace, and the runners' users."""
 
-# Everything that its questions read, and so no envelope and no parked payload: no prompt, no result but a kept one, and
-# no text on its way but what somebody asked to be shown.
-_FACADE_KEYS: Final = (
-    "entry:* queue:* ring:* report:* gpus:* result:* clock weights queued delayed leases returned workers service "
-    "tokens:* replay:*"
-)
+# What its questions read, and so no envelope and no parked payload: no prompt, no result but a kept one, and no text on
+# its way but what somebody asked to be shown.
+_FACADE_READS: Final = "report:* gpus:* result:* weights delayed returned workers service tokens:* replay:*"
+# What its calls move beside. Of a task it could so spoil what the operator makes anew from the object, and no outcome.
+_FACADE_MOVES: Final = "entry:* queue:* ring:* finish:* clock queued leases waiter:* seq index pulse wake"
+# Told and never read.
+_FACADE_TELLS: Final = "envelope:* inbox:*"
 
 FACADE_ACL: Final[tuple[str, ...]] = (
     "resetkeys",
     # A model's prefix is what a script is called with.
-    *(f"~headrace:{{*}}:{key}" for key in ("", *_FACADE_KEYS.split())),
+    *(f"~headrace:{{*}}:{key}" for key in ("", *_FACADE_MOVES.split())),
+    *(f"%R~headrace:{{*}}:{key}" for key in _FACADE_READS.split()),
+    *(f"%W~headrace:{{*}}:{key}" for key in _FACADE_TELLS.split()),
     "resetchannels",
-    *_commands(*_CONNECT, _CALLS, "+time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore"),
-    "+xread",
-    "+xrange",
+    *_commands(
+        *_CONNECT,
+        _CALLS,
+        "+time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore +xread +xrange",
+        "+set +incr +exists +del +unlink +pexpire +hset +hdel +zadd +zrem +rpush +lrem +ltrim",
+    ),
 )
 """Asks about every model by `stats`, `position`, `inspect`, `reports`, `gpus`, `result` and `replay`, reads what
-runners stream, and can change nothing."""
+runners stream, and moves its own calls by `call/enqueue`, `call/waiting` and `call/hang_up`."""
 
 
 def user_name(name: str) -> str:

@@ -213,6 +213,16 @@ class Bus(GateBus):
         """
         return await tokens.append(self._connection, model, events)
 
+    async def end_call(self, model: ModelKey, token: LeaseToken, events: Sequence[dict[str, Any]]) -> bool:
+        """Tells the call's reader these events, at most 256 of 64 KiB and 1 MiB together, and completes the call with
+        them; False: the lease was lost. Raises PayloadTooLarge, and BusOutOfMemory without having done anything.
+        """
+        data = [bounded_json("event", event, tokens.EVENT_MAX_BYTES) for event in events]
+        reply = await self._connection.run(
+            "call/end", key_prefix(model), *lease_parts(token), tokens.REPLAY_BYTES, *data
+        )
+        return bool(reply == 1)
+
     async def reap(self, model: ModelKey, *, limit: int = 100) -> int:
         """Returns expired leases and queues what was delayed until now; how many entries moved, at most `limit`."""
         return int(await self._request("reap", model, positive(limit)))

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- include: keys requests weights ring turns wake leases pulse sweep
+-- include: keys requests weights ring turns wake forget streams callers leases pulse sweep
 -- ARGV: request (becomes the nonce), worker, count, lease_ms, highest envelope version read, calls_per_task, sweep_limit
 -- Reply: {version that is too new or 0, {uid, attempt, claimed_ms, enqueued_ms, lease_until_ms, envelope} …}
 -- allow-oom: claiming is the way to completing, which frees memory.
@@ -41,7 +41,7 @@ while #uids < limit and looked < LOOKED_MAX do
   local member = turns[class].members[turns[class].at]
   local uid = string.sub(member, 18)
   -- Many members may name one uid.
-  local entry = seen[uid] and {} or fields(uid, 'version', 'since', 'attempt', 'member', 'cost')
+  local entry = seen[uid] and {} or fields(uid, 'version', 'since', 'attempt', 'member', 'cost', 'reader')
   seen[uid] = true
   local version = number(entry[1], 0)
   if version > tonumber(ARGV[5]) then
@@ -49,7 +49,10 @@ while #uids < limit and looked < LOOKED_MAX do
     break
   end
   advance(class, uid, math.max(1, number(entry[5], 1)))
-  if attempt_number(entry[3]) > 0 and entry[4] == member then
+  if entry[6] and entry[4] == member and not waits(entry[6]) then
+    -- Nobody waits for this call any more.
+    forget(uid)
+  elseif attempt_number(entry[3]) > 0 and entry[4] == member then
     local enqueued = entry[2] or now
     redis.call('HSET', entry_key(uid), 'state', 'Leased', 'since', now, 'claimed', now, 'enqueued', enqueued,
       'worker', worker, 'nonce', request)

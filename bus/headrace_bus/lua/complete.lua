@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- include: keys leases entries service ended
+-- include: keys forget streams callers leases entries service ended
 -- ARGV: request, uid, attempt, nonce
 -- Reply: '1' or '0' (lost)
 local request, uid, attempt = ARGV[1], ARGV[2], ARGV[3]

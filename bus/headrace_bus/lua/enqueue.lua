@@ -1,5 +1,5 @@
 #!lua
--- include: keys weights ring reorder wake entries inbox ended
+-- include: keys weights ring reorder wake forget entries inbox ended
 -- ARGV: request, uid, attempt, class, namespace, name, score, cost, not_before_ms, version, envelope, limit of words in an inbox
 -- Reply: the outcome. Without allow-oom: at maxmemory it is refused before its first command.
 local request, uid, attempt = ARGV[1], ARGV[2], ARGV[3]

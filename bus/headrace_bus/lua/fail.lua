@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- include: keys requests wake leases
+-- include: keys requests wake forget streams callers leases
 -- ARGV: request, uid, attempt, nonce, failure
 -- Reply: '1' or '0' (lost)
 local now = now_ms()

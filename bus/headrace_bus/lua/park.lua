@@ -1,5 +1,5 @@
 #!lua
--- include: keys requests wake leases service
+-- include: keys requests wake forget streams callers leases service
 -- ARGV: request, uid, attempt, nonce, payload, limit of payloads parked
 -- Reply: '1', '0' (lost) or 'full'. Without allow-oom: at maxmemory it is refused before its first command.
 local request, uid = ARGV[1], ARGV[2]

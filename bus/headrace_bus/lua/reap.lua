@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- include: keys requests weights ring wake leases pulse sweep
+-- include: keys requests weights ring wake forget streams callers leases pulse sweep
 -- ARGV: request, limit
 -- Reply: how many entries moved
 local now = now_ms()

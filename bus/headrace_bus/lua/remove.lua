@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- include: keys requests weights ring wake entries inbox ended
+-- include: keys requests weights ring wake forget entries inbox ended
 -- ARGV: request, uid, limit of words in an inbox
 -- Reply: '1' when there was an entry, a result or the memory of its end, else '0'
 local uid = ARGV[2]

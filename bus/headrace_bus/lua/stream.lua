@@ -1,14 +1,9 @@
 #!lua
--- include: keys requests leases
+-- include: keys requests forget streams callers leases
 -- ARGV: request, most bytes of a replay, most records of an inbox, then uid, attempt, nonce, reader, event of every event
 -- Reply: '1' or '0' (lost) per event, in one text. Without allow-oom: at maxmemory nothing is streamed, the result tells all.
 -- One record per reader, whatever it holds: its field names are uids, its values `<replay id> <replay id before> <event>`.
--- An event's id counts the bytes of its call until its end, so that a replay is cut to its bound by id and none of its
--- values is read: they are whatever a holder of the model's password has put there.
-local INBOX_MS, REPLAY_MS, EVENTS_MAX = 60000, 600000, 256
-local EVENT_MAX, STEP_MAX, REPLAY_EVENTS = 64 * 1024, 1024 * 1024, 8192
--- Where the count begins, per ms of the server's time: a later attempt goes on above what the one before has streamed.
-local BYTES_PER_MS = 1000
+local EVENTS_MAX, EVENT_MAX, STEP_MAX = 256, 64 * 1024, 1024 * 1024
 local now = now_ms()
 local known = recall(ARGV[1], now)
 if known then return known end
@@ -19,19 +14,6 @@ for i = 8, #ARGV, 5 do
   size = size + #ARGV[i]
   if ARGV[i] == '' or #ARGV[i] > EVENT_MAX or size > STEP_MAX then return redis.error_reply('ERR larger than a step is') end
 end
-
--- What cannot be of our making goes, in the background.
-local function append(key, most, id, ...)
-  local held = readable(redis.pcall('XLEN', key))
-  if not held or held > most then redis.call('UNLINK', key) end
-  local done = redis.pcall('XADD', key, 'MAXLEN', most, id, ...)
-  if type(done) == 'table' and done.err then
-    redis.call('UNLINK', key)
-    redis.call('XADD', key, id, ...)
-  end
-end
-
-local function id_of(bytes) return string.format('%.0f-0', bytes) end
 
 -- Read once, however many events of the call there are.
 local calls = {}
@@ -52,7 +34,7 @@ for i = 4, #ARGV, 5 do
     local before = call.told and id_of(call.told) or '0-0'
     call.told, call.grown = (call.told or now * BYTES_PER_MS) + #event, true
     local id = id_of(call.told)
-    append(P .. 'replay:' .. uid, REPLAY_EVENTS, id, 'event', event)
+    append(replay_key(uid), REPLAY_EVENTS, id, 'event', event)
     if not records[reader] then
       records[reader] = {}
       table.insert(order, reader)
@@ -66,15 +48,13 @@ for i = 4, #ARGV, 5 do
 end
 for uid, call in pairs(calls) do
   if call.grown then
-    local key = P .. 'replay:' .. uid
-    redis.call('XTRIM', key, 'MINID', id_of(call.told - most_bytes))
-    redis.call('PEXPIRE', key, REPLAY_MS)
+    redis.call('XTRIM', replay_key(uid), 'MINID', id_of(call.told - most_bytes))
+    redis.call('PEXPIRE', replay_key(uid), REPLAY_MS)
     redis.call('HSET', entry_key(uid), 'told', string.format('%.0f', call.told))
   end
 end
 for _, reader in ipairs(order) do
-  local key = P .. 'tokens:' .. reader
-  append(key, most_records, '*', unpack(records[reader]))
-  redis.call('PEXPIRE', key, INBOX_MS)
+  append(tokens_key(reader), most_records, '*', unpack(records[reader]))
+  redis.call('PEXPIRE', tokens_key(reader), TOKENS_MS)
 end
 return remember(ARGV[1], now, table.concat(kept))

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- include: keys weights ring wake entries inbox
+-- include: keys weights ring wake forget entries inbox
 -- ARGV: uid, attempt, limit of words in an inbox, state in which exactly this attempt is taken all the same ('' for none)
 -- Reply: 1, or 0 when this attempt or a later one is leased, came back as parked, or is not in that state. No request id: what is gone is gone when asked again.
 local uid = ARGV[1]

@@ -289,7 +289,7 @@ async def test_a_facade_gets_its_answers(facade, bus: Bus, model: ModelKey) -> N
     assert (await own.stats(OTHER)).queued == 0
 
 
-async def test_a_facade_changes_nothing_and_reads_no_prompt(
+async def test_a_facade_hands_out_and_ends_nothing_and_reads_no_prompt(
     facade, shared_server: RedisServer, model: ModelKey, redis: Redis, envelopes
 ) -> None:
     own, client = facade
@@ -297,29 +297,20 @@ async def test_a_facade_changes_nothing_and_reads_no_prompt(
     async def all_keys() -> dict[str, bytes]:
         return {key: await raw.dump(key) for key in await redis.keys("headrace:*") if ":requests:" not in key}
 
-    token = LeaseToken("leased", 1, await redis.hget(f"{key_prefix(model)}entry:leased", "nonce"))
     async with Redis.from_url(shared_server.url) as raw:
         before = await all_keys()
         assert len(before) > 20
         for attempt in (
             own.enqueue(model, envelopes()),
             own.claim(model, worker="w", count=1, lease_ms=1_000),
-            own.renew(model, [token], lease_ms=1_000),
-            own.complete(model, token, result={}),
-            own.fail(model, token, Failure("No", "")),
-            own.release(model, token, "Drain"),
-            own.park(model, token, {}),
             own.reap(model),
             own.remove(model, "Task-queued"),
-            own.withdraw(model, "Task-queued", 1),
-            own.interrupt(model, "leased", Interruption.DROP),
             own.interruptions(model, "w", timeout_s=0),
             own.interruptions(model, "w", timeout_s=0.01),
             own.set_weights(model, {}),
             own.report(model, "w", {}, ttl_ms=1_000),
             own.purge(model),
             own.register(OTHER),
-            own.wait_for_work(model, timeout_s=0.01),
             own.parked(model, "parked", 1),
             own.uids(model),
             own.models(),

@@ -10,9 +10,3 @@ local function detach(uid)
   redis.call('ZREM', P .. 'parked', uid)
   redis.call('UNLINK', parked_key(uid))
 end
-
-local function forget(uid)
-  redis.call('UNLINK', entry_key(uid), envelope_key(uid))
-  redis.call('HDEL', P .. 'index', uid)
-  if redis.call('EXISTS', P .. 'index') == 0 then redis.call('DEL', P .. 'seq', P .. 'clock', P .. 'pulse') end
-end
