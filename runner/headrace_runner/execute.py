@@ -11,7 +11,7 @@ from headrace_crds.inputs import Output
 from headrace_crds.reasons import Reason
 from headrace_crds.result import Usage as BilledUsage
 from headrace_crds.task import Timings
-from headrace_crds.work import Work, WorkMessage
+from headrace_crds.work import CallOptions, Work, WorkMessage
 from headrace_runner.attempt import Attempt
 from headrace_runner.calls import TOOLS_CPU_SECONDS, check_tools, judge_calls
 from headrace_runner.curb import Curb
@@ -126,10 +126,15 @@ async def _generated(
         wrong = judgement is not None and judgement.finding is Finding.INVALID
         if isinstance(request, Embed) or output is None or judgement is None:
             return verdict
-        if not wrong or repairs >= output.max_repairs:
+        if not wrong or repairs >= _most_repairs(work, output):
             return verdict
         request, refused, spent = asked_again(request, generation, judgement), verdict, total.usage
         repairs += 1
+
+
+def _most_repairs(work: Work, output: Output) -> int:
+    # What a client has seen cannot be taken back.
+    return 0 if work.call is not None and work.call.stream else output.max_repairs
 
 
 async def _check(validator: Validator, work: Work, share: Share) -> Judgement:
@@ -148,7 +153,11 @@ async def _judge(validator: Validator, work: Work, generation: GenerationResult,
             return judgement
     if work.output is None or not is_whole(generation) or generation.finish_reason == "ToolCalls":
         return None
-    return await judge(validator, work.output, generation.text)
+    for text in (generation.text, *(each.text for each in generation.alternatives)):
+        judgement = await judge(validator, work.output, text)
+        if judgement.finding is not Finding.VALID:
+            break
+    return judgement
 
 
 def _cut(cut: Cut, attempt: Attempt, asked_ms: int, spent: Usage | None) -> Verdict | Setback | GivenBack:
@@ -197,8 +206,11 @@ def _message(message: WorkMessage) -> Message:
 
 def engine_parameters(work: Work) -> Parameters:
     """The API's decimals are strings; the engine takes numbers."""
-    given = work.parameters
+    given, options = work.parameters, work.call or CallOptions()
     return Parameters(
+        n=options.n if options.n > 1 else None,
+        logprobs=options.logprobs,
+        logit_bias=tuple(options.logit_bias),
         temperature=_number(given.temperature),
         max_tokens=given.max_tokens,
         top_p=_number(given.top_p),

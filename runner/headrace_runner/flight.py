@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from headrace_crds.work import Work
 from headrace_runner.attempt import Attempt
 from headrace_runner.backend import Backend
 from headrace_runner.bus_entry import BusEntry
+from headrace_runner.call_sink import CallSink
 from headrace_runner.commit import Committer, announce_running
 from headrace_runner.curb import Curb
 from headrace_runner.cut import Halt
@@ -81,7 +82,7 @@ class Flight:
         self._deck = deck
         self._entry = BusEntry(deck.bus, deck.model, delivery.token, keys)
         self._claimed_at = time.monotonic()
-        self._sink: PodSink | None = None
+        self._sink: PodSink | CallSink | None = None
         self._stopping = False
         self._abort: Abort | None = None
         self._aborted = asyncio.Event()
@@ -142,11 +143,7 @@ class Flight:
             self._deck.slots.leave(parked=self.committing)
 
     async def _guard(self, attempt: Attempt) -> None:
-        deck = self._deck
-        reader, stream = attempt.work.stream_to, None
-        if reader is not None:
-            stream = deck.streams.open(self._delivery.token, reader, self._claimed_at)
-        sink = self._sink = PodSink(attempt, self._entry, deck.committer, deck.slots, deck.metrics, stream=stream)
+        sink = self._sink = self._opened(attempt)
         sink.stopping = self._stopping
         execution = asyncio.create_task(self._execute(attempt, sink), name="execution")
         aborted = asyncio.create_task(self._aborted.wait(), name="abort")
@@ -162,12 +159,24 @@ class Flight:
             await _cancel(execution)
             await _cancel(aborted)
 
-    async def _execute(self, attempt: Attempt, sink: PodSink) -> None:
+    def _opened(self, attempt: Attempt) -> PodSink | CallSink:
+        deck, work, stream = self._deck, attempt.work, None
+        if work.stream_to is not None and (work.call is None or work.call.stream):
+            stream = deck.streams.open(self._delivery.token, work.stream_to, self._claimed_at)
+        if work.call is not None:
+            entry = replace(self._entry, reader=work.stream_to or "")
+            return CallSink(attempt, entry, deck.slots, deck.metrics, stream)
+        return PodSink(attempt, self._entry, deck.committer, deck.slots, deck.metrics, stream=stream)
+
+    async def _execute(self, attempt: Attempt, sink: PodSink | CallSink) -> None:
         try:
             engine = self._deck.backend.trial(attempt, sink.stream)
         except EngineLost:
             # It was never asked: nobody is charged.
             await sink.release(Reason.ENGINE_LOST)
+            return
+        if isinstance(sink, CallSink):
+            await execute(attempt, engine, self._deck.validator, sink, self._curb)
             return
         announcement = asyncio.create_task(self._announce(attempt, sink), name="announcement")
         try:
@@ -186,7 +195,7 @@ class Flight:
         except Exception as error:
             _log.error("running not written", **self._entry.keys, **error_keys(error))
 
-    async def _end(self, sink: PodSink) -> None:
+    async def _end(self, sink: PodSink | CallSink) -> None:
         match self._abort:
             case Abort.LEASE_LOST:
                 sink.lost()
@@ -196,16 +205,16 @@ class Flight:
                 await sink.release(Reason.RUNNER_STOPPED)
 
     def _attempt(self) -> Attempt | None:
-        """None where the payload is no work for an object: a Call never reaches the commit."""
+        """None where the payload is no work, or not of the envelope's kind: a call never reaches the commit."""
         envelope = self._delivery.envelope
-        if envelope.kind is not WorkClass.TASK:
-            _log.error("no work for a runner", **self._entry.keys, kind=envelope.kind.value)
-            return None
         try:
             work = Work.model_validate(envelope.payload)
         except ValidationError as error:
             fields = [".".join(map(str, each["loc"])) for each in error.errors(include_input=False)]
             _log.error("invalid work", **self._entry.keys, fields=fields)
+            return None
+        if (work.call is not None) is not (envelope.kind is WorkClass.CALL):
+            _log.error("no work of its kind", **self._entry.keys, kind=envelope.kind.value)
             return None
         return Attempt(
             uid=envelope.uid,

@@ -58,6 +58,10 @@ class TokenStreams:
         self._waiting[call] = None
         self._changed.set()
 
+    def forget(self, call: "CallStream") -> None:
+        """This call has nothing to tell any more."""
+        self._waiting.pop(call, None)
+
     async def run(self) -> None:
         appended_at = -APPEND_EVERY_SECONDS
         while True:
@@ -66,7 +70,7 @@ class TokenStreams:
             await asyncio.sleep(max(_STEP_SECONDS, appended_at + APPEND_EVERY_SECONDS - self.monotonic()))
             appended_at = self.monotonic()
             self._changed.clear()
-            if not await self.append():
+            if self._waiting and not await self.append():
                 await asyncio.sleep(_AGAIN_SECONDS)
                 self._changed.set()
 
@@ -140,6 +144,19 @@ class CallStream:
                     self._told.clear()
                     await self._told.wait()
 
+    async def drain(self) -> list[dict[str, Any]]:
+        """What is not told yet, for who tells the end and that in one go; nothing more is taken. Waits for what is on
+        its way, but for no longer than a second.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                while self._in_flight and not self._lost:
+                    self._told.clear()
+                    await self._told.wait()
+        pending, self.pending, self._lost = self.pending, [], True
+        self._streams.forget(self)
+        return pending
+
     def take(self, most: int) -> list[dict[str, Any]]:
         """Events for the next append; they are ``told`` or ``put_back``."""
         taken, self.pending = self.pending[:most], self.pending[most:]
@@ -150,6 +167,7 @@ class CallStream:
     def put_back(self, event: dict[str, Any]) -> None:
         """It was not told; the last taken comes first."""
         self._in_flight -= 1
+        self._told.set()
         self.pending.insert(0, event)
         self._bound()
         self._streams.wake(self)

@@ -22,7 +22,7 @@
 A Failed whose reason is in ``Work.hand_over`` is a setback: the operator tries another model.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from headrace_crds.cost import billed
 from headrace_crds.dialogue import ToolCall
@@ -71,6 +71,9 @@ class Verdict:
     usage: Usage | None = None
     timings: Timings | None = None
     large: LargeText | None = None
+    generation: GenerationResult | None = field(default=None, compare=False, repr=False)
+    """What it was made of, where it is Complete: a call tells more of it than an object holds."""
+    repairs: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def of_generation(
         result = text_result(
             text, finish_reason, enforcement, repairs=repairs or None, tool_calls=calls, reasoning=reasoning
         )
-    return Verdict(Outcome.COMPLETE, Reason.SUCCEEDED, "", result, usage, timings, large)
+    return Verdict(Outcome.COMPLETE, Reason.SUCCEEDED, "", result, usage, timings, large, generation, repairs)
 
 
 def of_cut(cut: Cut, work: Work, timings: Timings | None) -> Verdict | Setback | GivenBack:

@@ -117,6 +117,10 @@ class RemoteEngine:
         if needed.isdisjoint(self._line.capabilities):
             message = f"the model has no capability {' or '.join(sorted(needed))}: see its spec.capabilities"
             raise ProviderRefused(Consequence.FAILED, Reason.MODEL_NOT_CAPABLE, message)
+        asked = None if isinstance(request, Embed) else request.parameters
+        if asked is not None and (asked.n or asked.logprobs is not None or asked.logit_bias):
+            message = "n, logprobs and logit_bias are for local models: leave them out"
+            raise ProviderRefused(Consequence.FAILED, Reason.INVALID_PARAMETERS, message)
 
     async def _ask(self, call: Call, call_id: str, stream: CallStream | None) -> GenerationResult:
         await self._line.gate.admit(call_id, call.at_most_tokens())
