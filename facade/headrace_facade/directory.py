@@ -36,7 +36,9 @@ class Directory:
         namespaces: Mirror[Labels] | None,
         shared: Collection[str],
     ) -> None:
-        """Mirrors by namespace, or one of all under the empty name; `shared`: namespaces whose models may be shared."""
+        """Mirrors by namespace, or one of all under the empty name; none: no account of its own. `shared` are namespaces
+        whose models may be shared.
+        """
         self._models = models
         self._quotas = quotas
         self._namespaces = namespaces
@@ -54,6 +56,7 @@ class Directory:
 
     def models(self, caller: Caller) -> list[LLMModel]:
         """All that the caller may call, its own namespace's first, by name."""
+        self.check_synced()
         found = [model for mirror in self._models.values() for model in mirror.all() if self.may_call(caller, model)]
         own = caller.namespace
         return sorted(found, key=lambda model: (model.metadata.namespace != own, _key(model)))
@@ -111,7 +114,7 @@ async def open_directory(
 ) -> AsyncIterator[Directory]:
     """Watches until the end: all namespaces, or those `watched`. Without an account of its own it knows nothing."""
     if not account.set_up:
-        yield Directory({"": _unknown(account)}, {"": _unknown(account)}, None, shared)
+        yield Directory({}, {}, None, shared)
         return
     places = sorted(watched) or [""]
     models = {each: Mirror(account, _path(each, "llmmodels"), _model, clock=clock) for each in places}
@@ -130,11 +133,10 @@ async def _ended(running: "asyncio.Task[None]") -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
-def _unknown(account: OwnAccount) -> Mirror[Any]:
-    return Mirror(account, "nothing", lambda body: body)
-
-
 def _of(mirrors: Mapping[str, Mirror[Any]], namespace: str) -> Mirror[Any] | None:
+    """None where that namespace is not watched."""
+    if not mirrors:
+        raise Unavailable(NOT_SET_UP, 30)
     return mirrors.get("") or mirrors.get(namespace)
 
 
