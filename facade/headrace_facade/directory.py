@@ -36,7 +36,7 @@ class Directory:
         namespaces: Mirror[Labels] | None,
         shared: Collection[str],
     ) -> None:
-        """Mirrors by namespace, or one of all under the empty name; none: no account of its own. `shared` are namespaces
+        """Mirrors by namespace, or one of all under the empty name; none: no account of its own. `shared`: namespaces
         whose models may be shared.
         """
         self._models = models
