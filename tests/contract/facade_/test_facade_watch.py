@@ -73,9 +73,7 @@ async def test_models_quotas_and_labels_are_followed(own: OwnRights, kubectl: Ku
             assert (await http.get("/readyz")).json()["models"] == "ok"
 
 
-async def test_without_the_right_it_says_that_it_knows_nothing(
-    own: OwnRights, kubectl: Kubectl, namespace: str
-) -> None:
+async def test_without_the_right_it_knows_nothing_and_says_so(own: OwnRights, kubectl: Kubectl, namespace: str) -> None:
     kubectl.ok("delete", "clusterrolebinding", f"{namespace}-headrace-facade")
     while own.account.request("GET", "/apis/headrace.dev/v1alpha1/llmmodels?limit=1").status_code != 403:
         pass
