@@ -23,6 +23,7 @@ from headrace_facade.own_account import NOT_SET_UP, OwnAccount
 
 STALE_S: Final = 120.0
 """Silence that is told; less is a watch in which nothing happens."""
+NAMESPACES_MOST: Final = 20_000
 Labels = dict[str, str]
 
 
@@ -119,7 +120,7 @@ async def open_directory(
     places = sorted(watched) or [""]
     models = {each: Mirror(account, _path(each, "llmmodels"), _model, clock=clock) for each in places}
     quotas = {each: Mirror(account, _path(each, "llmquotas"), _quota, clock=clock) for each in places}
-    namespaces = Mirror(account, "/api/v1/namespaces", _labels, clock=clock) if shared else None
+    namespaces = Mirror(account, "/api/v1/namespaces", _labels, most=NAMESPACES_MOST, clock=clock) if shared else None
     mirrors: list[Mirror[Any]] = [*models.values(), *quotas.values(), *([namespaces] if namespaces else [])]
     async with AsyncExitStack() as stack:
         for mirror in mirrors:
@@ -146,7 +147,8 @@ def _path(namespace: str, plural: str) -> str:
 
 
 def _bare(body: dict[str, Any]) -> dict[str, Any]:
-    metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
+    """Without what nobody asks for here, and what may be larger than all the rest."""
+    metadata = {name: value for name, value in body["metadata"].items() if name not in ("managedFields", "annotations")}
     return {**body, "metadata": metadata}
 
 

@@ -20,8 +20,8 @@ T = TypeVar("T")
 Key = tuple[str, str]
 """Namespace and name; a Namespace has none of the first."""
 PAGE: Final = 100
-OBJECTS_MOST: Final = 10_000
-"""Of one list. Beyond it what is not held is said to be unknown, and never to be absent."""
+OBJECTS_MOST: Final = 5_000
+"""Of one list; a model is about 13 KB. Beyond it what is not held is said to be unknown, and never to be absent."""
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 _log = structlog.get_logger("headrace_facade")
 
