@@ -78,9 +78,11 @@ FACADE_ACL: Final[tuple[str, ...]] = (
         "+time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore +xread +xrange",
         "+set +incr +exists +del +unlink +pexpire +hset +hdel +zadd +zrem +rpush +lrem +ltrim",
     ),
+    # Redis' selector: these commands on these keys, and on no others.
+    "(~headrace:rate:* +evalsha +time +hmget +hset +pexpire)",
 )
 """Asks about every model by `stats`, `position`, `inspect`, `reports`, `gpus`, `result` and `replay`, reads what
-runners stream, and moves its own calls by `call/enqueue`, `call/waiting` and `call/hang_up`."""
+runners stream, moves its own calls by `call/enqueue`, `call/waiting` and `call/hang_up`, and counts by `rate/charge`."""
 
 
 def user_name(name: str) -> str:
