@@ -5,6 +5,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from headrace_facade.budget import ByteBudget
+from headrace_facade.calls.contract import CallService
+from headrace_facade.calls.opening import open_calls
 from headrace_facade.directory import Directory, open_directory
 from headrace_facade.identity import Callers
 from headrace_facade.kube import KubeClient
@@ -30,6 +32,7 @@ class Context:
     callers: Callers
     directory: Directory
     rates: Rates
+    calls: CallService
 
 
 @asynccontextmanager
@@ -57,4 +60,5 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             settings.redis_url_file, settings.requests_per_minute, settings.tokens_per_minute, stack
         )
         why = WhyService(kube, queues)
-        yield Context(settings, kube, tasks, why, queues, Metrics(), bodies, callers, directory, rates)
+        calls = await stack.enter_async_context(open_calls(settings, directory, rates, queues))
+        yield Context(settings, kube, tasks, why, queues, Metrics(), bodies, callers, directory, rates, calls)

@@ -136,7 +136,7 @@ class Invalid(FacadeError):
         return {"fields": [{"field": p.field, "message": p.message} for p in self.problems]}
 
 
-class _Later(FacadeError):
+class Later(FacadeError):
     """Worth another try after `retry_after_s` seconds."""
 
     def __init__(self, message: str, retry_after_s: int = 2) -> None:
@@ -152,22 +152,22 @@ class _Later(FacadeError):
         return {"Retry-After": str(self.retry_after_s)}
 
 
-class Throttled(_Later):
+class Throttled(Later):
     status = 429
     code = "THROTTLED"
 
 
-class QuotaExceeded(_Later):
+class QuotaExceeded(Later):
     status = 429
     code = "QUOTA_EXCEEDED"
 
 
-class BudgetExhausted(_Later):
+class BudgetExhausted(Later):
     status = 429
     code = "BUDGET_EXHAUSTED"
 
 
-class RateLimitExceeded(_Later):
+class RateLimitExceeded(Later):
     status = 429
     code = "RATE_LIMIT_EXCEEDED"
 
@@ -177,12 +177,12 @@ class RemoteNotAllowed(FacadeError):
     code = "REMOTE_NOT_ALLOWED"
 
 
-class NamespaceFull(_Later):
+class NamespaceFull(Later):
     status = 429
     code = "NAMESPACE_QUEUE_FULL"
 
 
-class QueueFull(_Later):
+class QueueFull(Later):
     status = 503
     code = "QUEUE_FULL"
 
@@ -196,6 +196,6 @@ class UpstreamFailed(FacadeError):
     code = "API_SERVER_ERROR"
 
 
-class Unavailable(_Later):
+class Unavailable(Later):
     status = 503
     code = "UNAVAILABLE"

@@ -49,6 +49,10 @@ class Settings:
     """HEADRACE_REQUESTS_PER_MINUTE. Calls of one identity, over all replicas; 0: no limit."""
     tokens_per_minute: int = 0
     """HEADRACE_TOKENS_PER_MINUTE. Of one identity's calls, prompts and completions; 0: no limit."""
+    hold_seconds: int = 60
+    """HEADRACE_HOLD_SECONDS. How long a call waits for a runner before it is a 503."""
+    calls_limit: int = 4096
+    """Calls under way at once; beyond it 503."""
     body_limit_bytes: int = 1024 * 1024
     """Larger request bodies are refused with 413. The API server's own limits are tighter for each field."""
     bodies_limit_bytes: int = 16 * 1024 * 1024
