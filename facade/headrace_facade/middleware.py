@@ -133,7 +133,7 @@ class Guard:
 
 
 def _takes_a_token(scope: Scope) -> bool:
-    return str(scope["path"]).startswith("/api/")
+    return str(scope["path"]).startswith(("/api/", "/v1/"))
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
