@@ -42,8 +42,9 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 | `booked`             | hash   | call → `<tokens> <ms at which it was admitted>`  | with the call; TTL 2 h           |
 | `requests:<n>`       | hash   | request id → reply, of 30 s; `timed` with a TTL  | TTL 60 s                         |
 
-Outside of every model: the budgets' keys (`budget`); `headrace:models`, a set of `ns/name` written by the operator
-alone; and the channels `headrace:wake:<ns>/<name>`, which carry empty messages to the operator.
+Outside of every model: the budgets' keys (`budget`), the identities' rates (`rates`); `headrace:models`, a set of
+`ns/name` written by the operator alone; and the channels `headrace:wake:<ns>/<name>`, which carry empty messages to the
+operator.
 """
 
 from headrace_bus.acl import FACADE_ACL, OPERATOR_ACL, acl_rules
@@ -65,6 +66,7 @@ from headrace_bus.errors import (
 from headrace_bus.gate import Breaker, Call, GateLimits, GateState, Settlement, Turn
 from headrace_bus.keys import ModelKey
 from headrace_bus.order import CALLS_PER_TASK, PRIORITY_AGE_MS, STARVATION_BOUND_MS
+from headrace_bus.rates import RateLedger
 from headrace_bus.reader import PARKED_MAX_BYTES, REPORT_MAX_BYTES, RESULT_MAX_BYTES, BusReader
 from headrace_bus.records import (
     Delivery,
@@ -130,6 +132,7 @@ __all__ = [
     "ModelKey",
     "NoRoom",
     "PayloadTooLarge",
+    "RateLedger",
     "ReturnReason",
     "Returned",
     "ServerState",

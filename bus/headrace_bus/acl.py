@@ -72,6 +72,8 @@ FACADE_ACL: Final[tuple[str, ...]] = (
     *_commands(*_CONNECT, _CALLS, "+time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore"),
     "+xread",
     "+xrange",
+    # Redis' selector: these commands on these keys, and on no others.
+    "(~headrace:rate:* +evalsha +time +hmget +hset +pexpire)",
 )
 """Asks about every model by `stats`, `position`, `inspect`, `reports`, `gpus`, `result` and `replay`, reads what
 runners stream, and can change nothing."""

@@ -12,6 +12,7 @@ CHANNEL_PREFIX: Final = "headrace:wake:"
 
 # Kubernetes' DNS subdomain: no glob characters, no brace that would end the hash tag early.
 _DNS_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
+_HEX: Final = re.compile(r"[0-9a-f]{16,64}", re.ASCII)
 # What may become the last part of a key: uids, pod names, namespaces.
 _KEY_PART: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})", re.ASCII)
 
@@ -48,6 +49,13 @@ def budget_prefix(namespace: str) -> str:
     if not _DNS_NAME.fullmatch(namespace):
         raise ValueError(f"{namespace!r} cannot be part of a key")
     return f"headrace:budget:{{{namespace}}}:"
+
+
+def rate_prefix(identity: str) -> str:
+    """What every key of an identity's rates begins with. `identity` is a digest: hex digits. Raises ValueError."""
+    if not _HEX.fullmatch(identity):
+        raise ValueError(f"{identity!r} is no digest")
+    return f"headrace:rate:{{{identity}}}:"
 
 
 def wake_channel(model: ModelKey) -> str:

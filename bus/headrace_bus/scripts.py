@@ -32,6 +32,8 @@ ScriptName = Literal[
     "peek",
     "position",
     "purge",
+    "rate/charge",
+    "rate/take",
     "reap",
     "release",
     "remote/gate",

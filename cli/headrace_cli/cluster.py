@@ -93,6 +93,28 @@ class Cluster:
         path, content = f"{_path(plural, namespace)}/{quote(name, safe='')}", "application/merge-patch+json"
         return await self._request("PATCH", path, query=query, body={"spec": spec}, content=content)
 
+    async def create_secret(self, namespace: str, body: Mapping[str, Any]) -> Body:
+        """Raises Taken."""
+        made = await self._request("POST", _secrets(namespace), query={"fieldManager": FIELD_MANAGER}, body=body)
+        if made is None:
+            raise ClusterError(f"there is no namespace {namespace!r}")
+        return made
+
+    async def secret_pages(self, namespace: str, kind: str) -> AsyncIterator[list[Body]]:
+        """The Secrets of that type, page by page."""
+        cursor = ""
+        while True:
+            query = {"limit": str(PAGE), "fieldSelector": f"type={kind}", **({"continue": cursor} if cursor else {})}
+            answer = await self._request("GET", _secrets(namespace), query=query) or {}
+            yield answer.get("items") or []
+            cursor = (answer.get("metadata") or {}).get("continue") or ""
+            if not cursor:
+                return
+
+    async def delete_secret(self, namespace: str, name: str) -> bool:
+        """Whether there was one."""
+        return await self._request("DELETE", f"{_secrets(namespace)}/{quote(name, safe='')}") is not None
+
     async def bearer_token(self) -> str | None:
         """What the kubeconfig's user identifies with; None for one who has a client certificate."""
         header = await self._configuration.get_api_key_with_prefix("BearerToken") or ""
@@ -148,6 +170,10 @@ def _has_kubeconfig() -> bool:
 def _path(plural: str, namespace: str | None) -> str:
     within = f"namespaces/{quote(namespace, safe='')}/" if namespace is not None else ""
     return f"/apis/{GROUP}/{VERSION}/{within}{plural}"
+
+
+def _secrets(namespace: str) -> str:
+    return f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets"
 
 
 def _refused(status: int, data: bytes) -> ClusterError:

@@ -72,7 +72,7 @@ def why(
         )
         return 0
 
-    _in_cluster(Target(kubeconfig, context), told)
+    in_cluster(Target(kubeconfig, context), told)
 
 
 def cancel(
@@ -124,14 +124,14 @@ def dlq_list(
         where = None if all_namespaces else namespace or cluster.namespace
         letters = [letter(body) async for body in failed_tasks(cluster, where, reason)]
         if output is Format.JSON:
-            _print_json(letters)
+            print_json(letters)
         elif letters:
             sys.stdout.write(listing(letters))
         else:
             print(f"no Failed task in {where or 'any namespace'}" + (f" with reason {reason}" if reason else ""))
         return 0
 
-    _in_cluster(Target(kubeconfig, context), listed)
+    in_cluster(Target(kubeconfig, context), listed)
 
 
 @dlq.command("show")
@@ -147,10 +147,10 @@ def dlq_show(
 
     async def shown(cluster: "Cluster") -> int:
         told = await show(cluster, *_named(cluster, task, namespace))
-        _print_json(told) if output is Format.JSON else sys.stdout.write(showing(told))
+        print_json(told) if output is Format.JSON else sys.stdout.write(showing(told))
         return 0
 
-    _in_cluster(Target(kubeconfig, context), shown)
+    in_cluster(Target(kubeconfig, context), shown)
 
 
 @dlq.command("replay")
@@ -189,7 +189,7 @@ def dlq_replay(
         # Chosen by a filter, what has been replayed before is left out; named, it is refused.
         return 1 if tasks and not all(each["created"] for each in told) else code
 
-    _in_cluster(Target(kubeconfig, context), replayed)
+    in_cluster(Target(kubeconfig, context), replayed)
 
 
 def register(app: typer.Typer) -> None:
@@ -209,7 +209,7 @@ def _change(verb: str, tasks: list[str], namespace: str | None, output: Format, 
         _print_told(told, output)
         return code
 
-    _in_cluster(target, changed)
+    in_cluster(target, changed)
 
 
 async def _each(
@@ -238,17 +238,17 @@ def _named(cluster: "Cluster", task: str, namespace: str | None) -> tuple[str, s
 
 def _print_told(told: list[dict[str, Any]], output: Format) -> None:
     if output is Format.JSON:
-        _print_json(told)
+        print_json(told)
         return
     for each in told:
         print(f"llmtask {each['namespace']}/{each['name']}: {each['message']}")
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def _in_cluster(target: Target, work: Callable[["Cluster"], Awaitable[int]]) -> None:
+def in_cluster(target: Target, work: Callable[["Cluster"], Awaitable[int]]) -> None:
     """Exit code: the work's, or 1 with the reason on stderr."""
     from headrace_cli.cluster import Cluster, ClusterError
 

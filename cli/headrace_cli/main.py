@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from headrace_cli import cluster_commands, run_command, validate_command
+from headrace_cli import cluster_commands, key_commands, run_command, validate_command
 from headrace_cli.weights import Weights
 
 app = typer.Typer(
@@ -53,6 +53,7 @@ def validate(
 
 
 cluster_commands.register(app)
+key_commands.register(app)
 
 
 @app.command("version")

@@ -1,5 +1,5 @@
 """The HTTP API: creates and reads tasks with the caller's own token.
 
-`routes` delivers, `service` decides, `kube` talks to the API server; `context` puts them together. The facade has no
-rights of its own and keeps no state: whatever it answers, the API server has judged.
+`routes` delivers, `service` decides, `kube` talks to the API server; `context` puts them together. What is done with
+objects the API server judges by the caller's token; `identity` and `directory` ask it with the facade's own account.
 """

@@ -5,9 +5,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from headrace_facade.budget import ByteBudget
+from headrace_facade.directory import Directory, open_directory
+from headrace_facade.identity import Callers
 from headrace_facade.kube import KubeClient
 from headrace_facade.metrics import Metrics
+from headrace_facade.own_account import OwnAccount
 from headrace_facade.queues import Queues, open_queues
+from headrace_facade.rates import Rates, open_rates
 from headrace_facade.room import Room
 from headrace_facade.service import TaskService
 from headrace_facade.settings import Settings
@@ -23,6 +27,9 @@ class Context:
     queues: Queues
     metrics: Metrics
     bodies: ByteBudget
+    callers: Callers
+    directory: Directory
+    rates: Rates
 
 
 @asynccontextmanager
@@ -37,4 +44,17 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         queues = await open_queues(settings.redis_url_file, stack)
         room = Room(kube, queues, settings.bounds)
         tasks = TaskService(kube, room, settings.default_namespace, settings.default_ttl_seconds)
-        yield Context(settings, kube, tasks, WhyService(kube, queues), queues, Metrics(), bodies)
+        account = await stack.enter_async_context(
+            OwnAccount.connect(
+                settings.kube_url, settings.kube_ca_file, settings.kube_timeout_s, settings.kube_token_file
+            )
+        )
+        callers = Callers.of(account, settings.keys_namespace, settings.default_namespace)
+        directory = await stack.enter_async_context(
+            open_directory(account, settings.watch_namespaces, settings.sharing_model_namespaces)
+        )
+        rates = await open_rates(
+            settings.redis_url_file, settings.requests_per_minute, settings.tokens_per_minute, stack
+        )
+        why = WhyService(kube, queues)
+        yield Context(settings, kube, tasks, why, queues, Metrics(), bodies, callers, directory, rates)

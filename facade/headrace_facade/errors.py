@@ -9,12 +9,14 @@
       Conflict         409  CONFLICT            a task of that name exists
       KeyReused        409  IDEMPOTENCY_KEY_REUSED  the key has made a task with another body
       Expired          410  CONTINUE_EXPIRED    the list went on too late: start again without `continue`
+      Gone             410  GONE                a watch of the facade's own began too late; never told to a caller
       BodyTooLarge     413  BODY_TOO_LARGE
       WrongContentType 415  CONTENT_TYPE_NOT_JSON   the body is not declared as application/json
       Invalid          422  VALIDATION_FAILED   `details.fields` names each field and what to do
       Throttled        429  THROTTLED           Retry-After
       QuotaExceeded    429  QUOTA_EXCEEDED      all that its LLMQuota grants is handed out; Retry-After
       BudgetExhausted  429  BUDGET_EXHAUSTED    a budget of its LLMQuota has no room for this task; Retry-After
+      RateLimitExceeded 429 RATE_LIMIT_EXCEEDED  this identity's requests or tokens of a minute; Retry-After
       RemoteNotAllowed 403  REMOTE_NOT_ALLOWED  its LLMQuota admits no remote models
       NamespaceFull    429  NAMESPACE_QUEUE_FULL  the namespace fills its share of the model's queue; Retry-After
       QueueFull        503  QUEUE_FULL          the model's queue is full; Retry-After
@@ -101,6 +103,11 @@ class Expired(FacadeError):
     code = "CONTINUE_EXPIRED"
 
 
+class Gone(FacadeError):
+    status = 410
+    code = "GONE"
+
+
 class BodyTooLarge(FacadeError):
     status = 413
     code = "BODY_TOO_LARGE"
@@ -158,6 +165,11 @@ class QuotaExceeded(_Later):
 class BudgetExhausted(_Later):
     status = 429
     code = "BUDGET_EXHAUSTED"
+
+
+class RateLimitExceeded(_Later):
+    status = 429
+    code = "RATE_LIMIT_EXCEEDED"
 
 
 class RemoteNotAllowed(FacadeError):

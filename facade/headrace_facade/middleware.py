@@ -16,10 +16,10 @@ import structlog
 from starlette.datastructures import Headers
 
 from headrace_facade import shapes
-from headrace_facade.bearer import bearer_token
 from headrace_facade.budget import Share
 from headrace_facade.context import Context
 from headrace_facade.errors import BadRequest, BodyTooLarge, FacadeError, Internal, Unavailable
+from headrace_facade.identity.credential import credential_of
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -103,7 +103,7 @@ class Guard:
         if self._under_way > self._context.settings.requests_limit:
             raise Unavailable("too many requests are under way: try again")
         if _takes_a_token(scope):
-            bearer_token(Headers(scope=scope).get("Authorization"))
+            credential_of(Headers(scope=scope))
 
     async def _read(self, scope: Scope, receive: Receive, share: Share) -> bytes:
         """The body, read before it is looked at: bounded in size and time. Where no token is needed none is."""

@@ -89,7 +89,7 @@ class Queues:
 
 async def open_queues(url_file: str | None, stack: AsyncExitStack) -> Queues:
     """Connections are made when they are needed, and closed with the stack. Raises ValueError."""
-    url = None if url_file is None else _url(Path(url_file))
+    url = redis_url(url_file)
     if url is None:
         return Queues(None)
     reader = BusReader.connect(
@@ -101,11 +101,11 @@ async def open_queues(url_file: str | None, stack: AsyncExitStack) -> Queues:
     return Queues(await stack.enter_async_context(reader))
 
 
-def _url(file: Path) -> str | None:
-    """None where a Secret of somebody else's has no such key."""
-    if not file.exists():
+def redis_url(url_file: str | None) -> str | None:
+    """None where there is no file: a Secret of somebody else's has no such key. Raises ValueError."""
+    if url_file is None or not Path(url_file).exists():
         return None
-    url = file.read_text(encoding="utf-8").strip()
+    url = Path(url_file).read_text(encoding="utf-8").strip()
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("HEADRACE_REDIS_URL_FILE: the file holds no redis://, rediss:// or unix:// URL")
     return url

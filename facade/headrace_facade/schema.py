@@ -306,6 +306,8 @@ class Readiness(Health):
 
     redis: Annotated[str, Field(examples=["ok"])]
     """ok; or why queues cannot be looked at: tasks are taken all the same."""
+    models: Annotated[str, Field(examples=["ok"])]
+    """ok; or why models are not known, or how old what is known of them is: tasks are taken all the same."""
 
 
 class ProblemField(_Answer):

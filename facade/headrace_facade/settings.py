@@ -8,6 +8,8 @@ from headrace_crds.task import DEADLINE_LIMIT_SECONDS
 from headrace_facade.bounds import Bounds
 
 SERVICE_ACCOUNT_CA: Final = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+SERVICE_ACCOUNT_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 # a path
+_RATE_MOST: Final = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,19 @@ class Settings:
     positions not told."""
     bounds: Bounds = field(default_factory=Bounds)
     """HEADRACE_QUEUE_MODEL_TASKS and HEADRACE_QUEUE_NAMESPACE_TASKS, equal to the operator's."""
+    kube_token_file: str | None = SERVICE_ACCOUNT_TOKEN
+    """HEADRACE_KUBE_TOKEN_FILE. The facade's own token, read again as it is renewed, to verify callers and to know
+    models; where there is no such file tasks are served, and calls are not."""
+    keys_namespace: str = "headrace-system-keys"
+    """HEADRACE_KEYS_NAMESPACE. Where the Secrets of API keys lie; nothing else should."""
+    watch_namespaces: tuple[str, ...] = ()
+    """HEADRACE_WATCH_NAMESPACES, comma-separated, equal to the operator's; empty: all."""
+    sharing_model_namespaces: tuple[str, ...] = ()
+    """HEADRACE_SHARING_MODEL_NAMESPACES, comma-separated, equal to the operator's."""
+    requests_per_minute: int = 0
+    """HEADRACE_REQUESTS_PER_MINUTE. Calls of one identity, over all replicas; 0: no limit."""
+    tokens_per_minute: int = 0
+    """HEADRACE_TOKENS_PER_MINUTE. Of one identity's calls, prompts and completions; 0: no limit."""
     body_limit_bytes: int = 1024 * 1024
     """Larger request bodies are refused with 413. The API server's own limits are tighter for each field."""
     bodies_limit_bytes: int = 16 * 1024 * 1024
@@ -69,6 +84,12 @@ class Settings:
                 model_tasks=_tasks(environment, "HEADRACE_QUEUE_MODEL_TASKS", Bounds.model_tasks),
                 namespace_tasks=_tasks(environment, "HEADRACE_QUEUE_NAMESPACE_TASKS", Bounds.namespace_tasks),
             ),
+            kube_token_file=environment.get("HEADRACE_KUBE_TOKEN_FILE", cls.kube_token_file) or None,
+            keys_namespace=environment.get("HEADRACE_KEYS_NAMESPACE") or cls.keys_namespace,
+            watch_namespaces=_words(environment.get("HEADRACE_WATCH_NAMESPACES", "")),
+            sharing_model_namespaces=_words(environment.get("HEADRACE_SHARING_MODEL_NAMESPACES", "")),
+            requests_per_minute=_rate(environment, "HEADRACE_REQUESTS_PER_MINUTE"),
+            tokens_per_minute=_rate(environment, "HEADRACE_TOKENS_PER_MINUTE"),
             default_ttl_seconds=_seconds(environment, "HEADRACE_DEFAULT_TTL_SECONDS", cls.default_ttl_seconds),
         )
 
@@ -95,3 +116,14 @@ def _tasks(environment: Mapping[str, str], name: str, default: int) -> int:
     if not text.isdecimal() or not int(text):
         raise ValueError(f"{name} is {text!r}; it needs a number of tasks from 1 on")
     return int(text)
+
+
+def _rate(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name) or "0"
+    if not text.isdecimal() or int(text) > _RATE_MOST:
+        raise ValueError(f"{name} is {text!r}; it needs a number per minute from 0 to {_RATE_MOST}")
+    return int(text)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in (part.strip() for part in text.split(",")) if word)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from headrace_crds.admits import admits
 from headrace_crds.model import LLMModel
 from headrace_crds.reasons import Reason
 from headrace_operator.context import Context
-from headrace_operator.decide import sharing
 from headrace_operator.kube import MODELS, NAMESPACES
 from headrace_operator.refs import ModelRef, TaskRef
 from headrace_operator.views import labels_of, parse_model
@@ -47,7 +47,7 @@ def admitted(ref: ModelRef, namespace: str, ctx: Context) -> bool:
         return True
     model = ctx.store.model(ref)
     allowed = ctx.settings.sharing_model_namespaces
-    return model is not None and sharing.admits(model, namespace, ctx.namespaces.get(namespace), allowed)
+    return model is not None and admits(model, namespace, ctx.namespaces.get(namespace), allowed)
 
 
 async def admitted_afresh(ref: TaskRef, ctx: Context) -> bool:

@@ -37,6 +37,10 @@ app.kubernetes.io/part-of: headrace
 {{- default (printf "%s-operator" (include "headrace.fullname" .)) .Values.operator.serviceAccount.name -}}
 {{- end -}}
 
+{{- define "headrace.keysNamespace" -}}
+{{- default (printf "%s-keys" .Release.Namespace | trunc 63) .Values.facade.apiKeys.namespace -}}
+{{- end -}}
+
 {{- define "headrace.operatorUser" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "headrace.operatorServiceAccount" . }}
 {{- end -}}

@@ -63,7 +63,7 @@ resetkeys ~headrace:* resetchannels &headrace:wake:* {{ include "headrace.redis.
 {{- end -}}
 
 {{- define "headrace.redis.facadeRules" -}}
-resetkeys ~headrace:{*}: ~headrace:{*}:entry:* ~headrace:{*}:queue:* ~headrace:{*}:ring:* ~headrace:{*}:report:* ~headrace:{*}:gpus:* ~headrace:{*}:result:* ~headrace:{*}:clock ~headrace:{*}:weights ~headrace:{*}:queued ~headrace:{*}:delayed ~headrace:{*}:leases ~headrace:{*}:returned ~headrace:{*}:workers ~headrace:{*}:service ~headrace:{*}:tokens:* ~headrace:{*}:replay:* resetchannels -@all +ping +select +evalsha +time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore +xread +xrange
+resetkeys ~headrace:{*}: ~headrace:{*}:entry:* ~headrace:{*}:queue:* ~headrace:{*}:ring:* ~headrace:{*}:report:* ~headrace:{*}:gpus:* ~headrace:{*}:result:* ~headrace:{*}:clock ~headrace:{*}:weights ~headrace:{*}:queued ~headrace:{*}:delayed ~headrace:{*}:leases ~headrace:{*}:returned ~headrace:{*}:workers ~headrace:{*}:service ~headrace:{*}:tokens:* ~headrace:{*}:replay:* resetchannels -@all +ping +select +evalsha +time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore +xread +xrange (~headrace:rate:* +evalsha +time +hmget +hset +pexpire)
 {{- end -}}
 
 {{- define "headrace.redis.config" -}}

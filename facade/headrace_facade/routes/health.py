@@ -16,7 +16,8 @@ async def healthz() -> Health:
 
 @router.get("/readyz", summary="Requests can be served", responses={503: {"model": Problem, "description": "Why not"}})
 async def readyz(request: Request) -> Readiness:
-    """503 with the reason while the API server does not answer. Without Redis requests are served: it is told."""
+    """503 with the reason while the API server does not answer. Without Redis, or without its own view of
+    models, tasks are served: it is told."""
     context: Context = request.app.state.context
     await context.kube.check_ready()
-    return Readiness(redis=await context.queues.condition())
+    return Readiness(redis=await context.queues.condition(), models=context.directory.condition())

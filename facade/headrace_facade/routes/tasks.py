@@ -7,8 +7,9 @@ from fastapi.security import HTTPBearer
 
 from headrace_facade.bearer import bearer_token
 from headrace_facade.context import Context
-from headrace_facade.errors import FieldProblem, Invalid
+from headrace_facade.errors import FieldProblem, Forbidden, Invalid
 from headrace_facade.idempotency import HEADER, HEADER_REPLAYED, key_of, one_header
+from headrace_facade.identity.credential import credential_of
 from headrace_facade.schema import CreateTask, Namespace, Problem, Task, TaskList, TaskStatus, Why
 
 LIST_LIMIT: Final = 100
@@ -23,7 +24,12 @@ _bearer = HTTPBearer(
 )
 
 
-def _token(request: Request) -> str:
+async def _token(request: Request) -> str:
+    """As it came: the API server judges it. Raises Unauthenticated, and Forbidden for an API key that is good."""
+    if credential_of(request.headers).is_key:
+        context: Context = request.app.state.context
+        await context.callers.authenticate(request.headers)
+        raise Forbidden("an API key makes calls and lists models: tasks need a token of the cluster")
     return bearer_token(request.headers.get("Authorization"))
 
 

@@ -3,7 +3,7 @@
 A refusal ends tasks, so it must be asked about facts that were read afresh. `withdrawn` says when it does.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from headrace_crds.names import (
     shared_binding_name,
 )
 from headrace_crds.reasons import Reason
-from headrace_crds.sharing import LabelOperator, LabelRequirement, SharingFrom
+from headrace_crds.sharing import SharingFrom
 from headrace_crds.task import LLMTask
 from headrace_operator.decide import waiting, window
 from headrace_operator.decide.holder import status_at_end, taken_back
@@ -25,39 +25,7 @@ from headrace_operator.decide.plans import Announcement, TaskPlan
 from headrace_operator.decide.snapshots import TaskSnapshot
 from headrace_operator.refs import ModelRef
 
-NAMESPACE_NAME_LABEL: Final = "kubernetes.io/metadata.name"
 REFUSED_LOOK_SECONDS: Final = 30.0
-
-
-def admits(
-    model: LLMModel, namespace: str, labels: Mapping[str, str] | None, model_namespaces: Collection[str]
-) -> bool:
-    """Whether the model serves tasks of the namespace. `labels` are the Namespace's, None if there is none;
-    `model_namespaces` are those whose models may be shared at all.
-    """
-    if namespace == model.metadata.namespace:
-        return True
-    if model.metadata.namespace not in model_namespaces or model.spec.sharing is None or labels is None:
-        return False
-    rule = model.spec.sharing.namespaces
-    if rule.from_ is SharingFrom.ALL:
-        return True
-    if rule.from_ is not SharingFrom.SELECTOR or rule.selector is None:
-        return False
-    told = {**labels, NAMESPACE_NAME_LABEL: namespace}
-    return all(_holds(requirement, told) for requirement in rule.selector.match_expressions)
-
-
-def _holds(requirement: LabelRequirement, labels: Mapping[str, str]) -> bool:
-    """As labels.Selector of Kubernetes has it: NotIn holds where there is no such label."""
-    value, values = labels.get(requirement.key), requirement.values or []
-    holds: dict[LabelOperator, Callable[[], bool]] = {
-        LabelOperator.IN: lambda: value is not None and value in values,
-        LabelOperator.NOT_IN: lambda: value is None or value not in values,
-        LabelOperator.EXISTS: lambda: value is not None,
-        LabelOperator.DOES_NOT_EXIST: lambda: value is None,
-    }
-    return holds[requirement.operator]()
 
 
 def refused(s: TaskSnapshot) -> bool:

@@ -84,8 +84,9 @@ def test_namespaces_are_read_only_where_models_may_be_shared(helm: Helm) -> None
 
 def test_watched_namespaces_narrow_the_operators_rights(helm: Helm) -> None:
     rendered = helm.render("--set", "operator.watchNamespaces={a,b}")
-    assert not [d for d in rendered if d["kind"] == "ClusterRoleBinding"]
-    bound = {d["metadata"]["namespace"] for d in rendered if d["kind"] == "RoleBinding"}
+    own = [d for d in rendered if d.get("subjects", [{}])[0].get("name") == "headrace-operator"]
+    assert not [d for d in own if d["kind"] == "ClusterRoleBinding"]
+    bound = {d["metadata"]["namespace"] for d in own if d["kind"] == "RoleBinding"}
     assert bound == {"a", "b", "headrace-system"}
 
 
@@ -95,7 +96,8 @@ def test_runner_and_facade_have_the_rights_they_should(helm: Helm) -> None:
     assert rules == [{"apiGroups": ["headrace.dev"], "resources": ["llmtasks/status"], "verbs": ["patch"]}]
     bindings = [d for d in rendered if d["kind"].endswith("RoleBinding")]
     assert bindings
-    assert not [d for d in bindings for s in d["subjects"] if s["name"] != "headrace-operator"]
+    # What the facade's account is given: test_chart_facade.
+    assert {s["name"] for d in bindings for s in d["subjects"]} == {"headrace-operator", "headrace-facade"}
     for role in (d for d in rendered if d["kind"] == "ClusterRole" and "operator" not in d["metadata"]["name"]):
         statuses = [r for rule in role["rules"] for r in rule["resources"] if r.endswith("/status")]
         assert statuses == (["llmtasks/status"] if role["metadata"]["name"] == RUNNER_CLUSTER_ROLE else [])

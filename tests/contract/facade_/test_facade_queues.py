@@ -14,6 +14,7 @@ from headrace_bus import FACADE_ACL, Bus, Envelope, ModelKey, WorkClass
 from headrace_facade.app import create_app
 from headrace_facade.bounds import Bounds
 from headrace_facade.context import open_context
+from headrace_facade.own_account import NOT_SET_UP as NO_ACCOUNT
 from headrace_facade.queues import AWAY, DENIED, NOT_SET_UP
 from headrace_facade.settings import Settings
 from tests.contract.callers import Caller
@@ -160,11 +161,11 @@ async def test_what_a_key_has_made_is_found_though_the_queue_is_full(
 async def test_without_redis_tasks_are_taken_and_it_is_said(
     http: httpx.AsyncClient, alice: Caller, namespace: str, kubectl: Kubectl, queue: Queue
 ) -> None:
-    assert (await http.get("/readyz")).json() == {"status": "ok", "redis": "ok"}
+    assert (await http.get("/readyz")).json() == {"status": "ok", "redis": "ok", "models": NO_ACCOUNT}
     queue.server.stop()
     created = await http.post("/api/v1/tasks", json=BODY, headers=as_(alice))
     assert created.status_code == 202
-    assert (await http.get("/readyz")).json() == {"status": "ok", "redis": AWAY}
+    assert (await http.get("/readyz")).json() == {"status": "ok", "redis": AWAY, "models": NO_ACCOUNT}
     task = created.json()
     tell(kubectl, f"llmtask/{task['name']}", namespace, {"attempt": 1, "phase": "Queued", "reason": "Queued"})
     why = (await http.get(f"/api/v1/tasks/{task['task_id']}/why", headers=as_(alice))).json()

@@ -22,6 +22,7 @@ from operator_cases import (
     waiting,
 )
 
+from headrace_crds.admits import admits
 from headrace_crds.model import LLMModel
 from headrace_crds.names import runner_name, shared_binding_name
 from headrace_operator.decide import sharing
@@ -87,9 +88,9 @@ def test_a_namespace_is_admitted_by_its_labels(
     rule: dict[str, Any] | None, labels: dict[str, str] | None, admitted: bool
 ) -> None:
     model = shared(rule)
-    assert sharing.admits(model, "team-b", labels, HERE) is admitted
-    assert sharing.admits(model, "team-b", labels, ("elsewhere",)) is False
-    assert sharing.admits(model, MODEL.namespace, None, ()) is True
+    assert admits(model, "team-b", labels, HERE) is admitted
+    assert admits(model, "team-b", labels, ("elsewhere",)) is False
+    assert admits(model, MODEL.namespace, None, ()) is True
 
 
 UNKNOWN = condition("Shared", "Unknown", "ModelNotFound")
