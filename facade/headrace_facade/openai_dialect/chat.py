@@ -3,10 +3,11 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from headrace_facade.identity.dependency import Authenticated
 from headrace_facade.openai_dialect.answers import EventStream, WholeAnswer
 from headrace_facade.openai_dialect.chat_answer import ChatChunks, completion
 from headrace_facade.openai_dialect.chat_request import REFUSED, ChatBody, call_request
-from headrace_facade.openai_dialect.port import Authenticated, InServices
+from headrace_facade.openai_dialect.port import InServices
 from headrace_facade.openai_dialect.wire import read
 
 router = APIRouter()

@@ -14,6 +14,7 @@ from headrace_crds.work import CallOptions
 from headrace_facade.caller import Caller
 from headrace_facade.calls.contract import Call, CallRequest, CallResult, Choice, Delta
 from headrace_facade.errors import FacadeError
+from headrace_facade.identity.dependency import Authenticated
 from headrace_facade.openai_dialect.answers import EventStream, WholeAnswer
 from headrace_facade.openai_dialect.dialogue import message
 from headrace_facade.openai_dialect.errors import Refused, members
@@ -26,7 +27,7 @@ from headrace_facade.openai_dialect.objects import (
     token_logprobs,
     usage,
 )
-from headrace_facade.openai_dialect.port import Authenticated, InServices, told_name
+from headrace_facade.openai_dialect.port import InServices, told_name
 from headrace_facade.openai_dialect.sampling import (
     PASSED_OVER,
     Labels,

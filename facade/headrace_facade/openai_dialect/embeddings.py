@@ -10,9 +10,10 @@ from pydantic import BeforeValidator, Field
 
 from headrace_facade.caller import Caller
 from headrace_facade.calls.contract import CallRequest, CallResult
+from headrace_facade.identity.dependency import Authenticated
 from headrace_facade.openai_dialect.answers import WholeAnswer
 from headrace_facade.openai_dialect.objects import Json
-from headrace_facade.openai_dialect.port import Authenticated, InServices, told_name
+from headrace_facade.openai_dialect.port import InServices, told_name
 from headrace_facade.openai_dialect.sampling import Labels
 from headrace_facade.openai_dialect.wire import Refusals, Wire, read, unsupported, wrong
 

@@ -6,9 +6,10 @@ from fastapi import APIRouter
 
 from headrace_crds.model import LLMModel
 from headrace_facade.caller import Caller
+from headrace_facade.identity.dependency import Authenticated
 from headrace_facade.openai_dialect.errors import ModelUnknown
 from headrace_facade.openai_dialect.objects import Json
-from headrace_facade.openai_dialect.port import Authenticated, InServices, told_name
+from headrace_facade.openai_dialect.port import InServices, told_name
 
 router = APIRouter()
 

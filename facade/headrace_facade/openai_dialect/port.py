@@ -1,18 +1,12 @@
-"""What the dialect is given: who calls, which models there are, and the service that runs calls."""
+"""What the dialect is given: which models there are, and the service that runs calls."""
 
 from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
-from starlette.datastructures import Headers
 
 from headrace_crds.model import LLMModel
 from headrace_facade.caller import Caller
 from headrace_facade.calls.contract import CallService
-
-
-class Callers(Protocol):
-    async def authenticate(self, headers: Headers) -> Caller:
-        """Raises FacadeError."""
 
 
 class Models(Protocol):
@@ -28,9 +22,6 @@ class Services(Protocol):
     """The part of Context that the dialect uses."""
 
     @property
-    def callers(self) -> Callers: ...
-
-    @property
     def directory(self) -> Models: ...
 
     @property
@@ -43,13 +34,6 @@ def _services(request: Request) -> Services:
 
 
 InServices = Annotated[Services, Depends(_services)]
-
-
-async def _caller(request: Request, services: InServices) -> Caller:
-    return await services.callers.authenticate(request.headers)
-
-
-Authenticated = Annotated[Caller, Depends(_caller)]
 
 
 def told_name(model: str, caller: Caller) -> str:

@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from headrace_facade.identity.dependency import Authenticated
 from headrace_facade.openai_dialect.answers import EventStream, WholeAnswer
-from headrace_facade.openai_dialect.port import Authenticated, InServices
+from headrace_facade.openai_dialect.port import InServices
 from headrace_facade.openai_dialect.responses_answer import response
 from headrace_facade.openai_dialect.responses_events import ResponseEvents
 from headrace_facade.openai_dialect.responses_request import REFUSED, ResponseBody, call_request
