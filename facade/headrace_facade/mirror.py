@@ -7,6 +7,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
@@ -78,9 +79,10 @@ class Mirror(Generic[T]):
             try:
                 if not version:
                     version = await self._list()
-                async for event in self._account.watch(self.path, version):
-                    failures = 0
-                    version = self._applied(event) or version
+                async with aclosing(self._account.watch(self.path, version)) as events:
+                    async for event in events:
+                        failures = 0
+                        version = self._applied(event) or version
                 self._heard = self._clock()
             except (Gone, NotFound) as error:
                 # Too old, or the CRD went and may come back: what there is is told by a new list.

@@ -8,7 +8,7 @@ import base64
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -80,7 +80,7 @@ class OwnAccount:
         """A TokenReview or a SubjectAccessReview with its status."""
         return await self._request("POST", path, None, body)
 
-    async def watch(self, path: str, version: str) -> AsyncIterator[Json]:
+    async def watch(self, path: str, version: str) -> AsyncGenerator[Json, None]:
         """Events after that resourceVersion, until the API server ends them. Raises Gone where it is too old."""
         query = {
             "watch": "true",
@@ -95,11 +95,16 @@ class OwnAccount:
             ) as response:
                 if response.status != 200:
                     raise _failed(response.status, await _read(response))
-                async for line in _lines(response):
-                    event: Json = json.loads(line)
-                    if event.get("type") == "ERROR":
-                        raise _failed(int((event.get("object") or {}).get("code") or 500), line)
-                    yield event
+                try:
+                    async for line in _lines(response):
+                        event: Json = json.loads(line)
+                        if event.get("type") == "ERROR":
+                            raise _failed(int((event.get("object") or {}).get("code") or 500), line)
+                        yield event
+                finally:
+                    # In the middle of an answer nobody waits for the goodbye of TLS.
+                    if response.connection is not None and response.connection.transport is not None:
+                        response.connection.transport.abort()
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise Unavailable(f"the API server's watch ended ({type(error).__name__})") from error
 

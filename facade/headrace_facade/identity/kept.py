@@ -5,11 +5,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
+from headrace_facade.errors import Unavailable
+
 V = TypeVar("V")
 ENTRIES_MOST: Final = 10_000
 """Of each kind; a key of 32 bytes and a small answer are about 1 KiB."""
 QUESTIONS_MOST: Final = 32
 """Under way at once: strangers' garbage must not be the API server's whole day."""
+WAIT_S: Final = 5.0
+"""For one's turn to ask."""
 
 
 class Kept(Generic[V]):
@@ -41,7 +45,7 @@ class Kept(Generic[V]):
     ) -> V | None:
         """What `ask` says, or said a moment ago; None is its refusal. `lasts_s` shortens how long a good one is kept.
 
-        Raises what `ask` raises.
+        Raises what `ask` raises, and Unavailable when too many others ask.
         """
         now = self._clock()
         if (kept := self._good.get(key)) is not None and now < kept[1]:
@@ -50,6 +54,8 @@ class Kept(Generic[V]):
             return None
         asking = self._asked.get(key)
         if asking is None:
+            if len(self._asked) >= self._entries:
+                raise Unavailable("too many identities are being verified: try again")
             asking = asyncio.create_task(self._ask(key, ask, lasts_s))
             self._asked[key] = asking
             asking.add_done_callback(lambda done: self._done(key, done))
@@ -62,10 +68,17 @@ class Kept(Generic[V]):
     async def _ask(
         self, key: bytes, ask: Callable[[], Awaitable[V | None]], lasts_s: Callable[[V], float] | None
     ) -> V | None:
-        async with self._slots:
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            raise Unavailable("too many identities are being verified: try again") from error
+        try:
             # From before the question on: what is kept is as old as what the API server knew then.
             began = self._clock()
             answer = await ask()
+        finally:
+            self._slots.release()
         self._good.pop(key, None)
         self._refused.pop(key, None)
         if answer is None:

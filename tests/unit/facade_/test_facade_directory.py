@@ -1,7 +1,7 @@
 """What the facade knows of the cluster, by lists and watches that end, are too old and stay away: in virtual time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any
 
 import pytest
@@ -58,7 +58,7 @@ class Account:
         more = {"continue": str(first + limit)} if first + limit < len(items) else {}
         return {"metadata": {"resourceVersion": "1", **more}, "items": items[first : first + limit]}
 
-    async def watch(self, path: str, version: str) -> AsyncIterator[dict[str, Any]]:
+    async def watch(self, path: str, version: str) -> AsyncGenerator[dict[str, Any], None]:
         plural = path.rpartition("/")[2]
         self.asked.append((plural, version))
         if self.away is not None:

@@ -18,6 +18,7 @@ from headrace_facade.identity.credential import credential_of
 from headrace_facade.identity.kept import Kept
 from headrace_facade.identity.keys import KEY_KEPT_S, ApiKeys, facts_of
 from headrace_facade.identity.tokens import REFUSAL_KEPT_S, RIGHT_KEPT_S, TOKEN_KEPT_S, ClusterTokens
+from tests.virtual_time import VirtualLoop
 
 API = "https://kubernetes.default.svc"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -327,7 +328,7 @@ async def test_a_flood_of_wrong_tokens_is_bounded_and_forgets_no_right_one() -> 
         await asyncio.sleep(0)
         under_way -= 1
 
-    await asyncio.gather(*(kept.get(f"bad-{n}".encode(), refuses) for n in range(1_000)))
+    await asyncio.gather(*(kept.get(f"bad-{n}".encode(), refuses) for n in range(1_000)), return_exceptions=True)
     await asyncio.sleep(0)
     assert most == 4
     assert len(kept) == 101
@@ -336,3 +337,23 @@ async def test_a_flood_of_wrong_tokens_is_bounded_and_forgets_no_right_one() -> 
     for n in range(200):
         await kept.get(f"good-{n}".encode(), counted([], 1))
     assert len(kept) == 200
+
+
+def test_a_server_that_hangs_makes_nobody_wait_for_the_others() -> None:
+    async def main() -> None:
+        kept: Kept[int] = Kept(60, 60, entries=10, questions=2)
+
+        async def hangs() -> int:
+            await asyncio.sleep(10)
+            raise Unavailable("late")
+
+        began = asyncio.get_running_loop().time()
+        told = await asyncio.gather(*(kept.get(f"{n}".encode(), hangs) for n in range(20)), return_exceptions=True)
+        assert [type(each) for each in told] == [Unavailable] * 20
+        assert asyncio.get_running_loop().time() - began < 11
+        await asyncio.sleep(0)
+        assert len(kept) == 0
+        assert await kept.get(b"k", counted([], 1)) == 1
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(main())
