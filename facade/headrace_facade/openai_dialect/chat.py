@@ -10,7 +10,7 @@ from headrace_facade.openai_dialect.chat_request import REFUSED, ChatBody, call_
 from headrace_facade.openai_dialect.port import InServices
 from headrace_facade.openai_dialect.wire import read
 
-router = APIRouter()
+router = APIRouter(prefix="/v1", include_in_schema=False)
 
 
 @router.post("/chat/completions")

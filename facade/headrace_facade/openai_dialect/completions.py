@@ -45,7 +45,7 @@ REFUSED: Final[Refusals] = {
     "echo": ("the prompt is not given back", (False,)),
     "suffix": ("text is not inserted: say in the prompt what follows", ("",)),
 }
-router = APIRouter()
+router = APIRouter(prefix="/v1", include_in_schema=False)
 
 
 def _one(value: object) -> object:

@@ -22,7 +22,7 @@ TOGETHER_LIMIT: Final = 262_144
 REFUSED: Final[Refusals] = {
     "dimensions": ("vectors have the model's own length: leave it out, and cut them yourself if the model allows", ()),
 }
-router = APIRouter()
+router = APIRouter(prefix="/v1", include_in_schema=False)
 
 
 def _texts(value: object) -> object:

@@ -11,7 +11,7 @@ from headrace_facade.openai_dialect.errors import ModelUnknown
 from headrace_facade.openai_dialect.objects import Json
 from headrace_facade.openai_dialect.port import InServices, told_name
 
-router = APIRouter()
+router = APIRouter(prefix="/v1", include_in_schema=False)
 
 
 @router.get("/models")

@@ -11,7 +11,7 @@ from headrace_facade.openai_dialect.responses_events import ResponseEvents
 from headrace_facade.openai_dialect.responses_request import REFUSED, ResponseBody, call_request
 from headrace_facade.openai_dialect.wire import read
 
-router = APIRouter()
+router = APIRouter(prefix="/v1", include_in_schema=False)
 
 
 @router.post("/responses")

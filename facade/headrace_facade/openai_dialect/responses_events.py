@@ -10,7 +10,7 @@ response.completed, response.incomplete or response.failed
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from headrace_crds.dialogue import ToolCall
@@ -38,7 +38,11 @@ class _Open:
 
     id: str
     thinks: bool
-    text: str = ""
+    pieces: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
 
     @property
     def name(self) -> str:
@@ -105,7 +109,7 @@ class ResponseEvents:
             yield self._event("response.output_item.added", output_index=len(self._items), item=item)
             yield self._part("response.content_part.added", grown, part=grown.part([]))
         grown = self._open
-        grown.text += text
+        grown.pieces.append(text)
         if text:
             more: Json = {} if thinks else {"logprobs": []}
             yield self._part(f"response.{grown.name}.delta", grown, delta=text, **more)

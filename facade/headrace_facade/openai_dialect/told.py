@@ -1,32 +1,29 @@
-"""What of a stream's result was told already: the end tells the rest."""
+"""How much of a stream's result was told already: the end tells the rest."""
 
 from dataclasses import dataclass, field
 
-from headrace_crds.dialogue import ToolCall
 from headrace_facade.calls.contract import Choice, Delta
 
 
 @dataclass
 class Told:
-    """Of one completion."""
+    """Of one completion; lengths alone, as a text that grows by copies costs its square."""
 
-    text: str = ""
-    reasoning: str = ""
-    calls: list[ToolCall] = field(default_factory=list)
+    text_chars: int = 0
+    reasoning_chars: int = 0
+    calls: set[str] = field(default_factory=set)
 
     def add(self, delta: Delta) -> None:
-        self.text += delta.text
-        self.reasoning += delta.reasoning
+        self.text_chars += len(delta.text)
+        self.reasoning_chars += len(delta.reasoning)
         if delta.tool_call is not None:
-            self.calls.append(delta.tool_call)
+            self.calls.add(delta.tool_call.id)
 
     def rest(self, choice: Choice, index: int = 0) -> list[Delta]:
         """What the result has beyond it: completions, and calls, that come whole with the end."""
-        found = []
-        if choice.reasoning.startswith(self.reasoning) and (more := choice.reasoning[len(self.reasoning) :]):
-            found.append(Delta(reasoning=more, index=index))
-        if choice.text.startswith(self.text) and (more := choice.text[len(self.text) :]):
-            found.append(Delta(text=more, index=index))
-        known = {call.id for call in self.calls}
-        found += [Delta(tool_call=call, index=index) for call in choice.tool_calls if call.id not in known]
-        return found
+        found = [
+            Delta(reasoning=choice.reasoning[self.reasoning_chars :], index=index),
+            Delta(text=choice.text[self.text_chars :], index=index),
+        ]
+        found = [delta for delta in found if delta.reasoning or delta.text]
+        return found + [Delta(tool_call=c, index=index) for c in choice.tool_calls if c.id not in self.calls]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -527,3 +528,13 @@ async def test_a_client_that_gives_up_hangs_up(context: FakeContext, client: Asy
         await client.chat.completions.create(model="small", messages=HI, stream=stream, timeout=0.5)
     await asyncio.wait_for(context.calls.left.wait(), WITHIN_S)
     assert context.calls.entered.is_set()
+    await counted(context, "/v1/chat/completions", 499)
+
+
+async def counted(context: FakeContext, route: str, status: int) -> None:
+    """Waits: the answer is counted when it is over."""
+    labels = {"method": "POST", "route": route, "status": str(status)}
+    deadline = time.monotonic() + WITHIN_S
+    while context.metrics.registry.get_sample_value("headrace_facade_requests_total", labels) != 1:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0)
