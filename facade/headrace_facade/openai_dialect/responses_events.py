@@ -84,7 +84,8 @@ class ResponseEvents:
         choice = result.choices[0]
         for delta in self._told.rest(choice):
             yield from self.delta(delta)
-        if self._open is None and not any(item["type"] != "reasoning" for item in self._items):
+        speaks = self._open is not None and not self._open.thinks
+        if not speaks and all(item["type"] == "reasoning" for item in self._items):
             yield from self._grow("", thinks=False)
         yield from self._close(choice)
         final = finished(self._response, self._items, result, self._caller)
