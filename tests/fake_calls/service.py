@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from starlette.datastructures import Headers
 
@@ -16,6 +17,7 @@ from headrace_facade.caller import Caller
 from headrace_facade.calls.contract import CallEvent, CallRequest, CallResult, Choice, Delta, Ended, Waiting
 from headrace_facade.errors import FacadeError, Unauthenticated
 from headrace_facade.metrics import Metrics
+from headrace_facade.openai_dialect.port import Models
 from headrace_facade.settings import Settings
 
 CALL_ID = "call-" + "0123456789abcdef" * 2
@@ -94,6 +96,10 @@ class FakeCalls:
             self.left.set()
 
 
+class Authenticating(Protocol):
+    async def authenticate(self, headers: Headers) -> Caller: ...
+
+
 class FakeCallers:
     async def authenticate(self, headers: Headers) -> Caller:
         if bearer_token(headers.get("Authorization")) != KEY:
@@ -135,8 +141,8 @@ class FakeContext:
     """Of the real one what the dialects and the Guard use."""
 
     calls: FakeCalls = field(default_factory=FakeCalls)
-    callers: FakeCallers = field(default_factory=FakeCallers)
-    directory: FakeDirectory = field(default_factory=FakeDirectory)
+    callers: Authenticating = field(default_factory=FakeCallers)
+    directory: Models = field(default_factory=FakeDirectory)
     settings: Settings = field(default_factory=lambda: Settings(kube_url="http://127.0.0.1:1", kube_ca_file=None))
     metrics: Metrics = field(default_factory=Metrics)
     bodies: ByteBudget = field(default_factory=lambda: ByteBudget(16 * 1024 * 1024, "too many bodies"))

@@ -17,6 +17,8 @@ from headrace_facade.errors import FacadeError, Internal
 from headrace_facade.openai_dialect.wire import json_text
 
 _CLIENT_GONE: Final = 499
+_UNBUFFERED: Final = (b"x-accel-buffering", b"no")
+"""For proxies that would hold events back."""
 _DEFECT: Final = "an unexpected error: report it with the trace id"
 
 
@@ -105,7 +107,7 @@ class EventStream(_Attended):
                 async for event in call.events():
                     if not begun:
                         begun = True
-                        await _start(send, 200, "text/event-stream")
+                        await _start(send, 200, "text/event-stream", _UNBUFFERED)
                         await _write(send, narrator.opening())
                     match event:
                         case Waiting():

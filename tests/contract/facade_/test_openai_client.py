@@ -39,6 +39,8 @@ from tests.fake_calls.service import (
 )
 from tests.fake_calls.serving import served
 
+pytestmark = pytest.mark.contract
+
 WITHIN_S = 10.0
 HI: Any = [{"role": "user", "content": "Hi"}]
 TOOLS: Any = [
@@ -130,6 +132,7 @@ async def test_the_bytes_of_a_stream(context: FakeContext, address: str) -> None
     async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}) as http:
         answer = await http.post(f"{address}/chat/completions", json=body)
     assert answer.headers["Content-Type"] == "text/event-stream"
+    assert answer.headers["X-Accel-Buffering"] == "no"
     waiting, *chunks, done, rest = answer.text.split("\n\n")
     assert (waiting, done, rest) == (": ModelLoading, 3 ahead", "data: [DONE]", "")
     assert all(each.startswith("data: {") and "\n" not in each for each in chunks)

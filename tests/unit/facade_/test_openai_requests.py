@@ -1,6 +1,7 @@
 """OpenAI's requests as calls, and what is refused with which words."""
 
 import json
+import math
 import time
 from typing import Any
 
@@ -245,6 +246,11 @@ def test_a_chat_that_is_refused(given: dict[str, Any], param: str, kind: str) ->
     assert (told.value.problems[0].field, told.value.kind) == (param, kind)
 
 
+def test_an_object_of_many_members_is_not_read_on() -> None:
+    with pytest.raises(Refused, match="too many members"):
+        chat(messages=[{f"k{at}": 1 for at in range(300)}])
+
+
 @pytest.mark.parametrize(
     ("given", "param"),
     [
@@ -318,6 +324,13 @@ HOSTILE = {
     "no UTF-8": b'{"model": "\xff"}',
     "half a pair": b'{"model": "\\ud800"}',
     "no number": b'{"model": "small", "temperature": NaN}',
+    "no number in a schema": json.dumps(
+        {
+            "model": "s",
+            "messages": HI,
+            "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"const": math.nan}}},
+        }
+    ).encode(),
     "deep": b'{"model": "small", "tools": ' + b"[" * 500_000 + b"]" * 500_000 + b"}",
     "deep objects": b'{"a":' * 150_000 + b"1" + b"}" * 150_000,
     "many unknown": json.dumps({f"k{at}": 1 for at in range(70_000)}).encode(),
