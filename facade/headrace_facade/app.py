@@ -21,6 +21,7 @@ from headrace_facade.errors import (
     WrongContentType,
 )
 from headrace_facade.middleware import App, Guard
+from headrace_facade.openai_dialect import routes as openai_routes
 from headrace_facade.routes import health, tasks
 
 _REASONS: Final = {"extra_forbidden": "no such field: see /openapi.json"}
@@ -46,6 +47,7 @@ def create_app(context: Context) -> App:
     api.state.context = context
     api.include_router(tasks.router)
     api.include_router(health.router)
+    api.include_router(openai_routes.router)
     api.add_exception_handler(FacadeError, _answer)
     api.add_exception_handler(RequestValidationError, _answer)
     api.add_exception_handler(HTTPException, _answer)

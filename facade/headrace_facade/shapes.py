@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from headrace_facade.errors import FacadeError
+from headrace_facade.openai_dialect import errors as openai_errors
 
 Shape = Callable[[FacadeError, str], tuple[int, dict[str, Any]]]
 """From the error and the trace id to status and body."""
@@ -23,7 +24,7 @@ def native(error: FacadeError, trace_id: str) -> tuple[int, dict[str, Any]]:
 
 
 # The longest prefix comes first.
-SHAPES: Final[tuple[tuple[str, Shape], ...]] = ()
+SHAPES: Final[tuple[tuple[str, Shape], ...]] = (("/v1/", openai_errors.shape),)
 
 
 def answer(path: str, error: FacadeError, trace_id: str) -> tuple[int, dict[str, Any]]:

@@ -1,0 +1,40 @@
+"""`/v1/models`: what the caller may call, running or at zero."""
+
+from datetime import datetime
+
+from fastapi import APIRouter
+
+from headrace_crds.model import LLMModel
+from headrace_facade.caller import Caller
+from headrace_facade.identity.dependency import Authenticated
+from headrace_facade.openai_dialect.errors import ModelUnknown
+from headrace_facade.openai_dialect.objects import Json
+from headrace_facade.openai_dialect.port import InServices, told_name
+
+router = APIRouter(prefix="/v1", include_in_schema=False)
+
+
+@router.get("/models")
+async def list_models(caller: Authenticated, services: InServices) -> Json:
+    services.directory.check_synced()
+    return {"object": "list", "data": [_model(each, caller) for each in services.directory.models(caller)]}
+
+
+@router.get("/models/{model_id:path}")
+async def get_model(model_id: str, caller: Authenticated, services: InServices) -> Json:
+    services.directory.check_synced()
+    found = services.directory.model(caller, model_id)
+    if found is None:
+        raise ModelUnknown("there is no such model, or it is not shared with your namespace: see /v1/models")
+    return _model(found, caller)
+
+
+def _model(model: LLMModel, caller: Caller) -> Json:
+    metadata = model.metadata
+    created = metadata.creation_timestamp
+    return {
+        "id": told_name(f"{metadata.namespace}/{metadata.name}", caller),
+        "object": "model",
+        "created": 0 if created is None else int(datetime.fromisoformat(created).timestamp()),
+        "owned_by": metadata.namespace,
+    }
