@@ -82,7 +82,8 @@ FACADE_ACL: Final[tuple[str, ...]] = (
     "(~headrace:rate:* +evalsha +time +hmget +hset +pexpire)",
 )
 """Asks about every model by `stats`, `position`, `inspect`, `reports`, `gpus`, `result` and `replay`, reads what
-runners stream, moves its own calls by `call/enqueue`, `call/waiting` and `call/hang_up`, and counts by `rate/charge`."""
+runners stream, moves its own calls by `call/enqueue`, `call/waiting` and `call/hang_up`, and counts the rates of
+identities."""
 
 
 def user_name(name: str) -> str:

@@ -80,7 +80,7 @@ class Assembly:
         return self._delta(event)
 
     def result(self, document: Mapping[str, Any], model: str, attempts: int) -> CallResult:
-        """Of a document whose outcome is Complete. Raises CallBroken, also where a text is not the one that was told."""
+        """Of a document whose outcome is Complete. Raises CallBroken, also for a text that is not the one told."""
         try:
             told = document["choices"]
             if not isinstance(told, list) or len(told) > CHOICES_MOST:
