@@ -74,7 +74,7 @@ class Chain:
 def serves_now(model: LLMModel) -> str:
     """Empty, or the reason for which it does not."""
     for kind in ("Ready", "Available"):
-        told = find_condition(model.status.conditions if model.status is not None else None, kind)
+        told = find_condition((model.status.conditions if model.status is not None else None) or [], kind)
         if told is None or told.status is not ConditionStatus.TRUE:
             return told.reason if told is not None else Reason.MODEL_LOADING.value
     return ""

@@ -102,10 +102,13 @@ CallEvent = Waiting | Delta | Ended
 class Call(Protocol):
     """A call under way. Leaving its context before the end hangs up: the generation is aborted."""
 
-    id: str
-    """``call-`` and 32 hex digits: of log lines, and the dialects' ids are made of it."""
-    model: str
-    """The LLMModel asked for, ``namespace/name``."""
+    @property
+    def id(self) -> str:
+        """``call-`` and 32 hex digits: of log lines, and the dialects' ids are made of it."""
+
+    @property
+    def model(self) -> str:
+        """The LLMModel asked for, ``namespace/name``."""
 
     def events(self) -> AsyncIterator[CallEvent]:
         """Once. Without ``options.stream`` there are no Deltas. Raises FacadeError where it fails: before the first

@@ -38,7 +38,7 @@ class Run:
     """A Call of contract.py."""
 
     def __init__(self, calls: "Calls", caller: Caller, request: CallRequest, model: LLMModel, chain: Chain) -> None:
-        self.id = f"call-{secrets.token_hex(16)}"
+        self._id = f"call-{secrets.token_hex(16)}"
         self.caller = caller
         self.request = request
         self.assigned = model
@@ -49,7 +49,7 @@ class Run:
         self._calls = calls
         self._named = str(key_of(model))
         self._chain = chain
-        self._line = calls.hub.join(key_of(model), self.id)
+        self._line = calls.hub.join(key_of(model), self._id)
         self._assembly = Assembly()
         self._tries = 0
         self._last = FIRST
@@ -57,6 +57,10 @@ class Run:
         self._passed_on = False
         self._over = False
         self._queued_at = self._leased_at = 0.0
+
+    @property
+    def id(self) -> str:
+        return self._id
 
     @property
     def model(self) -> str:
@@ -72,7 +76,7 @@ class Run:
         self._line.leave()
         if not self._over and self.attempt:
             self._over = True
-            self._calls.hang_up(self._line.model, self.id)
+            self._calls.hang_up(self._line.model, self._id)
 
     async def result(self) -> CallResult:
         async for event in self.events():
@@ -184,8 +188,8 @@ class Run:
         if model is None:
             return False
         self._line.leave()
-        self._calls.hang_up(self._line.model, self.id)
-        self._line = self._calls.hub.join(key_of(model), self.id)
+        self._calls.hang_up(self._line.model, self._id)
+        self._line = self._calls.hub.join(key_of(model), self._id)
         self.assigned, self._tries = model, 0
         self._resolve(model)
         await self._queue()
@@ -215,7 +219,7 @@ class Run:
         after = FIRST if self._is_fresh else self._last
         while not found or found[-1].id != token.id:
             try:
-                page = await self._calls.hub.bus.replay(self._line.model, self.id, after=after)
+                page = await self._calls.hub.bus.replay(self._line.model, self._id, after=after)
             except BusError as error:
                 raise Unavailable("Redis, through which calls go, does not answer: try again") from error
             own = [each for each in page if each.event.get("attempt") == self.attempt]
@@ -230,7 +234,7 @@ class Run:
         model = self._line.model
         if self._line.state is not EntryState.QUEUED:
             return Waiting(Reason.RUNNING, f"a runner of LLMModel {str(model)!r} has it")
-        ahead = await self._calls.ahead(model, self.id)
+        ahead = await self._calls.ahead(model, self._id)
         why = self._calls.condition_of(model)
         told = f"queued for LLMModel {str(model)!r}" + (f", which does not serve: {why}" if why else "")
         return Waiting(why or Reason.QUEUED, told, ahead)
