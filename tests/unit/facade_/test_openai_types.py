@@ -16,6 +16,7 @@ from headrace_facade.openai_dialect import chat_answer, chat_request, completion
 from headrace_facade.openai_dialect.answers import Narrator
 from headrace_facade.openai_dialect.responses_answer import response
 from headrace_facade.openai_dialect.responses_events import ResponseEvents
+from headrace_facade.openai_dialect.sampling import StreamOptions
 from tests.fake_calls.service import CALLER, TIME, WEATHER, FakeCall, result
 
 CALL = FakeCall([])
@@ -53,9 +54,7 @@ def test_chat_completions(name: str) -> None:
     end = RESULTS[name]
     body = chat_request.ChatBody.model_validate(CHAT)
     checked(ChatCompletion, chat_answer.completion(CALL, end, body, CALLER))
-    streamed = body.model_copy(
-        update={"stream": True, "stream_options": chat_request.StreamOptions(include_usage=True)}
-    )
+    streamed = body.model_copy(update={"stream": True, "stream_options": StreamOptions(include_usage=True)})
     for deltas in ([], DELTAS):
         for chunk in chunks(chat_answer.ChatChunks(CALL, streamed, CALLER), deltas, end):
             checked(ChatCompletionChunk, chunk)
