@@ -78,6 +78,19 @@ def answers(deltas: int) -> list[tuple[list[bytes], bytes]]:
     return made
 
 
+def _whole(writes: list[bytes]) -> bytes:
+    """The same answer to who asks for no stream."""
+    chunks = [json.loads(line[6:]) for each in writes for line in each.split(b"\n") if line.startswith(b"data: {")]
+    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    usage = {"prompt_tokens": 128, "completion_tokens": len(writes), "total_tokens": 128 + len(writes)}
+    message = {"role": "assistant", "content": text, "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    document = {**chunks[0], "object": "chat.completion", "choices": [choice], "usage": usage}
+    body = json.dumps(document, separators=(",", ":")).encode()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    return head % len(body) + body
+
+
 class Stub:
     """What all connections share."""
 
@@ -85,6 +98,7 @@ class Stub:
         self.latency_seconds = latency_seconds
         self.limit = limit
         self.answers = answers(deltas)
+        self.whole = [_whole(writes) for writes, _ in self.answers]
         step = (latency_seconds - first_seconds) / deltas
         self.at = [first_seconds + step * number for number in range(deltas)]
         self.served = self.refused = self.connections = self.under_way = self.most = 0
@@ -126,9 +140,10 @@ class Connection(asyncio.Protocol):
         end = head_end + 4 + size_bytes
         if len(self._received) < end:
             return
+        streams = b'"stream":true' in bytes(self._received[head_end + 4 : end]).replace(b" ", b"")
         del self._received[:end]
         if head.startswith(b"post"):
-            self._complete()
+            self._complete(streams=streams)
         else:
             path = head.split(b" ", 2)[1]
             body = self._stub.seen() if path == b"/seen" else b'{"id":"gpt-bench","object":"model","owned_by":"b"}'
@@ -138,7 +153,7 @@ class Connection(asyncio.Protocol):
         head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\n%scontent-length: %d\r\n\r\n"
         self._transport.write(head % (status, more, len(body)) + body)
 
-    def _complete(self) -> None:
+    def _complete(self, *, streams: bool) -> None:
         stub, now = self._stub, time.monotonic()
         if stub.limit is not None and not stub.limit.allows(now):
             stub.refused += 1
@@ -149,6 +164,10 @@ class Connection(asyncio.Protocol):
         stub.under_way += 1
         stub.most = max(stub.most, stub.under_way)
         begun = self._loop.time()
+        if not streams:
+            whole = stub.whole[(stub.served - 1) % _ANSWERS]
+            self._timers = [self._loop.call_at(begun + stub.latency_seconds, self._end, now, whole)]
+            return
         self._timers = [
             self._loop.call_at(begun + at, self._transport.write, _HEAD + piece if number == 0 else piece)
             for number, (at, piece) in enumerate(zip(stub.at, writes, strict=True))
