@@ -32,6 +32,7 @@ from tests.fake_calls.service import (
     WEATHER,
     FakeContext,
     Never,
+    Step,
     ended,
     spoken,
 )
@@ -128,13 +129,13 @@ async def test_the_stream_helper_makes_the_whole_answer(context: FakeContext, cl
         ended("Hello", "ToolCalls", WEATHER, TIME, reasoning="hm"),
     ]
     async with client.messages.stream(**ASKED, tools=TOOLS) as stream:
-        streamed = (await stream.get_final_message()).to_dict()
-    whole = (await client.messages.create(**ASKED, tools=TOOLS)).to_dict()
-    kinds: Any = [block["type"] for block in whole["content"]]  # type: ignore[attr-defined]
+        streamed: dict[str, Any] = (await stream.get_final_message()).to_dict()
+    whole: dict[str, Any] = (await client.messages.create(**ASKED, tools=TOOLS)).to_dict()
+    kinds = [block["type"] for block in whole["content"]]
     assert kinds == ["thinking", "text", "tool_use", "tool_use"]
     for name in ("id", "model", "role", "stop_reason", "stop_sequence", "usage"):
         assert streamed[name] == whole[name], name
-    bare = [{k: v for k, v in each.items() if v is not None} for each in streamed["content"]]  # type: ignore[attr-defined]
+    bare = [{k: v for k, v in each.items() if v is not None} for each in streamed["content"]]
     assert bare == whole["content"]
 
 
@@ -159,6 +160,7 @@ async def test_one_tool_at_a_time(context: FakeContext, client: AsyncAnthropic) 
         streamed = await stream.get_final_message()
     for answer in (whole, streamed):
         assert answer.stop_reason == "tool_use"
+        block: Any
         (block,) = answer.content
         assert block.type == "tool_use"
         assert (block.id, block.name, block.input) == (WEATHER.id, "weather", {"city": "Bern"})
@@ -212,7 +214,8 @@ async def test_structured_output(context: FakeContext, client: AsyncAnthropic) -
 async def test_errors_have_their_status(
     context: FakeContext, client: AsyncAnthropic, error: FacadeError, raised: Any, kind: str, stream: bool
 ) -> None:
-    for refusal, script in ((error, spoken("x")), (None, [error])):
+    cases: list[tuple[FacadeError | None, list[Step]]] = [(error, spoken("x")), (None, [error])]
+    for refusal, script in cases:
         context.calls.refusal, context.calls.script = refusal, script
         with pytest.raises(raised) as caught:
             await client.messages.create(**ASKED, stream=stream)
