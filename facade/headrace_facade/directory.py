@@ -23,6 +23,8 @@ from headrace_facade.own_account import NOT_SET_UP, OwnAccount
 
 STALE_S: Final = 120.0
 """Silence that is told; less is a watch in which nothing happens."""
+START_S: Final = 30.0
+NAMESPACES_MOST: Final = 20_000
 Labels = dict[str, str]
 
 
@@ -35,6 +37,7 @@ class Directory:
         quotas: Mapping[str, Mirror[LLMQuota]],
         namespaces: Mirror[Labels] | None,
         shared: Collection[str],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Mirrors by namespace, or one of all under the empty name; none: no account of its own. `shared`: namespaces
         whose models may be shared.
@@ -43,6 +46,8 @@ class Directory:
         self._quotas = quotas
         self._namespaces = namespaces
         self._shared = frozenset(shared)
+        self._clock = clock
+        self._began = clock()
 
     def model(self, caller: Caller, named: str) -> LLMModel | None:
         """By ``name`` in the caller's namespace, or ``namespace/name``. None: not there, not shared with the caller, or
@@ -95,6 +100,13 @@ class Directory:
         silent_s = max(mirror.silent_s for mirror in mirrors)
         return "ok" if silent_s < STALE_S else f"{silent_s:.0f} s old: the API server's watch does not answer"
 
+    def check_started(self) -> None:
+        """Raises Unavailable for the first seconds, until everything was read: a new pod takes no calls before it can.
+        A facade that may not read models is ready after that all the same, for tasks.
+        """
+        if self._mirrors() and self._clock() - self._began < START_S:
+            self.check_synced()
+
     def check_synced(self) -> None:
         """Raises Unavailable with what is missing."""
         if not self._mirrors() or not all(mirror.synced for mirror in self._mirrors()):
@@ -119,13 +131,13 @@ async def open_directory(
     places = sorted(watched) or [""]
     models = {each: Mirror(account, _path(each, "llmmodels"), _model, clock=clock) for each in places}
     quotas = {each: Mirror(account, _path(each, "llmquotas"), _quota, clock=clock) for each in places}
-    namespaces = Mirror(account, "/api/v1/namespaces", _labels, clock=clock) if shared else None
+    namespaces = Mirror(account, "/api/v1/namespaces", _labels, most=NAMESPACES_MOST, clock=clock) if shared else None
     mirrors: list[Mirror[Any]] = [*models.values(), *quotas.values(), *([namespaces] if namespaces else [])]
     async with AsyncExitStack() as stack:
         for mirror in mirrors:
             running = asyncio.create_task(mirror.run())
             stack.push_async_callback(_ended, running)
-        yield Directory(models, quotas, namespaces, shared)
+        yield Directory(models, quotas, namespaces, shared, clock)
 
 
 async def _ended(running: "asyncio.Task[None]") -> None:
@@ -146,7 +158,8 @@ def _path(namespace: str, plural: str) -> str:
 
 
 def _bare(body: dict[str, Any]) -> dict[str, Any]:
-    metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
+    """Without what nobody asks for here, and what may be larger than all the rest."""
+    metadata = {name: value for name, value in body["metadata"].items() if name not in ("managedFields", "annotations")}
     return {**body, "metadata": metadata}
 
 

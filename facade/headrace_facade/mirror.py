@@ -20,8 +20,10 @@ T = TypeVar("T")
 Key = tuple[str, str]
 """Namespace and name; a Namespace has none of the first."""
 PAGE: Final = 100
-OBJECTS_MOST: Final = 10_000
-"""Of one list. Beyond it what is not held is said to be unknown, and never to be absent."""
+OBJECTS_MOST: Final = 5_000
+"""Of one list; a model is about 13 KB. Beyond it what is not held is said to be unknown, and never to be absent."""
+LIST_AFTER: Final = 3
+"""Failures of a watch in a row."""
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 _log = structlog.get_logger("headrace_facade")
 
@@ -92,6 +94,9 @@ class Mirror(Generic[T]):
                 failures += 1
                 if failures in (1, 10) or failures % 100 == 0:
                     _log.warning("watch failed", path=self.path, error=error.message, failures=failures)
+            if failures >= LIST_AFTER:
+                # An event that cannot be read would come again for ever.
+                version = ""
             if failures:
                 longest = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
                 # All facades lose an API server at the same moment.

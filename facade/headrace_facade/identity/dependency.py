@@ -1,11 +1,19 @@
 """For routes: the caller of a request as a parameter."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends, Request
+from fastapi.security import APIKeyHeader, HTTPBearer
 
 from headrace_facade.caller import Caller
 from headrace_facade.context import Context
+from headrace_facade.identity.credential import API_KEY_HEADER
+
+SCHEMES: Final = (
+    Depends(HTTPBearer(auto_error=False, description="A token of this Kubernetes cluster, or an API key of Headrace.")),
+    Depends(APIKeyHeader(name=API_KEY_HEADER, auto_error=False, description="Either of them, as well.")),
+)
+"""For a router's ``dependencies``: /openapi.json tells of them, and they refuse nothing."""
 
 
 async def authenticated(request: Request) -> Caller:

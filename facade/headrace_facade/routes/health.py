@@ -20,4 +20,5 @@ async def readyz(request: Request) -> Readiness:
     models, tasks are served: it is told."""
     context: Context = request.app.state.context
     await context.kube.check_ready()
+    context.directory.check_started()
     return Readiness(redis=await context.queues.condition(), models=context.directory.condition())

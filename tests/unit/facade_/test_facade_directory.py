@@ -9,9 +9,9 @@ import pytest
 from headrace_bus import ModelKey
 from headrace_crds.quota import QUOTA_NAME
 from headrace_facade.caller import Caller
-from headrace_facade.directory import STALE_S, Directory, open_directory
+from headrace_facade.directory import STALE_S, START_S, Directory, open_directory
 from headrace_facade.errors import FacadeError, Gone, Unavailable
-from headrace_facade.mirror import Mirror
+from headrace_facade.mirror import LIST_AFTER, Mirror
 from tests.virtual_time import VirtualLoop
 
 TEAM = Caller("team", "bot")
@@ -246,3 +246,39 @@ async def test_without_an_account_of_its_own_nothing_is_known() -> None:
         with pytest.raises(Unavailable):
             directory.check_synced()
         assert "HEADRACE_KUBE_TOKEN_FILE" in directory.condition()
+
+
+def test_a_pod_that_starts_waits_for_models_and_not_for_ever() -> None:
+    async def main() -> None:
+        account = Account(llmmodels=[model("team", "a")])
+        account.away = Unavailable("away")
+        async with opened(account) as directory:
+            for seconds, ready in ((0.0, False), (START_S - 1, False), (2.0, True)):
+                await asyncio.sleep(seconds)
+                if ready:
+                    directory.check_started()
+                else:
+                    with pytest.raises(Unavailable, match="not read yet"):
+                        directory.check_started()
+            with pytest.raises(Unavailable):
+                directory.model(TEAM, "a")
+        account.away = None
+        async with opened(account) as directory:
+            await settled()
+            directory.check_started()
+
+    run(main)
+
+
+def test_a_watch_that_fails_again_and_again_is_a_new_list() -> None:
+    async def main() -> None:
+        account = Account(llmmodels=[model("team", "a")])
+        async with opened(account) as directory:
+            await settled()
+            account.objects["llmmodels"] = [model("team", "b")]
+            for _ in range(LIST_AFTER):
+                account.end("llmmodels", Unavailable("an event that cannot be read"))
+            await asyncio.sleep(10)
+            assert names(directory) == ["team/b"]
+
+    run(main)

@@ -328,7 +328,8 @@ async def test_a_flood_of_wrong_tokens_is_bounded_and_forgets_no_right_one() -> 
         await asyncio.sleep(0)
         under_way -= 1
 
-    await asyncio.gather(*(kept.get(f"bad-{n}".encode(), refuses) for n in range(1_000)), return_exceptions=True)
+    for first in range(0, 1_000, 50):
+        await asyncio.gather(*(kept.get(f"bad-{n}".encode(), refuses) for n in range(first, first + 50)))
     await asyncio.sleep(0)
     assert most == 4
     assert len(kept) == 101

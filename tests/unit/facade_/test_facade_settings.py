@@ -32,3 +32,30 @@ def test_the_operators_bounds_are_set() -> None:
     for name in ("HEADRACE_QUEUE_MODEL_TASKS", "HEADRACE_DEFAULT_TTL_SECONDS"):
         with pytest.raises(ValueError, match=name):
             Settings.from_environment({**told, name: "-1"})
+
+
+def test_what_calls_need_is_set() -> None:
+    told = {"HEADRACE_KUBE_URL": "http://x"}
+    absent = Settings.from_environment(told)
+    assert (absent.requests_per_minute, absent.tokens_per_minute) == (0, 0)
+    assert absent.watch_namespaces == absent.sharing_model_namespaces == ()
+    assert absent.kube_token_file is not None
+    given = Settings.from_environment(
+        {
+            **told,
+            "HEADRACE_KUBE_TOKEN_FILE": "",
+            "HEADRACE_KEYS_NAMESPACE": "k",
+            "HEADRACE_WATCH_NAMESPACES": "a, b,",
+            "HEADRACE_SHARING_MODEL_NAMESPACES": "m",
+            "HEADRACE_REQUESTS_PER_MINUTE": "60",
+            "HEADRACE_TOKENS_PER_MINUTE": "0",
+        }
+    )
+    assert given.kube_token_file is None
+    assert given.keys_namespace == "k"
+    assert (given.watch_namespaces, given.sharing_model_namespaces) == (("a", "b"), ("m",))
+    assert (given.requests_per_minute, given.tokens_per_minute) == (60, 0)
+    for name in ("HEADRACE_REQUESTS_PER_MINUTE", "HEADRACE_TOKENS_PER_MINUTE"):
+        for text in ("-1", "many", "1000000001"):
+            with pytest.raises(ValueError, match=name):
+                Settings.from_environment({**told, name: text})
