@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from headrace_facade import shapes
+from headrace_facade.anthropic_dialect import routes as anthropic_routes
 from headrace_facade.context import Context
 from headrace_facade.errors import (
     BadRequest,
@@ -48,6 +49,7 @@ def create_app(context: Context) -> App:
     api.include_router(tasks.router)
     api.include_router(health.router)
     api.include_router(openai_routes.router)
+    api.include_router(anthropic_routes.router)
     api.add_exception_handler(FacadeError, _answer)
     api.add_exception_handler(RequestValidationError, _answer)
     api.add_exception_handler(HTTPException, _answer)

@@ -6,6 +6,7 @@ A dialect is a path prefix; what is under none of them has the native shape.
 from collections.abc import Callable
 from typing import Any, Final
 
+from headrace_facade.anthropic_dialect import errors as anthropic_errors
 from headrace_facade.errors import FacadeError
 from headrace_facade.openai_dialect import errors as openai_errors
 
@@ -24,7 +25,10 @@ def native(error: FacadeError, trace_id: str) -> tuple[int, dict[str, Any]]:
 
 
 # The longest prefix comes first.
-SHAPES: Final[tuple[tuple[str, Shape], ...]] = (("/v1/", openai_errors.shape),)
+SHAPES: Final[tuple[tuple[str, Shape], ...]] = (
+    ("/v1/messages", anthropic_errors.shape),
+    ("/v1/", openai_errors.shape),
+)
 
 
 def answer(path: str, error: FacadeError, trace_id: str) -> tuple[int, dict[str, Any]]:

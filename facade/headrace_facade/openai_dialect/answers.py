@@ -99,6 +99,10 @@ class EventStream(_Attended):
         super().__init__(calls, caller, request)
         self._narrator = narrator
 
+    def waiting(self, waiting: Waiting) -> str:
+        """Keeps the connection alive; a dialect that has an event for it tells that."""
+        return _comment(waiting)
+
     async def _work(self, send: Send) -> None:
         begun = False
         async with self._calls.call(self._caller, self._request) as call:
@@ -111,7 +115,7 @@ class EventStream(_Attended):
                         await _write(send, narrator.opening())
                     match event:
                         case Waiting():
-                            await _write(send, [_comment(event)])
+                            await _write(send, [self.waiting(event)])
                         case Delta():
                             await _write(send, narrator.delta(event))
                         case Ended(result):

@@ -21,7 +21,7 @@ _KINDS: Final = {
     "extra_forbidden": "unknown_parameter",
     "unsupported": "unsupported_parameter",
 }
-_SAID: Final = {"missing": "is required", "extra_forbidden": "no such parameter: see docs/openai.md"}
+_SAID: Final = {"missing": "is required", "extra_forbidden": "no such parameter: see the API's page in docs/"}
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Refusals = Mapping[str, tuple[str, tuple[object, ...]]]
