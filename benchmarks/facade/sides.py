@@ -70,7 +70,9 @@ def litellm(python: Path, folder: Path, upstream: int, port: int) -> subprocess.
         "litellm_settings": {"telemetry": False},
     }
     (folder / "litellm.yaml").write_text(json.dumps(config))
-    command = [str(python.parent / "litellm"), "--config", str(folder / "litellm.yaml"), "--port", str(port)]
+    # The script that pip makes names the folder in which it was made.
+    start = "from litellm import run_server; run_server()"
+    command = [str(python), "-c", start, "--config", str(folder / "litellm.yaml"), "--port", str(port)]
     # It would fetch a list of prices from elsewhere.
     own = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "PYTHONPATH": "", "NO_PROXY": "*"}
     log = (folder / "litellm.log").open("wb")
