@@ -47,7 +47,9 @@ class Load:
         body = {"model": side.model, **BODY, **({"stream": True} if stream else {})}
         told = {"port": side.port, "path": side.path, "headers": side.headers, "body": body, "stream": stream}
         before = side.cpu()
-        print(json.dumps({**told, "concurrency": concurrency, "requests": requests}), file=self._process.stdin, flush=True)
+        print(
+            json.dumps({**told, "concurrency": concurrency, "requests": requests}), file=self._process.stdin, flush=True
+        )
         found: dict[str, Any] = json.loads(self._process.stdout.readline())
         if found["wrong"]:
             raise RuntimeError(f"{side.name}: {found['wrong']} of {requests} answers were wrong: {found['sample']}")
@@ -75,7 +77,9 @@ async def start_facade(running: Installation, api: Api) -> tuple[int, str]:
     files = {"facade.redis": f"redis://facade:secret@127.0.0.1:{running.server.port}/0", "facade.token": token}
     for name, text in files.items():
         (running.folder / name).write_text(text)
-    cluster = json.loads(api.kubeconfig(token)) if api.kubeconfig(token).startswith("{") else _yaml(api.kubeconfig(token))
+    cluster = (
+        json.loads(api.kubeconfig(token)) if api.kubeconfig(token).startswith("{") else _yaml(api.kubeconfig(token))
+    )
     server = cluster["clusters"][0]["cluster"]
     authority = running.folder / "ca.crt"
     if "certificate-authority-data" in server:
@@ -124,7 +128,14 @@ def _caller() -> list[tuple[str, dict[str, Any]]]:
 
 
 async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    stub = ["--latency-ms", str(arguments.latency_ms), "--first-ms", str(arguments.latency_ms / 2), "--deltas", str(DELTAS)]
+    stub = [
+        "--latency-ms",
+        str(arguments.latency_ms),
+        "--first-ms",
+        str(arguments.latency_ms / 2),
+        "--deltas",
+        str(DELTAS),
+    ]
     remote = {"provider": arguments.provider, "maxConcurrency": 64}
     kubeconfig = arguments.state / "kubeconfig"
     async with Api(kubeconfig) as api, installation(api, folder, {"remote": stub}) as running:
@@ -163,13 +174,19 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
                 load.ask(side, 4, 200)
             # The operator looks at nothing meanwhile that would cost anybody.
             await running.end_process("operator")
-            rounds = [_round(load, found[turn % len(found) :] + found[: turn % len(found)], arguments) for turn in range(arguments.rounds)]
+            rounds = [
+                _round(load, found[turn % len(found) :] + found[: turn % len(found)], arguments)
+                for turn in range(arguments.rounds)
+            ]
         finally:
             load.end()
             for _, process in peers:
                 process.terminate()
                 process.wait(20)
-        rss = {name: round(sides.rss_mib(running.processes[each].pid), 1) for name, each in (("facade", "facade"), ("runner", "runner-remote"))}
+        rss = {
+            name: round(sides.rss_mib(running.processes[each].pid), 1)
+            for name, each in (("facade", "facade"), ("runner", "runner-remote"))
+        }
     return _figures(rounds, rss)
 
 
@@ -196,7 +213,9 @@ def _figures(rounds: list[dict[str, Any]], rss: dict[str, float]) -> dict[str, A
         return median(lambda each: each[name]["one"][which] - each["direct"]["one"][which])
 
     def cpu(name: str, parts: tuple[str, ...] | None = None) -> float:
-        return median(lambda each: sum(ms for part, ms in each[name]["many"]["cpu_ms"].items() if not parts or part in parts))
+        return median(
+            lambda each: sum(ms for part, ms in each[name]["many"]["cpu_ms"].items() if not parts or part in parts)
+        )
 
     figures: dict[str, Any] = {
         "added_p50_ms": added("headrace", "p50_ms"),
@@ -220,7 +239,9 @@ def _figures(rounds: list[dict[str, Any]], rss: dict[str, float]) -> dict[str, A
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--state", type=Path, required=True, help="folder of a control plane that tests/cluster/up made")
+    parser.add_argument(
+        "--state", type=Path, required=True, help="folder of a control plane that tests/cluster/up made"
+    )
     parser.add_argument("--helm", required=True)
     parser.add_argument("--litellm", type=Path, help="python of LiteLLM's environment; absent: without it")
     parser.add_argument("--portkey", type=Path, help="start-server.js; absent: without it")
