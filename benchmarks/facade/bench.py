@@ -1,8 +1,8 @@
 """The facade beside LiteLLM's proxy and Portkey's gateway before the same upstream, in one run, in rotating order.
 
-Ours is the whole way of a call: facade, Redis, runner, upstream and back, with a token that the API server has verified.
-The peers hand a request on in one process. What is added is the median over that of the upstream asked directly. The
-last line is one JSON object.
+Ours is the whole way of a call: facade, Redis, runner, upstream and back, with a token that the API server has
+verified. The peers hand a request on in one process. What is added is the median over that of the upstream asked
+directly. The last line is one JSON object.
 """
 
 import argparse

@@ -63,7 +63,7 @@ resetkeys ~headrace:* resetchannels &headrace:wake:* {{ include "headrace.redis.
 {{- end -}}
 
 {{- define "headrace.redis.facadeRules" -}}
-resetkeys ~headrace:{*}: ~headrace:{*}:entry:* ~headrace:{*}:queue:* ~headrace:{*}:ring:* ~headrace:{*}:report:* ~headrace:{*}:gpus:* ~headrace:{*}:result:* ~headrace:{*}:clock ~headrace:{*}:weights ~headrace:{*}:queued ~headrace:{*}:delayed ~headrace:{*}:leases ~headrace:{*}:returned ~headrace:{*}:workers ~headrace:{*}:service ~headrace:{*}:tokens:* ~headrace:{*}:replay:* resetchannels -@all +ping +select +evalsha +time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore +xread +xrange (~headrace:rate:* +evalsha +time +hmget +hset +pexpire)
+resetkeys ~headrace:{*}: ~headrace:{*}:entry:* ~headrace:{*}:queue:* ~headrace:{*}:ring:* ~headrace:{*}:finish:* ~headrace:{*}:clock ~headrace:{*}:queued ~headrace:{*}:leases ~headrace:{*}:waiter:* ~headrace:{*}:seq ~headrace:{*}:index ~headrace:{*}:pulse ~headrace:{*}:wake %R~headrace:{*}:report:* %R~headrace:{*}:gpus:* %R~headrace:{*}:result:* %R~headrace:{*}:weights %R~headrace:{*}:delayed %R~headrace:{*}:returned %R~headrace:{*}:workers %R~headrace:{*}:service %R~headrace:{*}:tokens:* %R~headrace:{*}:replay:* %W~headrace:{*}:envelope:* %W~headrace:{*}:inbox:* resetchannels -@all +ping +select +evalsha +time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore +xread +xrange +set +incr +exists +del +unlink +pexpire +hset +hdel +zadd +zrem +rpush +lrem +ltrim (~headrace:rate:* +evalsha +time +hmget +hset +pexpire)
 {{- end -}}
 
 {{- define "headrace.redis.config" -}}

@@ -68,19 +68,19 @@ def test_redis_starts_with_the_charts_configuration(own_redis: tuple[int, dict[s
             runner.set("headrace:{ns/other}:seq", "1")
 
 
-def test_the_facades_user_sees_queues_and_changes_none(own_redis: tuple[int, dict[str, str]]) -> None:
+def test_the_facades_user_moves_calls_and_reads_no_prompt(own_redis: tuple[int, dict[str, str]]) -> None:
     port, secret = own_redis
     url = secret["facade-url"].split("@")[0] + f"@127.0.0.1:{port}/0"
     with redis.Redis.from_url(url) as facade:
         assert facade.zcard("headrace:{ns/model}:queued") == 0
         refused: list[tuple[str, ...]] = [
-            ("SET", "headrace:{ns/model}:seq", "1"),
-            ("HSET", "headrace:{ns/model}:entry:u", "a", "b"),
             ("HSET", "headrace:{ns/model}:weights", "ns", "9"),
-            ("PEXPIRE", "headrace:{ns/model}:queued", "1"),
+            ("SET", "headrace:{ns/model}:result:u", "1"),
+            ("SET", "headrace:{ns/model}:report:w", "1"),
             ("GET", "headrace:{ns/model}:envelope:u"),
+            ("GET", "headrace:{ns/model}:parked:u"),
             ("GET", "headrace:rate:{aa}:full"),
-            ("DEL", "headrace:{ns/model}:queued"),
+            ("SADD", "headrace:models", "ns/model"),
             ("EVAL", "return 1", "0"),
             ("KEYS", "*"),
         ]
