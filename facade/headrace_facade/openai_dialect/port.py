@@ -28,7 +28,7 @@ class Services(Protocol):
     def calls(self) -> CallService: ...
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.context
     return services
 

@@ -33,12 +33,12 @@ async def _token(request: Request) -> str:
     return bearer_token(request.headers.get("Authorization"))
 
 
-def _context(request: Request) -> Context:
+async def _context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
 
-def _known_query(request: Request) -> None:
+async def _known_query(request: Request) -> None:
     """Raises Invalid: a misspelt filter that is passed over answers another question than was asked."""
     known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
     unknown = [name for name in request.query_params if name not in known]
@@ -46,7 +46,7 @@ def _known_query(request: Request) -> None:
         raise Invalid.of([FieldProblem(name[:64], "no such query parameter: see /openapi.json") for name in unknown])
 
 
-def _one_key(request: Request) -> None:
+async def _one_key(request: Request) -> None:
     one_header(request.headers.getlist(HEADER))
 
 
