@@ -69,7 +69,8 @@ class Claims:
         finally:
             self._early.clear()
             self._answered.set()
-        if not deliveries:
+        # Fewer than asked for are all there were, or a token says that there are more.
+        if len(deliveries) < count:
             await self._unless_stopped(deck.bus.wait_for_work(deck.model, timeout_s=_LOOK_AT_LEAST_EVERY_SECONDS))
 
     def _take_off(self, flight: Flight) -> None:

@@ -5,7 +5,7 @@ terminal in ``headrace run``.
 """
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from headrace_crds.inputs import Output
 from headrace_crds.reasons import Reason
@@ -36,6 +36,9 @@ from headrace_runner.verdict import (
     of_generation,
     priced,
 )
+
+SHORT_TOKENS: Final = 256
+"""Half a minute of a slow provider, which may be silent for a minute."""
 
 
 class Sink(Protocol):
@@ -196,6 +199,16 @@ def _request(attempt: Attempt) -> Generate | Embed:
         tool_choice=attempt.work.tool_choice,
         # Of all namespaces that share a model, each learns of its own prompts only.
         cache_scope=attempt.namespace,
+        whole=_is_short(attempt.work),
+    )
+
+
+def _is_short(work: Work) -> bool:
+    """Of a call that nobody follows, so few tokens that no provider is silent over them for long."""
+    return (
+        work.call is not None
+        and not work.call.stream
+        and (work.parameters.max_tokens or SHORT_TOKENS + 1) <= SHORT_TOKENS
     )
 
 

@@ -110,6 +110,8 @@ class Generate:
     for another try after a document that was refused. With ``stream`` the text comes in Delta events as well.
     ``tool_choice`` is ``auto``, ``none``, ``required`` or a tool's name. Requests share beginnings of prompts with
     those of the same ``cache_scope`` only, because ``cached_tokens`` tells that somebody had them; without, with none.
+    ``whole`` is never sent to an engine: a provider may answer in one piece, as nobody sees the text grow and it is
+    short.
     """
 
     id: str
@@ -125,6 +127,7 @@ class Generate:
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
     cache_scope: str | None = None
+    whole: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Give the frame's body."""

@@ -111,6 +111,9 @@ class OpenAICompatible:
     async def generate(self, request: Generate, on_delta: Callable[[Delta], None]) -> GenerationResult:
         shape = COMPATIBLE.shape(request)
         body = chat_body(request, self._model, COMPATIBLE, self._chat_extra, shape)
+        if request.whole:
+            # As its client would ask it: an event for every token costs both sides more than the text.
+            del body["stream"], body["stream_options"]
         answer = ChatAnswer(request, shape.enforcement, on_delta)
         said = [*and_key(request_texts(request), self._setting.credential)]
         with self._faults(said):
