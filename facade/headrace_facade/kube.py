@@ -95,6 +95,12 @@ class KubeClient:
     async def get_model(self, namespace: str, name: str, token: Token) -> KubeObject:
         return await self._request("GET", f"{_objects(namespace, 'llmmodels')}/{quote(name, safe='')}", token)
 
+    async def scale_model(self, namespace: str, name: str, replicas: int, token: Token) -> None:
+        """By the scale subresource, as `kubectl scale` does."""
+        path = f"{_objects(namespace, 'llmmodels')}/{quote(name, safe='')}/scale"
+        query, content = {"fieldManager": FIELD_MANAGER}, "application/merge-patch+json"
+        await self._request("PATCH", path, token, query=query, body={"spec": {"replicas": replicas}}, content=content)
+
     async def get_config_map(self, namespace: str, name: str, token: Token) -> KubeObject:
         path = f"/api/v1/namespaces/{quote(namespace, safe='')}/configmaps/{quote(name, safe='')}"
         return await self._request("GET", path, token)

@@ -1,0 +1,1 @@
+"""Calls in the facade's own words: what its requests say, and how answers are told."""
