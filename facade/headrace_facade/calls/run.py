@@ -145,7 +145,8 @@ class Run:
                 "the answer was not read as fast as it came: read faster, or ask without a stream", 1
             )
         if line.is_lost:
-            await self._again(Returned(Reason.QUEUE_STATE_LOST, "Redis knows nothing of the call", retryable=True))
+            if not await self._missed():
+                await self._again(Returned(Reason.QUEUE_STATE_LOST, "Redis knows nothing of the call", retryable=True))
             return
         if line.state is not EntryState.QUEUED:
             self._leased_at = self._leased_at or now
@@ -164,11 +165,22 @@ class Run:
             )
             raise ModelNotReady(f"{told}: try again later, or submit an LLMTask, which waits", _RETRY_AFTER_S)
 
+    async def _missed(self) -> bool:
+        """Whether it has ended meanwhile, and the inbox was too full to say so: what it told stands in its replay."""
+        try:
+            found = await self._calls.hub.bus.replay(self._line.model, self.id, after=self._last)
+        except BusError:
+            return False
+        for token in found:
+            self._line.put(token)
+        return any(token.event.get("attempt") == self.attempt for token in found)
+
     async def _again(self, ending: Returned) -> None:
         """Another attempt, here or elsewhere. Raises FacadeError where there is none."""
         if self._passed_on:
             raise self._failure(ending)
-        if ending.retryable and self._tries < ATTEMPTS_MOST:
+        # Whoever waits has waited long enough for one that took too long.
+        if ending.retryable and self._tries < ATTEMPTS_MOST and ending.reason != Reason.ATTEMPT_TIMEOUT:
             if ending.reason not in _AT_ONCE:
                 # By chance, so that those that were refused together do not come back together.
                 await asyncio.sleep(_BACKOFF_S * 2**self._tries * random.uniform(0.5, 1))  # noqa: S311  guards nothing
@@ -217,18 +229,21 @@ class Run:
             return [token]
         found: list[Token] = []
         after = FIRST if self._is_fresh else self._last
-        while not found or found[-1].id != token.id:
+        while True:
             try:
                 page = await self._calls.hub.bus.replay(self._line.model, self._id, after=after)
             except BusError as error:
                 raise Unavailable("Redis, through which calls go, does not answer: try again") from error
-            own = [each for each in page if each.event.get("attempt") == self.attempt]
             if not page or (page[0].before != after and not self._is_fresh):
                 raise ModelUnavailable("a part of the answer was lost on its way: ask again", 1)
-            found += own
+            for each in page:
+                if each.event.get("attempt") == self.attempt:
+                    found.append(each)
+                # What follows is in the inbox, too.
+                if each.id == token.id:
+                    self._last, self._is_fresh = token.id, False
+                    return found
             after = page[-1].id
-        self._last, self._is_fresh = token.id, False
-        return found
 
     async def _waiting(self) -> Waiting:
         model = self._line.model
