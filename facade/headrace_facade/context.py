@@ -11,12 +11,15 @@ from headrace_facade.directory import Directory, open_directory
 from headrace_facade.identity import Callers
 from headrace_facade.kube import KubeClient
 from headrace_facade.metrics import Metrics
+from headrace_facade.native.following import Following
+from headrace_facade.native.monitor import Monitor
 from headrace_facade.own_account import OwnAccount
 from headrace_facade.queues import Queues, open_queues
 from headrace_facade.rates import Rates, open_rates
 from headrace_facade.room import Room
 from headrace_facade.service import TaskService
 from headrace_facade.settings import Settings
+from headrace_facade.watches import Watches
 from headrace_facade.why import WhyService
 
 
@@ -33,6 +36,8 @@ class Context:
     directory: Directory
     rates: Rates
     calls: CallService
+    following: Following
+    monitor: Monitor
 
 
 @asynccontextmanager
@@ -61,4 +66,19 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         )
         why = WhyService(kube, queues)
         calls = await stack.enter_async_context(open_calls(settings, directory, rates, queues))
-        yield Context(settings, kube, tasks, why, queues, Metrics(), bodies, callers, directory, rates, calls)
+        watches = await stack.enter_async_context(Watches.connect(settings.kube_url, settings.kube_ca_file, answers))
+        yield Context(
+            settings,
+            kube,
+            tasks,
+            why,
+            queues,
+            Metrics(),
+            bodies,
+            callers,
+            directory,
+            rates,
+            calls,
+            Following(kube, watches, why),
+            Monitor(kube, directory, queues),
+        )

@@ -81,16 +81,16 @@ class KubeClient:
     async def create_task(self, namespace: str, task: KubeObject, token: Token, *, dry_run: bool = False) -> KubeObject:
         """Strict: a field that the installed CRD does not know is an error and not dropped."""
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", **({"dryRun": "All"} if dry_run else {})}
-        return await self._request("POST", _tasks(namespace), token, query=query, body=task)
+        return await self._request("POST", tasks_path(namespace), token, query=query, body=task)
 
     async def change_task(self, namespace: str, name: str, spec: KubeObject, token: Token) -> KubeObject:
         """Sets these members of the spec and no others."""
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-        path, content = f"{_tasks(namespace)}/{quote(name, safe='')}", "application/merge-patch+json"
+        path, content = f"{tasks_path(namespace)}/{quote(name, safe='')}", "application/merge-patch+json"
         return await self._request("PATCH", path, token, query=query, body={"spec": spec}, content=content)
 
     async def delete_task(self, namespace: str, name: str, token: Token) -> None:
-        await self._request("DELETE", f"{_tasks(namespace)}/{quote(name, safe='')}", token)
+        await self._request("DELETE", f"{tasks_path(namespace)}/{quote(name, safe='')}", token)
 
     async def get_model(self, namespace: str, name: str, token: Token) -> KubeObject:
         return await self._request("GET", f"{_objects(namespace, 'llmmodels')}/{quote(name, safe='')}", token)
@@ -110,14 +110,14 @@ class KubeClient:
         return await self._request("GET", f"{_objects(namespace, 'llmquotas')}/{QUOTA_NAME}", token)
 
     async def get_task(self, namespace: str, name: str, token: Token) -> KubeObject:
-        return await self._request("GET", f"{_tasks(namespace)}/{quote(name, safe='')}", token)
+        return await self._request("GET", f"{tasks_path(namespace)}/{quote(name, safe='')}", token)
 
     async def list_tasks(
         self, namespace: str, limit: int, continue_: str | None, token: Token
     ) -> tuple[KubeObject, int]:
         """One page of a consistent list, and its size in bytes. Raises AnswerTooLarge."""
         query = {"limit": str(limit)} | ({"continue": continue_} if continue_ else {})
-        return await self._sized("GET", _tasks(namespace), token, query=query)
+        return await self._sized("GET", tasks_path(namespace), token, query=query)
 
     async def check_ready(self) -> None:
         """Raises Unavailable with the reason. Asked without a token; an answer is kept for a second."""
@@ -205,7 +205,7 @@ def _objects(namespace: str, plural: str) -> str:
     return f"/apis/{GROUP}/{VERSION}/namespaces/{quote(namespace, safe='')}/{plural}"
 
 
-def _tasks(namespace: str) -> str:
+def tasks_path(namespace: str) -> str:
     return _objects(namespace, "llmtasks")
 
 

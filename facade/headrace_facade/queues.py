@@ -60,6 +60,10 @@ class Queues:
         """What the model's runners say of themselves: hostile input."""
         return await self._asked(lambda reader: reader.reports(model))
 
+    async def gpus(self, model: ModelKey, worker: str) -> list[dict[str, Any]]:
+        """What a runner says of its GPUs: hostile input."""
+        return await self._asked(lambda reader: reader.gpus(model, worker))
+
     async def condition(self) -> str:
         """ok, or why nothing can be asked."""
         try:

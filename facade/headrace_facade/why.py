@@ -41,7 +41,7 @@ class WhyService:
             model = await _seen(LLMModel, self._kube.get_model(task.model_namespace, task.model_name, token))
             quota = await _seen(LLMQuota, self._kube.get_quota(task.namespace, token))
         chain = explain(task, model, quota)
-        ahead, start_s, unknown = await self._place(task)
+        ahead, start_s, unknown = await self.place(task)
         return Why(
             task_id=task_id,
             status=task_status(task.status),
@@ -55,7 +55,8 @@ class WhyService:
             unknown=unknown,
         )
 
-    async def _place(self, task: TaskFacts) -> tuple[int | None, float | None, dict[str, str]]:
+    async def place(self, task: TaskFacts) -> tuple[int | None, float | None, dict[str, str]]:
+        """How many deliveries come first, seconds until the start, and why either is None."""
         if task.status.phase is not TaskPhase.QUEUED:
             told = f"the task is not in the queue: its phase is {task.status.phase or 'not set yet'}"
             return None, None, {"position": told, _START: told}

@@ -11,6 +11,7 @@ from headrace_facade.calls.contract import Call, CallResult, Delta, Waiting
 from headrace_facade.errors import FacadeError
 from headrace_facade.native.schema import CallTimings, CallUsage, Compare, Compared, Embedded, Generated
 from headrace_facade.openai_dialect.answers import EventStream
+from headrace_facade.shapes import native
 
 Json = dict[str, Any]
 
@@ -79,8 +80,9 @@ def used(usage: Usage) -> CallUsage:
 class Events:
     """The Narrator of `/api/v1/generate/stream`: events `delta`, `end` and `error`."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, trace_id: str) -> None:
         self._call = call
+        self._trace_id = trace_id
 
     def opening(self) -> Iterable[str]:
         return ()
@@ -93,7 +95,7 @@ class Events:
         return [event("end", generated(self._call, result))]
 
     def failed(self, error: FacadeError) -> Iterable[str]:
-        return [event("error", {"error_code": error.code, "message": error.message, "details": error.details})]
+        return [event("error", native(error, self._trace_id)[1])]
 
 
 class Stream(EventStream):

@@ -4,21 +4,17 @@ All of a call happens in one task while the answer is sent, so that a client tha
 it waits. Before the first event a failure is the answer's status; FastAPI's error handlers see it as any other.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
-from fastapi.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Send
 
+from headrace_facade.attended import UNBUFFERED, Attended, end, start, whole, write
 from headrace_facade.caller import Caller
 from headrace_facade.calls.contract import Call, CallRequest, CallResult, CallService, Delta, Ended, Waiting
 from headrace_facade.errors import FacadeError, Internal
 from headrace_facade.openai_dialect.wire import json_text
 
-_CLIENT_GONE: Final = 499
-_UNBUFFERED: Final = (b"x-accel-buffering", b"no")
-"""For proxies that would hold events back."""
 _DEFECT: Final = "an unexpected error: report it with the trace id"
 
 
@@ -34,43 +30,15 @@ class Narrator(Protocol):
     def failed(self, error: FacadeError) -> Iterable[str]: ...
 
 
-class _Attended(Response):
+class _OfCall(Attended):
     def __init__(self, calls: CallService, caller: Caller, request: CallRequest) -> None:
         super().__init__()
         self._calls = calls
         self._caller = caller
         self._request = request
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope
-        begun = False
 
-        async def sending(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        working = asyncio.create_task(self._work(sending))
-        gone = asyncio.create_task(_disconnected(receive))
-        try:
-            await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                return await working
-        finally:
-            for task in (working, gone):
-                task.cancel()
-            await asyncio.gather(working, gone, return_exceptions=True)
-        if not begun:
-            # Nobody reads it: for the log and the metrics.
-            await _start(send, _CLIENT_GONE, "application/json")
-            await send({"type": "http.response.body", "body": b""})
-        return None
-
-    async def _work(self, send: Send) -> None:
-        raise NotImplementedError
-
-
-class WholeAnswer(_Attended):
+class WholeAnswer(_OfCall):
     """One JSON document at the end."""
 
     def __init__(
@@ -86,11 +54,10 @@ class WholeAnswer(_Attended):
     async def _work(self, send: Send) -> None:
         async with self._calls.call(self._caller, self._request) as call:
             body = json_text(self._document(call, await call.result())).encode(errors="replace")
-        await _start(send, 200, "application/json", (b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.body", "body": body})
+        await whole(send, body)
 
 
-class EventStream(_Attended):
+class EventStream(_OfCall):
     """Server-sent events. The status is sent with the first event of the call; waiting is told in comments."""
 
     def __init__(
@@ -111,41 +78,25 @@ class EventStream(_Attended):
                 async for event in call.events():
                     if not begun:
                         begun = True
-                        await _start(send, 200, "text/event-stream", _UNBUFFERED)
-                        await _write(send, narrator.opening())
+                        await start(send, 200, "text/event-stream", UNBUFFERED)
+                        await write(send, narrator.opening())
                     match event:
                         case Waiting():
-                            await _write(send, [self.waiting(event)])
+                            await write(send, [self.waiting(event)])
                         case Delta():
-                            await _write(send, narrator.delta(event))
+                            await write(send, narrator.delta(event))
                         case Ended(result):
-                            await _write(send, narrator.ended(result))
+                            await write(send, narrator.ended(result))
             except FacadeError as error:
                 if not begun:
                     raise
-                await _write(send, narrator.failed(error))
+                await write(send, narrator.failed(error))
             except Exception:
                 if begun:
-                    await _write(send, narrator.failed(Internal(_DEFECT)))
-                    await send({"type": "http.response.body", "body": b""})
+                    await write(send, narrator.failed(Internal(_DEFECT)))
+                    await end(send)
                 raise
-        await send({"type": "http.response.body", "body": b""})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _start(send: Send, status: int, media_type: str, *headers: tuple[bytes, bytes]) -> None:
-    kind = (b"content-type", media_type.encode())
-    await send({"type": "http.response.start", "status": status, "headers": [kind, *headers]})
-
-
-async def _write(send: Send, events: Iterable[str]) -> None:
-    body = "".join(events).encode(errors="replace")
-    if body:
-        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await end(send)
 
 
 def _comment(waiting: Waiting) -> str:

@@ -57,7 +57,7 @@ async def generate(request: Request, body: Generate, context: InContext) -> Resp
         200: {
             "description": "Server-sent events: `waiting` {reason, message, ahead} every few seconds until text comes, "
             "`delta` {text, tokens, reasoning}, then `end` with what `/api/v1/generate` answers, or `error` "
-            "{error_code, message, details}",
+            "{error_code, message, trace_id, details}",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
         **_PROBLEMS,
@@ -66,7 +66,9 @@ async def generate(request: Request, body: Generate, context: InContext) -> Resp
 async def generate_stream(request: Request, body: Generate, context: InContext) -> Response:
     """An error before the first event has its status; after that it is an event."""
     caller = await _caller(request, context, body.namespace)
-    return told.Stream(context.calls, caller, asked.generation(body, stream=True), told.Events)
+    trace_id: str = request.state.trace_id
+    question = asked.generation(body, stream=True)
+    return told.Stream(context.calls, caller, question, lambda call: told.Events(call, trace_id))
 
 
 @router.post("/api/v1/embeddings", summary="Turn texts into vectors", response_model=Embedded, responses=_PROBLEMS)

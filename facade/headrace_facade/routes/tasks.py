@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
 
 from headrace_facade.bearer import bearer_token
@@ -10,7 +11,11 @@ from headrace_facade.context import Context
 from headrace_facade.errors import FieldProblem, Forbidden, Invalid
 from headrace_facade.idempotency import HEADER, HEADER_REPLAYED, key_of, one_header
 from headrace_facade.identity.credential import credential_of
+from headrace_facade.native.follow_answers import EndedTask, TaskEvents, prefers_text, wait_seconds
+from headrace_facade.native.report import as_text, report
+from headrace_facade.native.task_schema import TaskReport
 from headrace_facade.schema import CreateTask, Namespace, Problem, Task, TaskList, TaskStatus, Why
+from headrace_facade.service import parts
 
 LIST_LIMIT: Final = 100
 """Tasks per chunk at most; a chunk of large tasks is shorter."""
@@ -38,7 +43,7 @@ async def _context(request: Request) -> Context:
     return context
 
 
-async def _known_query(request: Request) -> None:
+async def known_query(request: Request) -> None:
     """Raises Invalid: a misspelt filter that is passed over answers another question than was asked."""
     known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
     unknown = [name for name in request.query_params if name not in known]
@@ -54,7 +59,8 @@ InContext = Annotated[Context, Depends(_context)]
 Bearer = Annotated[str, Depends(_token)]
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For /openapi.json."""
     words = {
         401: "No token, or one that the API server does not accept",
         403: "The token's owner may not do this in that namespace",
@@ -72,7 +78,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 # The first dependency is for /openapi.json: it refuses nothing.
-router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"], dependencies=[Depends(_bearer), Depends(_known_query)])
+router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"], dependencies=[Depends(_bearer), Depends(known_query)])
 
 
 @router.post(
@@ -83,7 +89,7 @@ router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"], dependencies=[Depends
     response_description="Accepted: it will end in exactly one outcome. `Location` is where to look for it.",
     responses={
         200: {"model": Task, "description": "The task that this idempotency key has made before; it has ended"},
-        **_problems(401, 403, 404, 409, 413, 415, 422, 429, 503),
+        **problems(401, 403, 404, 409, 413, 415, 422, 429, 503),
     },
 )
 async def create_task(
@@ -107,7 +113,7 @@ async def create_task(
     return task
 
 
-@router.get("", summary="List the tasks of a namespace", responses=_problems(401, 403, 410, 422, 429, 503))
+@router.get("", summary="List the tasks of a namespace", responses=problems(401, 403, 410, 422, 429, 503))
 async def list_tasks(
     token: Bearer,
     context: InContext,
@@ -122,13 +128,64 @@ async def list_tasks(
     return await context.tasks.list(namespace, limit, continue_, token)
 
 
-@router.get("/{task_id}", summary="Look at a task", responses=_problems(401, 403, 404, 422, 429, 503))
-async def get_task(task_id: str, token: Bearer, context: InContext) -> Task:
+@router.get(
+    "/{task_id}", summary="Look at a task", response_model=Task, responses=problems(401, 403, 404, 422, 429, 503)
+)
+async def get_task(
+    task_id: str,
+    token: Bearer,
+    context: InContext,
+    wait: Annotated[
+        str | None,
+        Query(
+            pattern=r"^[0-9]{1,2}s?$",
+            examples=["30s"],
+            description="Answer when the task has ended, or after so many seconds, 60 at most, as it is then. Takes "
+            "the right to watch llmtasks.",
+        ),
+    ] = None,
+) -> Task | Response:
     """Where the task stands; with the result once it is completed."""
-    return await context.tasks.get(task_id, token)
+    seconds = wait_seconds(wait)
+    if not seconds:
+        return await context.tasks.get(task_id, token)
+    return EndedTask(context.following, task_id, token, seconds)
 
 
-@router.get("/{task_id}/why", summary="Why is it waiting?", responses=_problems(401, 403, 404, 422, 429, 503))
+@router.get(
+    "/{task_id}/report",
+    summary="What became of a task, and what it took",
+    response_model=TaskReport,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **problems(401, 403, 404, 422, 429, 503),
+    },
+)
+async def report_task(task_id: str, request: Request, token: Bearer, context: InContext) -> TaskReport | Response:
+    """Attempts, model, times, tokens and cost; no prompt and no result. With `Accept: text/plain` for people."""
+    told = report(await context.kube.get_task(*parts(task_id), token))
+    return PlainTextResponse(as_text(told)) if prefers_text(request.headers.get("Accept", "")) else told
+
+
+@router.get(
+    "/{task_id}/events",
+    summary="Follow a task",
+    responses={
+        200: {
+            "description": "Server-sent events: `waiting` {status, reason, message, position, ahead, eta_seconds} and "
+            "`running` {status, attempt, model} with each change, then `completed`, `failed` or `cancelled` with the "
+            "task; `error` where it cannot be followed any more. Ends after ten minutes: ask again",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        **problems(401, 403, 404, 422, 429, 503),
+    },
+)
+async def follow_task(task_id: str, request: Request, token: Bearer, context: InContext) -> Response:
+    """At once where it stands, then what happens until it has ended. Takes the rights to get and to watch llmtasks."""
+    return TaskEvents(context.following, task_id, token, request.state.trace_id)
+
+
+@router.get("/{task_id}/why", summary="Why is it waiting?", responses=problems(401, 403, 404, 422, 429, 503))
 async def why_task(task_id: str, token: Bearer, context: InContext) -> Why:
     """What keeps the task from running, from its object to its model's pods, its place in the queue and when it may
     start. What your token may not read is said in the chain."""
@@ -138,7 +195,7 @@ async def why_task(task_id: str, token: Bearer, context: InContext) -> Why:
 _CHANGED: Final[dict[int | str, dict[str, Any]]] = {
     200: {"model": Task, "description": "The task had ended before: nothing changes"},
     202: {"description": "Asked for; what comes of it is seen in the task"},
-    **_problems(401, 403, 404, 422, 429, 503),
+    **problems(401, 403, 404, 422, 429, 503),
 }
 
 
@@ -168,9 +225,7 @@ def _changed(task: Task, response: Response) -> Task:
     return task
 
 
-@router.delete(
-    "/{task_id}", status_code=204, summary="Delete a task", responses=_problems(401, 403, 404, 422, 429, 503)
-)
+@router.delete("/{task_id}", status_code=204, summary="Delete a task", responses=problems(401, 403, 404, 422, 429, 503))
 async def delete_task(task_id: str, token: Bearer, context: InContext) -> None:
     """Withdraws the task: a running attempt is aborted, nothing is kept, no webhook is sent. To stop it and keep what
     became of it, cancel it."""

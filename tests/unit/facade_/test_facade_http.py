@@ -304,11 +304,12 @@ async def test_requests_are_counted_by_route_and_not_by_path(http: httpx.AsyncCl
 async def test_openapi_describes_everything(http: httpx.AsyncClient) -> None:
     document = (await http.get("/openapi.json")).json()
     task = "/api/v1/tasks/{task_id}"
-    ways = {f"{task}/{verb}" for verb in ("cancel", "suspend", "resume", "why")}
+    ways = {f"{task}/{verb}" for verb in ("cancel", "suspend", "resume", "why", "report", "events")}
     calls = {f"/api/v1/{each}" for each in ("generate", "generate/stream", "embeddings", "similarity")}
     models = {f"/api/v1/models{each}" for each in ("", "/status", "/load", "/unload")}
     models |= {f"/api/v1/models/{{model}}/{each}" for each in ("status", "load", "unload")}
-    assert set(document["paths"]) == {"/api/v1/tasks", task, *ways, *calls, *models, "/healthz", "/readyz"}
+    monitor = {f"/api/v1/monitor/{each}" for each in ("status", "queue")}
+    assert set(document["paths"]) == {"/api/v1/tasks", task, *ways, *calls, *models, *monitor, "/healthz", "/readyz"}
     schemas = document["components"]["schemas"]
     assert "HTTPValidationError" not in schemas
     for name, schema in schemas.items():
