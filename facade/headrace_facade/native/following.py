@@ -34,6 +34,10 @@ class Following:
         self._why = why
         self._place_every_s = place_every_s
 
+    @property
+    def followers(self) -> int:
+        return self._watches.seats.held
+
     async def ended(self, task_id: str, token: Token, seconds: float) -> Task:
         """The task once it has ended, or as it is after `seconds`."""
         place = parts(task_id)

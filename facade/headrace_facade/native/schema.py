@@ -207,4 +207,4 @@ class ModelName(_Body):
     model: Annotated[Text, Field(min_length=1, max_length=128)]
     """Name in the caller's namespace, or namespace/name."""
     replicas: Annotated[Whole, Field(ge=1, le=64)] | None = None
-    """Of load: how many; absent: one."""
+    """Of load: how many; absent: those that it has, and one at least."""

@@ -49,7 +49,7 @@ async def status_of_all(caller: Authenticated, context: InContext) -> ModelViews
 )
 async def load(body: ModelName, caller: Authenticated, context: InContext) -> ModelView:
     """As POST /api/v1/models/{model}/load, with the model in the body."""
-    return await _scaled(context, caller, body.model, body.replicas or 1)
+    return await _scaled(context, caller, body.model, body.replicas)
 
 
 @router.post(
@@ -77,7 +77,7 @@ async def model_status(model: str, caller: Authenticated, context: InContext) ->
 async def load_named(model: str, caller: Authenticated, context: InContext) -> ModelView:
     """Sets its replicas to 1 through /scale, with the caller's own token; the pod follows. One that has replicas keeps
     them."""
-    return await _scaled(context, caller, model, 1)
+    return await _scaled(context, caller, model, None)
 
 
 @router.post(
@@ -99,12 +99,13 @@ def _found(context: Context, caller: Caller, named: str) -> LLMModel:
     return found
 
 
-async def _scaled(context: Context, caller: Caller, named: str, replicas: int) -> ModelView:
+async def _scaled(context: Context, caller: Caller, named: str, replicas: int | None) -> ModelView:
+    """None: at least one."""
     model = _found(context, caller, named)
     if caller.token is None:
         raise Forbidden("replicas are changed with a token that the cluster's API server takes: an API key makes calls")
-    # More than asked for stay: load says that it is to serve.
-    if replicas == 1 and model.spec.replicas > 1:
-        replicas = model.spec.replicas
+    if replicas is None:
+        # Those that it has stay: load says that it is to serve.
+        replicas = max(model.spec.replicas, 1)
     await context.kube.scale_model(model.metadata.namespace, model.metadata.name, replicas, caller.token)
     return view(model.model_copy(update={"spec": model.spec.model_copy(update={"replicas": replicas})}), caller)

@@ -168,3 +168,12 @@ async def test_an_api_key_scales_nothing(http: httpx.AsyncClient) -> None:
         answer = await http.post(path, json=body) if body else await http.post(path)
         assert answer.status_code == 403, answer.text
         assert "token" in answer.json()["message"]
+
+
+async def test_replicas_are_not_an_api_keys_to_change(http: httpx.AsyncClient) -> None:
+    for path in ("/api/v1/models/small/load", "/api/v1/models/small/unload"):
+        answer = await http.post(path)
+        assert (answer.status_code, answer.json()["error_code"]) == (403, "FORBIDDEN")
+    for path in ("/api/v1/models/load", "/api/v1/models/unload"):
+        assert (await http.post(path, json={"model": "small"})).status_code == 403
+        assert (await http.post(path, json={"model": "none"})).status_code == 404

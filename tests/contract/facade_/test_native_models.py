@@ -14,6 +14,7 @@ from tests.contract.callers import Caller
 from tests.contract.chart.conftest import Helm
 from tests.contract.conftest import Kubectl, required
 from tests.contract.facade_.own_rights import OwnRights, installed, removed
+from tests.contract.runner_.pod_world import until
 
 pytestmark = pytest.mark.contract
 
@@ -74,3 +75,13 @@ async def test_replicas_are_the_callers_to_change(
     answer = await http.post("/api/v1/models/load", headers=headers, json={"model": "small", "replicas": 3})
     assert answer.status_code == 202, answer.text
     assert replicas(kubectl, namespace) == 3
+
+    async def known() -> bool:
+        return [model["replicas"] for model in await listed(http, headers)] == [3]
+
+    # What serves with more keeps them, and one who says how many means it.
+    await until(known)
+    answer = await http.post("/api/v1/models/small/load", headers=headers)
+    assert (answer.status_code, replicas(kubectl, namespace)) == (202, 3)
+    answer = await http.post("/api/v1/models/load", headers=headers, json={"model": "small", "replicas": 1})
+    assert (answer.status_code, replicas(kubectl, namespace)) == (202, 1)
