@@ -11,8 +11,8 @@ import math
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import aiohttp
@@ -26,6 +26,7 @@ WATCHES_MOST: Final = 128
 EACH_MOST: Final = 64
 """Of one token."""
 OPEN_WITHIN_S: Final = 10.0
+Get = Callable[[], Awaitable[KubeObject]]
 REOPEN_AFTER_S: Final = 1.0
 """An API server that ends a watch at once must not be asked at once."""
 
@@ -90,15 +91,16 @@ class Watches:
 
     @asynccontextmanager
     async def watching(
-        self, namespace: str, name: str, token: Token, seconds: float
+        self, namespace: str, name: str, token: Token, seconds: float, get: Get
     ) -> AsyncIterator[AsyncIterator[KubeObject]]:
-        """The object as it is, a moment old at most, and then with each change; ends after `seconds`, and raises
-        NotFound where it is deleted. A right that is missing is told on entering.
+        """The object as it is, and then with each change; ends after `seconds`, and raises NotFound where it is
+        deleted. A right that is missing is told on entering. `get` is asked once for each watch that was opened: of
+        what went before, a watch tells nothing.
         """
         until = self._clock() + seconds
         with self.seats.taken(hashlib.sha256(token.encode()).digest()):
             response = await self._open(namespace, name, token, seconds)
-            states = self._states(response, namespace, name, token, until)
+            states = self._states(response, namespace, name, token, until, get)
             try:
                 yield states
             finally:
@@ -133,29 +135,49 @@ class Watches:
         raise convert(response.status, _document(raw), response.headers.get("Retry-After"))
 
     async def _states(
-        self, response: aiohttp.ClientResponse, namespace: str, name: str, token: Token, until: float
+        self, response: aiohttp.ClientResponse, namespace: str, name: str, token: Token, until: float, get: Get
     ) -> AsyncGenerator[KubeObject, None]:
         current: aiohttp.ClientResponse | None = response
-        try:
-            while True:
-                if current is not None:
-                    rest = bytearray()
-                    while (line := await self._line(current, rest, until)) is not None:
-                        if (found := _object(line)) is None:
-                            break
-                        yield found
+        found: KubeObject | None = await get()
+        while True:
+            if current is not None and found is not None:
+                try:
+                    yield found
+                    async with aclosing(self._changes(current, found, until)) as changes:
+                        async for body in changes:
+                            yield body
+                finally:
                     _drop(current)
-                    current = None
-                left_s = until - self._clock() - REOPEN_AFTER_S
-                if left_s <= 0:
-                    return
-                await asyncio.sleep(REOPEN_AFTER_S)
-                # It comes back, or the time ends.
-                with contextlib.suppress(Unavailable):
-                    current = await self._open(namespace, name, token, left_s)
-        finally:
-            if current is not None:
-                _drop(current)
+            current = found = None
+            left_s = until - self._clock() - REOPEN_AFTER_S
+            if left_s <= 0:
+                return
+            await asyncio.sleep(REOPEN_AFTER_S)
+            # It comes back, or the time ends.
+            with contextlib.suppress(Unavailable):
+                current = await self._open(namespace, name, token, left_s)
+                try:
+                    found = await get()
+                finally:
+                    if found is None:
+                        _drop(current)
+
+    async def _changes(
+        self, response: aiohttp.ClientResponse, found: KubeObject, until: float
+    ) -> AsyncGenerator[KubeObject, None]:
+        """After `found`, until the answer ends or has to begin anew. Raises NotFound where it was deleted."""
+        rest, since = bytearray(), _version(found)
+        while (line := await self._line(response, rest, until)) is not None:
+            event = _document(line)
+            kind, body = event.get("type"), event.get("object")
+            if kind not in ("ADDED", "MODIFIED", "DELETED") or not isinstance(body, dict):
+                return
+            # What the API server has in memory may be older than what it answers.
+            if _version(body) < since:
+                continue
+            if kind == "DELETED":
+                raise NotFound("the task was deleted")
+            yield body
 
     async def _line(self, response: aiohttp.ClientResponse, rest: bytearray, until: float) -> bytes | None:
         """The next one; None at the end of the answer or of the time."""
@@ -181,13 +203,10 @@ class Watches:
             return line
 
 
-def _object(line: bytes) -> KubeObject | None:
-    """None: the watch has to begin anew. Raises NotFound where it was deleted."""
-    event = _document(line)
-    body = event.get("object")
-    if event.get("type") == "DELETED":
-        raise NotFound("the task was deleted")
-    return body if event.get("type") in ("ADDED", "MODIFIED") and isinstance(body, dict) else None
+def _version(body: KubeObject) -> int:
+    """Versions of one kind are numbers that grow; 0 where this one is none."""
+    version = str((body.get("metadata") or {}).get("resourceVersion") or "")
+    return int(version) if version.isdecimal() else 0
 
 
 def _document(raw: bytes) -> dict[str, Any]:

@@ -44,7 +44,9 @@ class Following:
         found = await self._kube.get_task(*place, token)
         if not _over(found):
             uid = found["metadata"]["uid"]
-            async with self._watches.watching(*place, token, seconds) as states:
+            async with self._watches.watching(
+                *place, token, seconds, lambda: self._kube.get_task(*place, token)
+            ) as states:
                 async for found in states:
                     _check_same(found, uid)
                     if _over(found):
@@ -61,7 +63,7 @@ class Following:
         if _over(found):
             yield await self._happening(found, token)
             return
-        async with self._watches.watching(*place, token, seconds) as states:
+        async with self._watches.watching(*place, token, seconds, lambda: self._kube.get_task(*place, token)) as states:
             told = await self._happening(found, token)
             yield told
             coming: asyncio.Future[KubeObject] = asyncio.ensure_future(anext(states))

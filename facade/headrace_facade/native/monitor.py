@@ -100,7 +100,7 @@ class Monitor:
         return found if found is not None else "nothing is known of it"
 
     async def _asked(self, key: ModelKey, has_gpus: bool) -> _Seen:
-        stats, reports = await self._queues.recent_stats(key), await self._queues.reports(key)
+        stats, reports = await self._queues.stats(key), await self._queues.reports(key)
         gpus: list[tuple[str, Mapping[str, Any]]] = []
         for worker in sorted(reports)[:WORKERS_MOST] if has_gpus else ():
             gpus += [(worker, told) for told in (await self._queues.gpus(key, worker))[:GPUS_MOST]]

@@ -98,7 +98,12 @@ async def test_an_error_has_its_status_before_the_first_event_and_is_one_after(
     assert answer.status_code == 200
     assert events(answer.text)[-1] == (
         "error",
-        {"error_code": "MODEL_UNAVAILABLE", "message": "lost", "details": {"retry_after_seconds": 1}},
+        {
+            "error_code": "MODEL_UNAVAILABLE",
+            "message": "lost",
+            "trace_id": answer.headers["X-Trace-Id"],
+            "details": {"retry_after_seconds": 1},
+        },
     )
 
 

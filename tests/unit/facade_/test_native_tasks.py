@@ -45,17 +45,18 @@ ENDED = {
     "timings": {"queuedMillis": 5, "firstTokenMillis": 6, "generationMillis": 70},
     "result": {"text": "the secret answer", "finishReason": "Stop", "sizeBytes": 17, "sha256": "0" * 64},
 }
+FAILED = {**ENDED, "outcome": "Failed", "phase": "Failed"}
 RUNNING = {"attempt": 1, "phase": "Running", "assignedModel": "team-a/m"}
 
 
-def task(status: dict[str, Any] | None = None, uid: str = "u") -> dict[str, Any]:
+def task(status: dict[str, Any] | None = None, uid: str = "u", version: str = "5") -> dict[str, Any]:
     return {
         "metadata": {
             "namespace": "team-a",
             "name": "t",
             "uid": uid,
             "creationTimestamp": "2026-01-01T00:00:00Z",
-            "resourceVersion": "1",
+            "resourceVersion": version,
         },
         "spec": {"modelRef": {"name": "m"}, "prompt": "the secret question"},
         "status": status or {},
@@ -126,11 +127,14 @@ class ApiServer:
     found: dict[str, Any] = field(default_factory=task)
     watches: list[list[tuple[str, dict[str, Any]]]] = field(default_factory=list)
     forbidden: bool = False
+    gone_after_watch: bool = False
     asked: list[dict[str, str]] = field(default_factory=list)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
 
     async def get(self, request: web.Request) -> web.Response:
+        if self.gone_after_watch and self.asked:
+            return web.json_response({"message": "no t", "details": {"name": "t"}}, status=404)
         return web.json_response(self.found)
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
@@ -221,6 +225,23 @@ async def test_a_task_that_goes_is_not_found(server: ApiServer, made: Made, even
     server.watches = [[("ADDED", task()), event]]
     with pytest.raises(NotFound):
         await made.following.ended("team-a.t", "tok", 30)
+
+
+async def test_a_task_that_goes_before_the_watch_has_begun_is_not_found(server: ApiServer, made: Made) -> None:
+    server.gone_after_watch = True
+    with pytest.raises(NotFound):
+        await made.following.ended("team-a.t", "tok", 30)
+    server.asked.clear()
+    with pytest.raises(NotFound):
+        [each async for each in made.following.happenings("team-a.t", "tok")]
+
+
+async def test_what_the_api_server_remembers_of_an_earlier_task_of_that_name_is_passed_over(
+    server: ApiServer, made: Made
+) -> None:
+    earlier = task(FAILED, uid="earlier", version="4")
+    server.watches = [[("ADDED", earlier), ("DELETED", earlier), ("MODIFIED", task(ENDED, version="6"))]]
+    assert (await made.following.ended("team-a.t", "tok", 30)).status == "completed"
 
 
 async def test_who_may_not_watch_hears_it_before_anything_is_told(server: ApiServer, made: Made) -> None:
