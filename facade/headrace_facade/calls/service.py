@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from headrace_bus import Envelope, ModelKey, WorkClass
 from headrace_bus.errors import BusError, BusOutOfMemory, PayloadTooLarge
+from headrace_crds.cache import cache_use
 from headrace_crds.cost import may_take
 from headrace_crds.inputs import Parameters
 from headrace_crds.model import Capability, Defaults, LLMModel
@@ -123,6 +124,7 @@ class Calls:
                 stream_to=self.hub.reader,
                 call=request.options,
                 attempt_timeout_ms=request.timeout_seconds * 1000,
+                cache=cache_use(model.spec.cache, model.metadata.uid, model.metadata.generation),
                 price=model.spec.price,
             )
         except ValidationError as error:
