@@ -5,6 +5,7 @@ it waits. Before the first event a failure is the answer's status; FastAPI's err
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
@@ -16,6 +17,8 @@ from headrace_facade.calls.contract import Call, CallRequest, CallResult, CallSe
 from headrace_facade.errors import FacadeError, Internal
 from headrace_facade.openai_dialect.wire import json_text
 
+SEND_SECONDS: Final = 30.0
+"""So long a client may read nothing of an answer that is there."""
 _CLIENT_GONE: Final = 499
 _UNBUFFERED: Final = (b"x-accel-buffering", b"no")
 """For proxies that would hold events back."""
@@ -34,6 +37,10 @@ class Narrator(Protocol):
     def failed(self, error: FacadeError) -> Iterable[str]: ...
 
 
+class _Unread(Exception):
+    """The client reads nothing."""
+
+
 class _Attended(Response):
     def __init__(self, calls: CallService, caller: Caller, request: CallRequest) -> None:
         super().__init__()
@@ -42,20 +49,30 @@ class _Attended(Response):
         self._request = request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope
+        # What the call itself holds is counted where calls are.
+        if (share := scope.get("state", {}).get("body_share")) is not None:
+            share.give_back()
         begun = False
 
         async def sending(message: Message) -> None:
             nonlocal begun
             begun = True
-            await send(message)
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await send(message)
+            except TimeoutError:
+                # As one that has gone; the server closes an answer that is not whole.
+                working.cancel()
+                raise _Unread from None
 
         working = asyncio.create_task(self._work(sending))
         gone = asyncio.create_task(_disconnected(receive))
         try:
             await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                return await working
+            if working.done() and not working.cancelled():
+                with contextlib.suppress(_Unread):
+                    await working
+                return
         finally:
             for task in (working, gone):
                 task.cancel()
@@ -64,7 +81,6 @@ class _Attended(Response):
             # Nobody reads it: for the log and the metrics.
             await _start(send, _CLIENT_GONE, "application/json")
             await send({"type": "http.response.body", "body": b""})
-        return None
 
     async def _work(self, send: Send) -> None:
         raise NotImplementedError
@@ -86,8 +102,9 @@ class WholeAnswer(_Attended):
     async def _work(self, send: Send) -> None:
         async with self._calls.call(self._caller, self._request) as call:
             body = json_text(self._document(call, await call.result())).encode(errors="replace")
-        await _start(send, 200, "application/json", (b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.body", "body": body})
+            # Within the call, which counts what is held for it.
+            await _start(send, 200, "application/json", (b"content-length", str(len(body)).encode()))
+            await send({"type": "http.response.body", "body": body})
 
 
 class EventStream(_Attended):
