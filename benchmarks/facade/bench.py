@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,22 @@ class Load:
             "rps": requests / found["seconds"],
             "cpu_ms": {name: 1000 * seconds / requests for name, seconds in cpu.items()},
         }
+
+    def gaps(self, side: sides.Side, streams: int) -> list[float]:
+        """Milliseconds between two pieces of an answer; every answer has to be whole."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        body = {"model": side.model, **BODY, "stream": True}
+        told = {"port": side.port, "path": side.path, "headers": side.headers, "body": body, "stream": True}
+        print(
+            json.dumps({**told, "concurrency": streams, "requests": streams, "gaps": True}),
+            file=self._process.stdin,
+            flush=True,
+        )
+        found: dict[str, Any] = json.loads(self._process.stdout.readline())
+        if found["wrong"]:
+            raise RuntimeError(f"{side.name}: {found['wrong']} of {streams} streams were cut: {found['sample']}")
+        return list(found["gaps"])
 
     def end(self) -> None:
         self._process.terminate()
@@ -136,11 +153,15 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
         "--deltas",
         str(DELTAS),
     ]
-    remote = {"provider": arguments.provider, "maxConcurrency": 64}
+    remote = {"provider": arguments.provider, "maxConcurrency": 1000 if arguments.streams else 64}
+    # Two tokens a second.
+    slow = ["--latency-ms", "20000", "--first-ms", "500", "--deltas", "40"]
+    stubs = {"remote": stub, **dict.fromkeys(_slow_models(arguments), slow)}
     kubeconfig = arguments.state / "kubeconfig"
-    async with Api(kubeconfig) as api, installation(api, folder, {"remote": stub}) as running:
-        await running.prepare(arguments.helm, kubeconfig, {"remote": remote})
-        await running.start_runner("remote")
+    async with Api(kubeconfig) as api, installation(api, folder, stubs) as running:
+        await running.prepare(arguments.helm, kubeconfig, dict.fromkeys(stubs, remote))
+        for name in stubs:
+            await running.start_runner(name)
         port, token = await start_facade(running, api)
         upstream = running.stubs["remote"].port
         peers = []
@@ -174,6 +195,7 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
                 load.ask(side, 4, 200)
             # The operator looks at nothing meanwhile that would cost anybody.
             await running.end_process("operator")
+            streams = await asyncio.to_thread(_streams, found, running, arguments) if arguments.streams else {}
             rounds = [
                 _round(load, found[turn % len(found) :] + found[: turn % len(found)], arguments)
                 for turn in range(arguments.rounds)
@@ -187,7 +209,7 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
             name: round(sides.rss_mib(running.processes[each].pid), 1)
             for name, each in (("facade", "facade"), ("runner", "runner-remote"))
         }
-    return _figures(rounds, rss)
+    return {**_figures(rounds, rss), **streams}
 
 
 def _round(load: Load, found: list[sides.Side], arguments: argparse.Namespace) -> dict[str, Any]:
@@ -203,6 +225,48 @@ def _round(load: Load, found: list[sides.Side], arguments: argparse.Namespace) -
             flush=True,
         )
     return told
+
+
+def _streams(found: list[sides.Side], running: Installation, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Many answers that grow at once, on one facade; asked of the upstream itself it is the pace of an engine."""
+    figures: dict[str, Any] = {"streams": arguments.streams}
+    names = _slow_models(arguments)
+    share = arguments.streams // len(names)
+    for side in found[:2]:
+        loads = [Load() for _ in names]
+        ours = side.name == "headrace"
+        try:
+            with ThreadPoolExecutor(len(names)) as pool:
+                slow = [
+                    sides.Side(
+                        name,
+                        side.port if ours else running.stubs[name].port,
+                        side.path,
+                        side.headers,
+                        name if ours else "m",
+                    )
+                    for name in names
+                ]
+                gaps = [
+                    gap
+                    for told in pool.map(lambda pair: pair[0].gaps(pair[1], share), zip(loads, slow, strict=True))
+                    for gap in told
+                ]
+        finally:
+            for load in loads:
+                load.end()
+        gaps.sort()
+        figures[f"{side.name}_gap_p50_ms"] = round(statistics.median(gaps), 1)
+        figures[f"{side.name}_gap_p99_ms"] = round(gaps[int(len(gaps) * 0.99)], 1)
+    figures["streams_rss_mib"] = round(sides.rss_mib(running.processes["facade"].pid), 1)
+    figures["redis_connections"] = providers.redis_clients(running.server.port)
+    figures["gap_p99_ratio"] = round(figures["headrace_gap_p99_ms"] / figures["direct_gap_p99_ms"], 2)
+    return figures
+
+
+def _slow_models(arguments: argparse.Namespace) -> list[str]:
+    """A model has at most 1,024 calls at a time."""
+    return [f"slow{number}" for number in range(-(-arguments.streams // 1000))]
 
 
 def _figures(rounds: list[dict[str, Any]], rss: dict[str, float]) -> dict[str, Any]:
@@ -249,6 +313,7 @@ def main() -> None:
     parser.add_argument("--latency-ms", type=float, default=2.0, help="of the upstream")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--one", type=int, default=200, help="requests one after the other")
+    parser.add_argument("--streams", type=int, default=0, help="answers that grow at two tokens a second at once")
     parser.add_argument("--many", type=int, default=1000, help="requests on 16 connections")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hr-facade-") as folder:

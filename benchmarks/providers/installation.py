@@ -234,6 +234,13 @@ async def installation(api: Api, folder: Path, stubs: dict[str, Sequence[str]]) 
                 stub.end()
 
 
+def redis_clients(port: int) -> int:
+    """Connections to the Redis server, the one that asks left out."""
+    with redis.Redis(port=port) as direct:
+        info: dict[str, Any] = direct.info("clients")
+        return int(info["connected_clients"]) - 1
+
+
 def redis_seconds(port: int) -> float:
     """CPU seconds of the Redis server."""
     with redis.Redis(port=port) as direct:

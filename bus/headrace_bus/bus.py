@@ -13,6 +13,7 @@ from typing import Any, Final
 from headrace_bus import replies, tokens, users
 from headrace_bus.arguments import failure_json, lease_parts, positive, request_id
 from headrace_bus.budget import BudgetLedger
+from headrace_bus.cached import CacheBus
 from headrace_bus.envelope import ENVELOPE_VERSION, Envelope, bounded_json, encode
 from headrace_bus.errors import (
     BusError,
@@ -59,7 +60,7 @@ _ERASE_STEPS: Final = 100_000
 _WAIT_LIMIT_S: Final = 60.0
 
 
-class Bus(GateBus):
+class Bus(CacheBus, GateBus):
     """Everything Headrace's processes share through Redis.
 
     Every method raises `BusError` or one of its kinds, and ValueError on names and numbers that cannot be. A mutation

@@ -17,6 +17,8 @@ ScriptName = Literal[
     "budget/reserve",
     "budget/settle",
     "budget/totals",
+    "cache/get",
+    "cache/put",
     "call/end",
     "call/enqueue",
     "call/hang_up",

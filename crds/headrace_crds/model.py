@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from headrace_crds.base import DECIMAL, SHA256, ApiModel, Conditions, ObjectMeta, Rule, Timestamp, exactly_one_of
+from headrace_crds.cache import ResponseCache
 from headrace_crds.fallback import ModelFallback
 from headrace_crds.remote import Price, Remote
 from headrace_crds.sharing import Sharing
@@ -233,6 +234,8 @@ class LLMModelSpec(ApiModel):
     """Namespaces whose tasks the model serves; absent: its own."""
     fallback: ModelFallback | None = None
     """Where its tasks go when it cannot serve them; absent: they wait."""
+    cache: ResponseCache | None = None
+    """Keeps results of deterministic requests and gives them again; absent: every request is made."""
     price: Price | None = None
     """What its tokens cost, for the bill in LLMTask's usage and for LLMQuota's budgets; for a local model what its GPUs
     cost. It holds for attempts that are handed out from then on. Absent: tokens are counted, and cost nothing."""

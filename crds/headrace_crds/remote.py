@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field
 
 from headrace_crds.base import CURRENCY, DECIMAL, ApiModel, Rule
-from headrace_crds.inputs import KeyRef
+from headrace_crds.inputs import OBJECT_NAME, KeyRef
 
 BASE_URL = r"^https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?$"
 POINTER = r"^(/([^~\s]|~[01])*)?$"
@@ -28,6 +28,15 @@ class Credentials(ApiModel):
     """A Secret of the model's namespace. Its annotation headrace.dev/allowed-hosts lists the hosts that the key may be
     sent to, separated by commas; without the annotation the model is refused. The key is read anew for every request,
     so a changed Secret needs no restart."""
+
+
+class ClientCertificate(ApiModel):
+    """What the runner shows a provider that asks for a certificate (mTLS)."""
+
+    secret_name: Annotated[str, Field(min_length=1, max_length=253, pattern=OBJECT_NAME)]
+    """A Secret of the model's namespace with tls.crt and tls.key in PEM, the key without a password, as those of type
+    kubernetes.io/tls. Its annotation headrace.dev/allowed-hosts has to name the host of baseURL, which is then the only
+    host that is asked; without the annotation the model is refused. A changed Secret needs no restart."""
 
 
 class RateLimits(ApiModel):
@@ -186,6 +195,11 @@ class Remote(ApiModel):
             "extraBody has no meaning with provider HTTP: write its members into http.body",
             ".extraBody",
         ),
+        Rule(
+            "!has(self.clientCertificate) || !has(self.baseURL) || self.baseURL.startsWith('https://')",
+            "a client certificate is shown in TLS alone: write https in baseURL",
+            ".clientCertificate",
+        ),
     )
 
     provider: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Z][A-Za-z0-9]*$")]
@@ -204,6 +218,8 @@ class Remote(ApiModel):
     """What may be asked per minute."""
     ca_bundle: Annotated[str, Field(max_length=65_536)] | None = None
     """Certificates in PEM that are trusted besides none other; absent: the usual authorities."""
+    client_certificate: ClientCertificate | None = None
+    """Shown to the provider where it asks for one, and to no proxy."""
     proxy_url: Annotated[str, Field(max_length=1024, pattern=BASE_URL)] | None = Field(None, alias="proxyURL")
     """HTTP proxy to go through; one that the chart's remote.allowedHosts names."""
     extra_body: Annotated[str, Field(min_length=2, max_length=4096)] | None = None

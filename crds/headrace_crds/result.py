@@ -95,6 +95,8 @@ class Usage(ApiModel):
     reasoning_tokens: Annotated[int, Field(ge=0)] | None = None
     """Of completionTokens those that the model thought with, which are no part of the text; absent where there were
     none, or the provider does not tell."""
+    cache_hit: bool | None = None
+    """True: the result was kept from an earlier request, so that no tokens were consumed and nothing is billed."""
     cost_micros: Annotated[int, Field(ge=0)] | None = None
     """What they cost in millionths of the currency, by the price that the LLMModel had when the attempt was handed out;
     absent where it had none."""

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Final, Self
 from pydantic import Field, model_validator
 
 from headrace_crds.base import ApiModel, Conditions, ObjectMeta, Rule, Timestamp, exactly_one_of, immutable
+from headrace_crds.cache import CachePolicy
 from headrace_crds.dialogue import Message, Role, Tool, ToolCall, ToolName, Tools
 from headrace_crds.fallback import MODELS_LIMIT, TaskFallback
 from headrace_crds.inputs import INPUT_LIMIT_BYTES, Embed, InputFrom, KeyRef, ModelRef, Output, Parameters
@@ -193,6 +194,8 @@ class LLMTaskSpec(ApiModel):
     """Deletes the object so long after its end. Absent: it stays, within the operator's retention limits."""
     webhook: Webhook | None = None
     """Who is told about the outcome."""
+    cache: CachePolicy = CachePolicy.INHERIT
+    """Inherit: a result that the model's cache has may be given again. None: it is generated, and not kept."""
     fallback: TaskFallback | None = None
     """Where the task goes when its model cannot serve it; absent: as the model has it."""
 

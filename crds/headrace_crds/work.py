@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from headrace_crds.base import ApiModel
+from headrace_crds.cache import CachePolicy, CacheUse, cache_use
 from headrace_crds.inputs import LARGE_INPUT_LIMIT_BYTES, Output
 from headrace_crds.model import Defaults, LLMModel
 from headrace_crds.outcome import notified_outcomes
@@ -76,6 +77,8 @@ class Work(ApiModel):
     hand_over: list[str] = Field(default_factory=list)
     """Reasons for which the attempt does not commit Failed, but goes back to the operator, uncharged: there is another
     model to try. If there is none any more by then, the operator ends the task with that reason."""
+    cache: CacheUse | None = None
+    """Where results are looked for and kept; absent: nowhere."""
     price: Price | None = None
     """What the attempt's tokens cost; absent: nothing."""
 
@@ -113,5 +116,10 @@ def resolve(
         deadline_ms=deadline_ms,
         notify=notified_outcomes(task),
         hand_over=list(hand_over),
+        cache=(
+            None
+            if task.spec.cache is CachePolicy.NONE
+            else cache_use(model.spec.cache, model.metadata.uid, model.metadata.generation)
+        ),
         price=model.spec.price,
     )

@@ -5,35 +5,52 @@ error handlers see it as any other.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import Final
 
 from fastapi.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+SEND_SECONDS: Final = 30.0
+"""So long a client may read nothing of an answer that is there."""
 _CLIENT_GONE: Final = 499
 UNBUFFERED: Final = (b"x-accel-buffering", b"no")
 """For proxies that would hold events back."""
+
+
+class _Unread(Exception):
+    """The client reads nothing."""
 
 
 class Attended(Response):
     """`_work` sends the whole answer."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope
+        # What the call itself holds is counted where calls are.
+        if (share := scope.get("state", {}).get("body_share")) is not None:
+            share.give_back()
         begun = False
 
         async def sending(message: Message) -> None:
             nonlocal begun
             begun = True
-            await send(message)
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await send(message)
+            except TimeoutError:
+                # As one that has gone; the server closes an answer that is not whole.
+                working.cancel()
+                raise _Unread from None
 
         working = asyncio.create_task(self._work(sending))
         gone = asyncio.create_task(_disconnected(receive))
         try:
             await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                return await working
+            if working.done() and not working.cancelled():
+                with contextlib.suppress(_Unread):
+                    await working
+                return
         finally:
             for task in (working, gone):
                 task.cancel()
@@ -42,7 +59,6 @@ class Attended(Response):
             # Nobody reads it: for the log and the metrics.
             await start(send, _CLIENT_GONE, "application/json")
             await send({"type": "http.response.body", "body": b""})
-        return None
 
     async def _work(self, send: Send) -> None:
         raise NotImplementedError

@@ -18,6 +18,11 @@ class Share:
         self._budget.take(size_bytes)
         self.held_bytes += size_bytes
 
+    def give_back(self) -> None:
+        """All of it, before the end."""
+        self._budget.held_bytes -= self.held_bytes
+        self.held_bytes = 0
+
 
 class ByteBudget:
     """`message` is told to whoever comes when nothing is left."""

@@ -71,6 +71,7 @@ class Guard:
         ):
             self._under_way += 1
             try:
+                scope["state"]["body_share"] = share
                 self._admit(scope)
                 body = await self._read(scope, receive, share)
                 await self._app(scope, _replay(body, receive), answer.send)

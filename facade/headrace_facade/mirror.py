@@ -46,6 +46,7 @@ class Mirror(Generic[T]):
         self._most = most
         self._clock = clock
         self._objects: dict[Key, T] = {}
+        self._unreadable: set[Key] = set()
         self._overfull = False
         self._heard: float | None = None
 
@@ -64,6 +65,9 @@ class Mirror(Generic[T]):
         if self._heard is None:
             raise Unavailable("this facade has not read the cluster's models yet: try again")
         found = self._objects.get(key)
+        if found is None and key in self._unreadable:
+            # Of a quota that would be as if there were none.
+            raise Unavailable(f"this facade cannot read {key[0]}/{key[1]}: it is of another version than the CRDs", 30)
         if found is None and self._overfull:
             raise Unavailable(f"this facade holds {self._most} objects of a kind, and this is none of them", 30)
         return found
@@ -131,14 +135,18 @@ class Mirror(Generic[T]):
                     self._put(self._objects, body)
             case "DELETED":
                 self._objects.pop(key_of(body), None)
+                self._unreadable.discard(key_of(body))
         return str((body.get("metadata") or {}).get("resourceVersion") or "")
 
     def _put(self, objects: dict[Key, T], body: dict[str, Any]) -> None:
         key = key_of(body)
         try:
             objects[key] = self._parse(body)
+            self._unreadable.discard(key)
         except (ValidationError, ValueError):
             objects.pop(key, None)
+            if len(self._unreadable) < self._most:
+                self._unreadable.add(key)
             _log.warning("object of another version", path=self.path, namespace=key[0], name=key[1])
 
 

@@ -179,6 +179,8 @@ class TaskUsage(_Answer):
     """Tokens generated."""
     reasoning_tokens: int | None = None
     """Of completion_tokens those that the model thought with, where the provider tells."""
+    cache_hit: bool | None = None
+    """The result was kept from an earlier request: no tokens were consumed."""
     cost_micros: int | None = None
     """What they cost in millionths of the currency; null where the model has no price."""
     currency: str | None = None

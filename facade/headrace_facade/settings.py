@@ -60,9 +60,9 @@ class Settings:
     parsed and passed on, so that this is what the pod's memory limit is made for."""
     answers_limit_bytes: int = 32 * 1024 * 1024
     """Answers of the API server, not yet parsed, held for all requests together; beyond it 503."""
-    requests_limit: int = 256
+    requests_limit: int = 4096
     """Requests under way at once, probes aside; beyond it 503."""
-    connections_limit: int = 1024
+    connections_limit: int = 8192
     """Open connections; beyond it the server itself answers 503 in plain text, probes included."""
     kube_timeout_s: float = 10.0
     """For one request to the API server, waiting for a connection included."""

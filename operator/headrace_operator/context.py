@@ -59,9 +59,8 @@ class RefusedDeletion:
 
 @dataclass(frozen=True, slots=True)
 class SecretLook:
-    """What was seen of the Secret that a remote model names, and when."""
+    """What was seen of a Secret that a remote model names, and when."""
 
-    name: str
     at: float
     seen: CredentialsView
 
@@ -73,7 +72,7 @@ class Memory:
     applied: dict[ModelRef, Applied] = field(default_factory=dict)
     probed: dict[ModelRef, float] = field(default_factory=dict)
     """When the children that are not watched were looked at last."""
-    secrets: dict[ModelRef, SecretLook] = field(default_factory=dict)
+    secrets: dict[ModelRef, dict[str, SecretLook]] = field(default_factory=dict)
     granted: dict[ModelRef, tuple[str, str]] = field(default_factory=dict)
     """Redis' run_id and the model's uid for which the runners' user stands."""
     registered: set[ModelRef] = field(default_factory=set)

@@ -46,8 +46,8 @@ async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
     if model is None or model.metadata.deletion_timestamp is not None:
         return ModelSnapshot(ref=ref, now_ms=now_ms, model=None, runner=ctx.settings.runner)
     deployment, live, reports = ctx.store.deployment(ref), None, await _reports(ref, ctx)
-    credentials = await _credentials(ref, model, ctx)
-    granted = access.of(model, ctx.settings.runner, credentials)
+    credentials, certificate = await _secrets(ref, model, ctx)
+    granted = access.of(model, ctx.settings.runner, credentials, certificate)
     due = children_due(ref, model, deployment, ctx, granted) or rights_doubted(ref, reports, ctx)
     if deployment is None and granted is not None and not granted.granted:
         # There is nothing to stop, and nothing is made.
@@ -68,6 +68,7 @@ async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
         queue_older=ref in ctx.memory.inherited and await _queue_is_older(ref, model, ctx),
         claim_missing=await _claim_missing(model, ctx),
         credentials=credentials,
+        client_certificate=certificate,
         may_share=ref.namespace in ctx.settings.sharing_model_namespaces,
     )
 
@@ -179,17 +180,29 @@ async def _claim_missing(model: LLMModel, ctx: Context) -> bool:
     return await ctx.kube.probe(CLAIMS, model.metadata.namespace, claim.claim_name) is None
 
 
-async def _credentials(ref: ModelRef, model: LLMModel, ctx: Context) -> CredentialsView | None:
-    """Of the Secret that a remote model names, its metadata alone; None where it names none."""
+async def _secrets(
+    ref: ModelRef, model: LLMModel, ctx: Context
+) -> tuple[CredentialsView | None, CredentialsView | None]:
+    """Of the Secrets that a remote model names for key and client certificate, the metadata alone; None where it names
+    none.
+    """
     remote = model.spec.remote
-    if remote is None or remote.credentials is None:
-        return None
-    name, now = remote.credentials.secret_key_ref.name, ctx.monotonic()
-    last = ctx.memory.secrets.get(ref)
-    # Reports wake this look every two seconds.
-    if last is None or last.name != name or now - last.at > SECRET_SECONDS:
-        last = ctx.memory.secrets[ref] = SecretLook(name, now, await _secret(ref.namespace, name, ctx))
-    return last.seen
+    if remote is None:
+        return None, None
+    key = None if remote.credentials is None else remote.credentials.secret_key_ref.name
+    certificate = None if remote.client_certificate is None else remote.client_certificate.secret_name
+    last, kept = ctx.memory.secrets.get(ref, {}), dict[str, SecretLook]()
+    for name in {each for each in (key, certificate) if each is not None}:
+        # Reports wake this look every two seconds.
+        look = last.get(name)
+        if look is None or ctx.monotonic() - look.at > SECRET_SECONDS:
+            look = SecretLook(ctx.monotonic(), await _secret(ref.namespace, name, ctx))
+        kept[name] = look
+    ctx.memory.secrets[ref] = kept
+    return (
+        None if key is None else kept[key].seen,
+        None if certificate is None else kept[certificate].seen,
+    )
 
 
 async def _secret(namespace: str, name: str, ctx: Context) -> CredentialsView:

@@ -32,6 +32,7 @@ from headrace_runner.lease import LeaseKeeper
 from headrace_runner.logs import error_keys
 from headrace_runner.metrics import Metrics
 from headrace_runner.pod_sink import PodSink
+from headrace_runner.response_cache import ResponseCache
 from headrace_runner.slots import Slots
 from headrace_runner.streaming import TokenStreams
 from headrace_runner.validate import Validator
@@ -175,12 +176,17 @@ class Flight:
             # It was never asked: nobody is charged.
             await sink.release(Reason.ENGINE_LOST)
             return
+        validator, use = self._deck.validator, attempt.work.cache
+        cached = None
+        if use is not None:
+            deck = self._deck
+            cached = ResponseCache(deck.bus, deck.model, attempt, use, engine, sink, sink.stream, deck.metrics)
         if isinstance(sink, CallSink):
-            await execute(attempt, engine, self._deck.validator, sink, self._curb)
+            await execute(attempt, cached or engine, validator, cached or sink, self._curb)
             return
         announcement = asyncio.create_task(self._announce(attempt, sink), name="announcement")
         try:
-            await execute(attempt, engine, self._deck.validator, sink, self._curb)
+            await execute(attempt, cached or engine, validator, cached or sink, self._curb)
         finally:
             await _cancel(announcement)
 

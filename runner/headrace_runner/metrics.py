@@ -45,6 +45,13 @@ class Metrics:
             buckets=(0.005, 0.01, 0.025, *_SECONDS),
             registry=self.registry,
         )
+        self.cache = Counter(
+            "headrace_runner_cache",
+            "Deterministic requests to models with a cache, by outcome: hit, miss; not_kept counts results of misses "
+            "that were not taken.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.tokens = Counter(
             "headrace_runner_tokens",
             "Tokens of attempts, whatever became of them, by the task's namespace and by kind: prompt, cached (part of "

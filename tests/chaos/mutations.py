@@ -144,8 +144,8 @@ MUTANTS: Final = (
         (
             Edit(
                 f"{_LUA}/shared/leases.lua",
-                "  redis.call('ZREM', P .. 'leases', uid)\n  redis.call('UNLINK', envelope_key(uid))\n",
-                "  redis.call('ZREM', P .. 'leases', uid)\n  redis.call('UNLINK', envelope_key(uid))\n"
+                "  redis.call('UNLINK', envelope_key(uid))\n  redis.call('HDEL', entry_key(uid), 'nonce')\n",
+                "  redis.call('UNLINK', envelope_key(uid))\n  redis.call('HDEL', entry_key(uid), 'nonce')\n"
                 "  if failure ~= '' then\n"
                 "    local told = cjson.decode(failure)\n"
                 "    local tries = number(redis.call('HGET', P .. 'retries', uid), 0) + 1\n"

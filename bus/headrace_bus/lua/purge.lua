@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- include: keys requests ended
 -- ARGV: limit of what one call takes; 0 takes no more entries, but their index
--- Reply: how many entries, results, reports and parked payloads are left. No request id: doing it again purges on.
+-- Reply: how many entries, results, cached ones, reports and parked payloads are left. No request id: doing it again purges on.
 local limit = ARGV[1] ~= '0' and limited(ARGV[1], 200) or 0
 
 -- A key of another type than ours has nothing to follow.
@@ -23,6 +23,8 @@ local workers = take('ZPOPMIN', P .. 'workers', limit)
 for i = 1, #workers, 2 do redis.call('UNLINK', report_key(workers[i]), inbox_key(workers[i]), gpus_key(workers[i])) end
 local parked = take('ZPOPMIN', P .. 'parked', limit)
 for i = 1, #parked, 2 do redis.call('UNLINK', parked_key(parked[i])) end
+local cached = take('ZPOPMIN', P .. 'cached', limit)
+for i = 1, #cached, 2 do redis.call('UNLINK', cached_key(cached[i])) end
 
 -- Without these nothing is claimed, renewed or found any more, from the first call on.
 local now = now_ms()
@@ -32,7 +34,7 @@ redis.call('UNLINK', ring_key('Call'), ring_key('Task'), finish_key('Call'), fin
   bucket_key(now, 0), bucket_key(now, 1), ended_key(now, 0), ended_key(now, 1))
 
 local left = 0
-for key, count in pairs({index = 'HLEN', results = 'ZCARD', workers = 'ZCARD', parked = 'ZCARD'}) do
+for key, count in pairs({index = 'HLEN', results = 'ZCARD', workers = 'ZCARD', parked = 'ZCARD', cached = 'ZCARD'}) do
   local held = limit > 0 and readable(redis.pcall(count, P .. key))
   if held then left = left + held else redis.call('UNLINK', P .. key) end
 end

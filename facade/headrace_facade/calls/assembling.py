@@ -6,6 +6,7 @@ Shapes are those of docs/calls.md. What cannot be read raises CallBroken; nothin
 import base64
 import hashlib
 import json
+import math
 import sys
 from array import array
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from headrace_crds.result import Enforcement, Timings, Usage
 from headrace_facade.calls.contract import CallResult, Choice, Delta
 from headrace_facade.calls.failures import CallBroken
 
-CHARS_MOST: Final = 4 * 1024 * 1024
+CHARS_MOST: Final = 2 * 1024 * 1024
 """Of everything that one attempt tells."""
 CHOICES_MOST: Final = 16
 _MESSAGE_CHARS: Final = 1_000
@@ -96,7 +97,7 @@ class Assembly:
                 repairs=int(document.get("repairs", 0)),
                 attempts=attempts,
             )
-        except (KeyError, ValueError, TypeError, ValidationError) as error:
+        except (KeyError, ValueError, TypeError, OverflowError, RecursionError, ValidationError) as error:
             raise _unreadable() from error
 
     def _choice(self, told: Mapping[str, Any], index: int) -> Choice:
@@ -141,6 +142,11 @@ class Assembly:
             return None
         return Delta(text, reasoning, called, index, max(0, tokens))
 
+    @property
+    def chars(self) -> int:
+        """Of everything that was told."""
+        return self._chars
+
     def _counted(self, text: object) -> str:
         if not isinstance(text, str):
             raise _unreadable()
@@ -163,7 +169,7 @@ def vectors(document: object) -> list[list[float]]:
     numbers = array("f", base64.b64decode(head["data"], validate=True))
     if sys.byteorder == "big":
         numbers.byteswap()
-    if count < 0 or length < 1 or len(numbers) != count * length:
+    if count < 0 or length < 1 or len(numbers) != count * length or not all(map(math.isfinite, numbers)):
         raise ValueError("not of its shape")
     return [numbers[first : first + length].tolist() for first in range(0, len(numbers), length)]
 

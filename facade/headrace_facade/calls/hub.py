@@ -90,6 +90,8 @@ class Line:
         self.state, self._unknown = EntryState.LEASED, 0
         if len(self._pending) >= PENDING_MOST:
             self.overrun = True
+            # Nothing of it is read any more, whatever its client waits for.
+            self._pending.clear()
         else:
             self._pending.append(token)
         self._wake()
@@ -154,8 +156,8 @@ class Hub:
                 await asyncio.wait({reading, joined}, return_when=asyncio.FIRST_COMPLETED)
                 if reading.done():
                     self._deliver(reading.result())
-            except BusError as error:
-                _log.warning("events of calls not read", reason=error.reason)
+            except Exception as error:  # whatever it is, all calls of this replica wait for the next read
+                _log.warning("events of calls not read", error=type(error).__name__)
                 await asyncio.sleep(_AGAIN_SECONDS)
             finally:
                 for task in (reading, joined):

@@ -31,6 +31,9 @@ _LOOK_EVERY_S: Final = 1.0
 _BACKOFF_S: Final = 0.25
 _RETRY_AFTER_S: Final = 10
 _GRACE_S: Final = 30.0
+_CAUGHT_UP_MOST: Final = 4096
+_PROMPT_TIMES: Final = 2
+_ANSWER_TIMES: Final = 8
 _AT_ONCE: Final = frozenset({Reason.LEASE_EXPIRED, Reason.RUNNER_STOPPED, Reason.QUEUE_STATE_LOST, Reason.ENGINE_LOST})
 
 
@@ -57,6 +60,9 @@ class Run:
         self._passed_on = False
         self._over = False
         self._queued_at = self._leased_at = 0.0
+        self._charged = False
+        self._prompt_tokens = self._told_tokens = 0
+        self.held_bytes = 0
 
     @property
     def id(self) -> str:
@@ -72,8 +78,10 @@ class Run:
         await self._queue()
 
     def close(self) -> None:
-        """Whoever leaves before the end hangs up."""
+        """Whoever leaves before the end hangs up. What was done in vain is counted all the same, by estimate."""
         self._line.leave()
+        if not self._charged and (self._leased_at or self._told_tokens):
+            self._calls.charge_later(self.caller, self._prompt_tokens + self._told_tokens)
         if not self._over and self.attempt:
             self._over = True
             self._calls.hang_up(self._line.model, self._id)
@@ -111,6 +119,7 @@ class Run:
                 if not self.request.options.stream:
                     return None
                 self._passed_on = True
+                self._told_tokens = max(self._told_tokens + 1, told.tokens)
                 return told
             case Answered(document):
                 return await self._answered(document)
@@ -132,8 +141,10 @@ class Run:
             return None
         # The bus has forgotten it with its end: there is nothing to hang up.
         self._over = True
+        # Numbers of vectors take many times what they take as base64.
+        self._hold(_ANSWER_TIMES * self._assembly.chars)
         result = self._assembly.result(document, str(self._line.model), self.attempt)
-        usage = result.usage
+        usage, self._charged = result.usage, True
         await self._calls.charge(self.caller, usage.prompt_tokens + usage.completion_tokens)
         return Ended(result)
 
@@ -210,6 +221,13 @@ class Run:
     def _resolve(self, model: LLMModel) -> None:
         work = self._calls.work(self.request, model)
         self.payload, self.work_tokens = work.dump(), self._calls.tokens_of(work)
+        self._prompt_tokens = max(0, self.work_tokens - (work.parameters.max_tokens or 0))
+        if not self.held_bytes:
+            self._hold(_PROMPT_TIMES * _size(self.request))
+
+    def _hold(self, size_bytes: int) -> None:
+        self._calls.held.take(self.caller.name, size_bytes)
+        self.held_bytes += size_bytes
 
     async def _queue(self) -> None:
         self.attempt += 1
@@ -236,6 +254,8 @@ class Run:
                 raise Unavailable("Redis, through which calls go, does not answer: try again") from error
             if not page or (page[0].before != after and not self._is_fresh):
                 raise ModelUnavailable("a part of the answer was lost on its way: ask again", 1)
+            if len(found) > _CAUGHT_UP_MOST:
+                raise ModelUnavailable("the answer was not read as fast as it came: read faster", 1)
             for each in page:
                 if each.event.get("attempt") == self.attempt:
                     found.append(each)
@@ -253,3 +273,10 @@ class Run:
         why = self._calls.condition_of(model)
         told = f"queued for LLMModel {str(model)!r}" + (f", which does not serve: {why}" if why else "")
         return Waiting(why or Reason.QUEUED, told, ahead)
+
+
+def _size(request: CallRequest) -> int:
+    """Characters of what was asked."""
+    texts = [message.text for message in request.messages] + request.embed
+    texts += [text for tool in request.tools for text in (tool.description or "", tool.parameters or "")]
+    return sum(map(len, texts)) + (sum(map(len, request.output.texts())) if request.output is not None else 0)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from headrace_bus import Envelope, ModelKey, WorkClass
 from headrace_bus.errors import BusError, BusOutOfMemory, PayloadTooLarge
+from headrace_crds.cache import cache_use
 from headrace_crds.cost import may_take
 from headrace_crds.inputs import Parameters
 from headrace_crds.model import Capability, Defaults, LLMModel
@@ -23,7 +24,8 @@ from headrace_facade.bounds import Bounds, queue_filled
 from headrace_facade.caller import Caller
 from headrace_facade.calls.chain import Chain, can, key_of, serves_now
 from headrace_facade.calls.contract import CallRequest
-from headrace_facade.calls.failures import CallsNotAllowed, InvalidCall, ModelNotFound, ModelUnavailable, TooManyCalls
+from headrace_facade.calls.failures import CallsNotAllowed, InvalidCall, ModelNotFound, ModelUnavailable
+from headrace_facade.calls.held import Held
 from headrace_facade.calls.hub import LEASE_MS, Hub
 from headrace_facade.calls.run import Run
 from headrace_facade.directory import Directory
@@ -32,6 +34,7 @@ from headrace_facade.queues import Queues, QueueUnknown
 from headrace_facade.rates import Rates
 
 HANG_UP_SECONDS: Final = 5.0
+HANG_UP_TRIES: Final = 5
 _CHATS: Final = (Capability.CHAT, Capability.COMPLETION)
 _EMBEDS: Final = (Capability.EMBEDDING,)
 
@@ -51,6 +54,7 @@ class Calls:
         bounds: Bounds,
         hold_seconds: float,
         calls_limit: int,
+        bytes_limit: int = 64 * 1024 * 1024,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.hub = hub
@@ -60,22 +64,24 @@ class Calls:
         self._rates = rates
         self._queues = queues
         self._bounds = bounds
-        self._calls_limit = calls_limit
+        self.held = Held(calls_limit, bytes_limit)
         self._hanging: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def call(self, caller: Caller, request: CallRequest) -> AsyncIterator[Run]:
-        if self.hub.calls >= self._calls_limit:
-            raise TooManyCalls(f"this replica has {self._calls_limit} calls under way: try again", 1)
         model = self._admitted(caller, request)
-        await self._rates.admit(caller)
-        await self._room(caller, key_of(model))
-        run = Run(self, caller, request, model, Chain.of(model, embeds=bool(request.embed)))
+        self.held.enter(caller.name)
+        run = None
         try:
+            await self._rates.admit(caller)
+            await self._room(caller, key_of(model))
+            run = Run(self, caller, request, model, Chain.of(model, embeds=bool(request.embed)))
             await run.begin()
             yield run
         finally:
-            run.close()
+            if run is not None:
+                run.close()
+            self.held.leave(caller.name, 0 if run is None else run.held_bytes)
 
     async def queue(self, run: Run) -> None:
         """Queues the run's present attempt at its present model."""
@@ -123,6 +129,7 @@ class Calls:
                 stream_to=self.hub.reader,
                 call=request.options,
                 attempt_timeout_ms=request.timeout_seconds * 1000,
+                cache=cache_use(model.spec.cache, model.metadata.uid, model.metadata.generation),
                 price=model.spec.price,
             )
         except ValidationError as error:
@@ -155,6 +162,12 @@ class Calls:
     async def charge(self, caller: Caller, tokens: int) -> None:
         await self._rates.charge(caller, tokens)
 
+    def charge_later(self, caller: Caller, tokens: int) -> None:
+        """In the background: of a call that ended without an answer."""
+        task = asyncio.create_task(self._rates.charge(caller, tokens), name="charge")
+        self._hanging.add(task)
+        task.add_done_callback(self._hanging.discard)
+
     def condition_of(self, model: ModelKey) -> str:
         """Why the model does not serve at the moment; empty: it does."""
         found = self._directory.any_model(model)
@@ -172,12 +185,15 @@ class Calls:
             await asyncio.wait(set(self._hanging), timeout=HANG_UP_SECONDS)
 
     async def _hang_up(self, model: ModelKey, uid: str) -> None:
-        try:
-            async with asyncio.timeout(HANG_UP_SECONDS):
-                await self.hub.bus.hang_up(model, uid, reader=self.hub.reader)
-        except (BusError, TimeoutError) as error:
-            # Its waiter's lease ends it, or its own end.
-            _log.warning("not hung up", call=uid, error=type(error).__name__)
+        for number in range(HANG_UP_TRIES):
+            try:
+                async with asyncio.timeout(HANG_UP_SECONDS):
+                    await self.hub.bus.hang_up(model, uid, reader=self.hub.reader)
+                return
+            except (BusError, TimeoutError) as error:
+                # Its waiter's lease ends it only once this replica has no other call of the model.
+                _log.warning("not hung up", call=uid, error=type(error).__name__)
+            await asyncio.sleep(2**number)
 
     def _admitted(self, caller: Caller, request: CallRequest) -> LLMModel:
         model = self._directory.model(caller, request.model)

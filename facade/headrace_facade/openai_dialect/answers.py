@@ -54,7 +54,8 @@ class WholeAnswer(_OfCall):
     async def _work(self, send: Send) -> None:
         async with self._calls.call(self._caller, self._request) as call:
             body = json_text(self._document(call, await call.result())).encode(errors="replace")
-        await whole(send, body)
+            # Within the call, which counts what is held for it.
+            await whole(send, body)
 
 
 class EventStream(_OfCall):

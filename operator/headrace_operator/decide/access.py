@@ -34,7 +34,7 @@ class Access:
     """What the pods of a remote model are given; nothing while there is a refusal."""
 
     allowed: tuple[str, ...] = ()
-    """`host[:port]` that the key may be sent to; without credentials the host of baseURL."""
+    """`host[:port]` that the key may be sent to; without credentials, or with a client certificate, baseURL's alone."""
     exempt: tuple[str, ...] = ()
     """Of the chart's remote.allowedHosts those that are about this model's host or proxy."""
     doors: tuple[Door, ...] = ()
@@ -45,13 +45,19 @@ class Access:
         return self.refusal is None
 
 
-def of(model: LLMModel, settings: RunnerSettings, credentials: CredentialsView | None) -> Access | None:
-    """None: a local model. `credentials` is what was seen of the Secret; None where the model names none."""
+def of(
+    model: LLMModel,
+    settings: RunnerSettings,
+    credentials: CredentialsView | None,
+    client_certificate: CredentialsView | None = None,
+) -> Access | None:
+    """None: a local model. The views are what was seen of the Secrets; None where the model names none."""
     remote = model.spec.remote
     if remote is None:
         return None
     try:
-        return _granted(remote, settings, _allowed(model, remote, credentials), model.metadata.namespace)
+        certified = _certified(model, remote, client_certificate)
+        return _granted(remote, settings, _allowed(model, remote, credentials), certified, model.metadata.namespace)
     except _No as no:
         return Access(refusal=Finding(Rank.NONE, no.reason, str(no)))
 
@@ -79,14 +85,27 @@ def _base_url(remote: Remote) -> str:
 
 
 def _allowed(model: LLMModel, remote: Remote, seen: CredentialsView | None) -> tuple[AllowedHost, ...] | None:
-    """What the Secret's annotation names; None where there is no Secret."""
+    """What the annotation of the key's Secret names; None where there is no Secret."""
     if remote.credentials is None:
         return None
-    name, key = remote.credentials.secret_key_ref.name, remote.credentials.secret_key_ref.key
+    ref = remote.credentials.secret_key_ref
+    return _named(model, remote, seen, ref.name, f"the provider's key as {ref.key!r}")
+
+
+def _certified(model: LLMModel, remote: Remote, seen: CredentialsView | None) -> tuple[AllowedHost, ...] | None:
+    """What the annotation of the client certificate's Secret names; None where there is no Secret."""
+    if remote.client_certificate is None:
+        return None
+    return _named(model, remote, seen, remote.client_certificate.secret_name, "tls.crt and tls.key")
+
+
+def _named(
+    model: LLMModel, remote: Remote, seen: CredentialsView | None, name: str, content: str
+) -> tuple[AllowedHost, ...]:
     namespace = model.metadata.namespace
     host = _entry_of(_base_url(remote))
     if seen is None or not seen.exists:
-        told = f"create it with the provider's key as {key!r} and the annotation {ANNOTATION_ALLOWED_HOSTS}: {host}"
+        told = f"create it with {content} and the annotation {ANNOTATION_ALLOWED_HOSTS}: {host}"
         raise _No(Reason.CREDENTIALS_NOT_FOUND, f"Secret {name!r} does not exist in namespace {namespace!r}: {told}")
     if seen.allowed_hosts is None:
         how = f"kubectl annotate secret {name} -n {namespace} {ANNOTATION_ALLOWED_HOSTS}={host}"
@@ -110,7 +129,11 @@ def _entry_of(url: str) -> str:
 
 
 def _granted(
-    remote: Remote, settings: RunnerSettings, allowed: tuple[AllowedHost, ...] | None, namespace: str
+    remote: Remote,
+    settings: RunnerSettings,
+    allowed: tuple[AllowedHost, ...] | None,
+    certified: tuple[AllowedHost, ...] | None,
+    namespace: str,
 ) -> Access:
     size_bytes = len(remote_json(remote).encode())
     if size_bytes > SPEC_LIMIT_BYTES:
@@ -122,6 +145,13 @@ def _granted(
         secret = f"{remote.credentials.secret_key_ref.name!r} in namespace {namespace!r}"
     base = _judged(_base_url(remote), "baseURL", allowed, exempt, secret)
     ways = [base]
+    if remote.client_certificate is not None:
+        secret = f"{remote.client_certificate.secret_name!r} in namespace {namespace!r}"
+        base = _judged(_base_url(remote), "baseURL", certified, exempt, secret)
+        if base.scheme != "https":
+            raise _No(Reason.INVALID_SETTINGS, "spec.remote.clientCertificate is shown in TLS alone: baseURL is http")
+        # The hosts that one Secret names are not the other's word.
+        allowed = None
     if remote.proxy_url is not None:
         proxy = _judged(remote.proxy_url, "proxyURL", None, exempt, "")
         if not proxy.trusted:

@@ -31,7 +31,7 @@ KINDS: Final = ("ServiceAccount", "RoleBinding", "Secret", "NetworkPolicy", "Dep
 
 def build(s: ModelSnapshot, model: LLMModel) -> list[dict[str, Any]]:
     """Every child's manifest, in the order of KINDS; none while a remote model that has no pods may not have any."""
-    granted = access.of(model, s.runner, s.credentials)
+    granted = access.of(model, s.runner, s.credentials, s.client_certificate)
     if granted is not None and not granted.granted and not _stands(s):
         return []
     return [
@@ -64,7 +64,7 @@ def redis_user(ref: ModelRef) -> str:
 
 def spec_hash(model: LLMModel, granted: Access | None = None) -> str:
     """Digest of what a runner is made from. Scaling and defaults are not in it: they must not restart pods. The value
-    of a remote model's key is not either, as it is read for every request.
+    of a remote model's key is not either, nor its client certificate: they are read when they change.
     """
     made_from: dict[str, Any] = model.spec.local.dump() if model.spec.local is not None else {}
     if model.spec.remote is not None:
@@ -79,7 +79,7 @@ def spec_hash(model: LLMModel, granted: Access | None = None) -> str:
 
 def spec_generation(s: ModelSnapshot, model: LLMModel) -> int:
     """The generation at which what pods are made from came: kept on the Deployment while the hash stays."""
-    present = spec_hash(model, access.of(model, s.runner, s.credentials))
+    present = spec_hash(model, access.of(model, s.runner, s.credentials, s.client_certificate))
     if s.deployment is not None and s.deployment.spec_hash == present:
         return s.deployment.spec_generation
     return model.metadata.generation

@@ -69,7 +69,7 @@ def name_conflict(foreign: LiveChild) -> Finding:
 
 def find(s: ModelSnapshot, model: LLMModel) -> Finding:
     """What speaks for the model, its spec, its claim and its Secret included."""
-    granted = access.of(model, s.runner, s.credentials)
+    granted = access.of(model, s.runner, s.credentials, s.client_certificate)
     if granted is not None and granted.refusal is not None:
         return granted.refusal
     if model.spec.replicas == 0:
@@ -101,7 +101,10 @@ def _of_remote(s: ModelSnapshot, model: LLMModel, remote: Remote, finding: Findi
         return replace(finding, message="the runner is starting")
     if finding.reason == Reason.VOLUME_NOT_READY and remote.credentials is not None:
         key = remote.credentials.secret_key_ref
-        return replace(finding, message=f"{finding.message}; has Secret {key.name!r} the key {key.key!r}?")
+        finding = replace(finding, message=f"{finding.message}; has Secret {key.name!r} the key {key.key!r}?")
+    if finding.reason == Reason.VOLUME_NOT_READY and remote.client_certificate is not None:
+        name = remote.client_certificate.secret_name
+        finding = replace(finding, message=f"{finding.message}; has Secret {name!r} tls.crt and tls.key?")
     return finding
 
 
@@ -125,7 +128,7 @@ def judge(s: ModelSnapshot, model: LLMModel, finding: Finding) -> model_status.J
     ready_pods = sum(pod.ready for pod in pods)
     was_ready = (ready := _condition(model, "Ready")) is not None and ready.status is ConditionStatus.TRUE
     unplaced = [placement.unplaced(pod, gpu=gpu) for pod in pods if pod.scheduled is not True]
-    granted = access.of(model, s.runner, s.credentials)
+    granted = access.of(model, s.runner, s.credentials, s.client_certificate)
     refused = granted is not None and not granted.granted
     known = engine is not None if remote is None else _verified(s, model) and not refused
     paused = provider.pause(finding.provider, model.status) if remote is not None else None

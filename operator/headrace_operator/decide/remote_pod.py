@@ -1,4 +1,6 @@
-"""The pod of a remote model: the container `runner` alone, with the provider's key beside token and Redis."""
+"""The pod of a remote model: the container `runner` alone, with the provider's key and the client certificate beside
+token and Redis.
+"""
 
 from typing import Any, Final
 
@@ -11,6 +13,7 @@ from headrace_operator.decide.snapshots import RunnerSettings
 
 CREDENTIALS: Final = "/etc/headrace/credentials"
 KEY_FILE: Final = "key"
+CLIENT_CERTIFICATE: Final = "/etc/headrace/client-certificate"
 KEY_MODE: Final = 0o440
 """The pod's group reads it, which is the runner's."""
 
@@ -27,6 +30,11 @@ def spec(
         secret = {"secretName": key.name, "items": items, "optional": False}
         volumes.append({"name": "credentials", "secret": secret})
         mounts.append({"name": "credentials", "mountPath": CREDENTIALS, "readOnly": True})
+    if remote.client_certificate is not None and access.granted:
+        items = [{"key": name, "path": name, "mode": KEY_MODE} for name in ("tls.crt", "tls.key")]
+        secret = {"secretName": remote.client_certificate.secret_name, "items": items, "optional": False}
+        volumes.append({"name": "client-certificate", "secret": secret})
+        mounts.append({"name": "client-certificate", "mountPath": CLIENT_CERTIFICATE, "readOnly": True})
     environment = _environment(model, remote, access)
     runner = pod.runner(
         model,
@@ -49,4 +57,6 @@ def _environment(model: LLMModel, remote: Remote, access: Access) -> dict[str, s
     }
     if remote.credentials is not None:
         environment["HEADRACE_CREDENTIAL_FILE"] = f"{CREDENTIALS}/{KEY_FILE}"
+    if remote.client_certificate is not None:
+        environment["HEADRACE_CLIENT_CERTIFICATE_DIR"] = CLIENT_CERTIFICATE
     return environment

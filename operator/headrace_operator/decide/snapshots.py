@@ -239,6 +239,8 @@ class ModelSnapshot:
     claim_missing: bool = False
     """The PersistentVolumeClaim was looked for and does not exist."""
     credentials: CredentialsView | None = None
-    """Of the Secret that a remote model names; None where it names none."""
+    """Of the Secret that a remote model names for its key; None where it names none."""
+    client_certificate: CredentialsView | None = None
+    """Likewise of the client certificate's."""
     may_share: bool = True
     """The chart's sharing.modelNamespaces names the model's namespace."""

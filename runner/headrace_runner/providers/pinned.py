@@ -16,8 +16,10 @@ import httpcore2
 
 from headrace_crds.hosts import Refused, Target
 from headrace_crds.resolve import Resolve
+from headrace_runner.providers.client_certificate import ClientCertificate, alert
 from headrace_runner.providers.transport_errors import (
     AnswerRefused,
+    CertificateRefused,
     HostNotAllowed,
     NameNotResolved,
     ProxyFailed,
@@ -53,12 +55,17 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
         connector: httpcore2.AsyncNetworkBackend,
         proxy: Target | None = None,
         tls: ssl.SSLContext,
+        certificate: ClientCertificate | None = None,
     ) -> None:
         self._resolver, self._connector, self._proxy, self._tls = resolver, connector, proxy, tls
+        self._certificate = certificate
         self._targets: dict[tuple[str, int], Target] = {}
 
     def permit(self, target: Target) -> None:
-        """``target`` was judged; there are as many as the lists of hosts name."""
+        """``target`` was judged; there are as many as the lists of hosts name. Raises CertificateRefused."""
+        if self._certificate is not None:
+            # Here, so that no idle connection of another certificate is taken for this request.
+            self._certificate.refresh()
         self._targets[target.host.name, target.port] = target
 
     async def connect_tcp(
@@ -76,8 +83,12 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
         try:
             async with asyncio.timeout(timeout):
                 if self._proxy is None:
-                    return await self._dial(target, timeout)
-                return await self._tunnel(self._proxy, target, timeout)
+                    stream = await self._dial(target, timeout)
+                else:
+                    stream = await self._tunnel(self._proxy, target, timeout)
+                # Not before: a proxy is shown none.
+                stream.certificate = self._certificate
+                return stream
         except TimeoutError:
             raise httpcore2.ConnectTimeout from None
 
@@ -153,16 +164,35 @@ class _Stream(httpcore2.AsyncNetworkStream):
         self._stream, self._host = stream, host
         self._received_bytes = 0
         self._socket: socket.socket | None = None
+        self._shown: ssl.SSLContext | None = None
+        self._answered = False
+        self.certificate: ClientCertificate | None = None
+        """What the next TLS on this connection shows."""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         try:
             data = await self._stream.read(max_bytes, timeout)
-        except (ssl.SSLError, OSError, anyio.EndOfStream):
+        except (ssl.SSLError, OSError, anyio.EndOfStream, httpcore2.ReadError) as error:
+            # With TLS 1.3 the other side judges the certificate when the client's part is over.
+            if (words := alert(self._host, error, shown=self._shown is not None)) is not None:
+                raise CertificateRefused(words) from None
+            self._refuse_silence()
             raise httpcore2.ReadError from None
+        if not data:
+            # All that servers of asyncio, such as uvicorn, tell of a certificate that they refuse.
+            self._refuse_silence()
+        self._answered = True
         self._received_bytes += len(data)
         if self._received_bytes > RECEIVED_LIMIT_BYTES:
             raise AnswerRefused(f"{self._host} answers without end: look whether it is the API")
         return data
+
+    def _refuse_silence(self) -> None:
+        if self._shown is not None and not self._answered:
+            raise TlsFailed(
+                f"{self._host} hung up before it answered anything: look whether it is up, and whether it takes the "
+                "client certificate"
+            )
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         self._received_bytes = 0
@@ -180,12 +210,20 @@ class _Stream(httpcore2.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> "_Stream":
-        """Raises TlsFailed, httpcore2.ConnectTimeout."""
+        """Raises CertificateRefused, TlsFailed, httpcore2.ConnectTimeout."""
+        shown = None if self.certificate is None else self.certificate.context
         try:
-            return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._host)
+            made = _Stream(await self._stream.start_tls(shown or ssl_context, server_hostname, timeout), self._host)
+            made.certificate, made._shown = self.certificate, shown
+            return made
         except httpcore2.ConnectError as error:
             await _close(self)
-            raise TlsFailed(_words(server_hostname or self._host, error.__cause__)) from None
+            if (words := alert(self._host, error.__cause__, shown=shown is not None)) is not None:
+                raise CertificateRefused(words) from None
+            told = _words(server_hostname or self._host, error.__cause__)
+            if shown is not None and not isinstance(error.__cause__, ssl.SSLError):
+                told = f"{told}, and whether it takes the client certificate"
+            raise TlsFailed(told) from None
         except BaseException:
             await _close(self)
             raise
@@ -193,6 +231,9 @@ class _Stream(httpcore2.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         if info != "is_readable":
             return self._stream.get_extra_info(info)
+        if self.certificate is not None and self.certificate.context is not self._shown:
+            # The pool takes it for ended.
+            return True
         # The pool asks it of every idle connection, each time that a request begins or ends, and anyio takes its time.
         if self._socket is None:
             self._socket = self._stream.get_extra_info("socket")

@@ -3,7 +3,6 @@
 Every request is judged, whoever built its URL. It knows neither keys nor providers.
 """
 
-import ssl
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,6 +23,7 @@ from headrace_crds.hosts import (
 from headrace_crds.remote import Remote
 from headrace_crds.resolve import Resolve, resolve
 from headrace_runner.providers.bodies import Body, close, told
+from headrace_runner.providers.client_certificate import ClientCertificate, trusting
 from headrace_runner.providers.pinned import PinnedBackend
 from headrace_runner.providers.transport_errors import AnswerRefused, HostNotAllowed, Redirected
 
@@ -50,6 +50,7 @@ def client(
     allowed: Sequence[AllowedHost],
     exempt: Sequence[AllowedHost],
     *,
+    certificate: ClientCertificate | None = None,
     resolver: Resolve = resolve,
     connector: httpcore2.AsyncNetworkBackend | None = None,
 ) -> httpx2.AsyncClient:
@@ -57,15 +58,17 @@ def client(
 
     ``allowed`` are the hosts that requests may go to, ``exempt`` those that may have any address and speak http. With
     ``remote.proxyURL`` the target is judged by its name alone: its address is what the proxy takes it for.
+    ``certificate`` is shown to targets that ask for one; its authorities are then those of ``remote.ca_bundle``.
     ``resolver`` and ``connector`` are replaced in tests. Its requests raise ``transport_errors`` and httpx2's own.
     Raises ValueError that names the field of ``spec.remote`` and the remedy.
     """
-    tls = _tls(remote.ca_bundle)
+    tls = trusting(remote.ca_bundle)
     backend = PinnedBackend(
         resolver,
         connector=httpcore2.AnyIOBackend() if connector is None else connector,
         proxy=None if remote.proxy_url is None else _proxy(remote.proxy_url, exempt),
         tls=tls,
+        certificate=certificate,
     )
     connections = remote.max_concurrency + _SPARE_CONNECTIONS
     pool = httpcore2.AsyncConnectionPool(
@@ -81,13 +84,6 @@ def client(
         follow_redirects=False,
         timeout=httpx2.Timeout(**_TIMEOUTS),
     )
-
-
-def _tls(bundle: str | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cadata=bundle)
-    except (ssl.SSLError, ValueError):
-        raise ValueError("spec.remote.caBundle: not certificates in PEM; each begins with BEGIN CERTIFICATE") from None
 
 
 def _proxy(url: str, exempt: Sequence[AllowedHost]) -> Target:

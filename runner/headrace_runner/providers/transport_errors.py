@@ -3,6 +3,7 @@
     TransportFault (httpx2.TransportError)     the SDKs take these for failed connections
     ├── HostNotAllowed                         judged, and nothing was sent
     ├── Redirected                             answered with a redirect, which nobody follows
+    ├── CertificateRefused                     the client's: it cannot be shown, or the other side does not take it
     ├── NameNotResolved, TlsFailed, ProxyFailed
     └── AnswerRefused                          too large, or in an encoding that nobody asked for
 
@@ -45,6 +46,11 @@ class NameNotResolved(TransportFault):
 
 class TlsFailed(TransportFault):
     """No TLS, or a certificate that is not trusted."""
+
+
+class CertificateRefused(TransportFault):
+    fault = Fault.UNAVAILABLE
+    reason = Reason.CREDENTIALS_REFUSED
 
 
 class ProxyFailed(TransportFault):

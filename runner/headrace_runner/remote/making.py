@@ -3,6 +3,7 @@
 import contextlib
 
 from headrace_runner.providers import registry, transport
+from headrace_runner.providers.client_certificate import ClientCertificate
 from headrace_runner.providers.credential import CredentialFile
 from headrace_runner.providers.protocol import Provider, Setting
 from headrace_runner.remote.backend import RemoteBackend
@@ -13,11 +14,13 @@ from headrace_runner.remote.settings import RemoteSettings
 def remote_backend(settings: RemoteSettings, gate: CallGate) -> RemoteBackend:
     """Nothing is opened before it runs; a setting that nobody can serve becomes the model's state."""
     remote, clients = settings.remote, contextlib.AsyncExitStack()
+    folder = None if remote.client_certificate is None else settings.client_certificate_dir
+    certificate = None if folder is None else ClientCertificate(folder, remote.ca_bundle)
     key = None if remote.credentials is None else CredentialFile(settings.credential_file)
 
     def create() -> Provider:
         factory = registry.find(remote.provider)
-        http = transport.client(remote, settings.allowed, settings.exempt)
+        http = transport.client(remote, settings.allowed, settings.exempt, certificate=certificate)
         clients.push_async_callback(http.aclose)
         return factory(Setting(remote, http, key or (lambda: ""), extra_body=settings.extra_body))
 
@@ -26,5 +29,5 @@ def remote_backend(settings: RemoteSettings, gate: CallGate) -> RemoteBackend:
         gate,
         capabilities=settings.capabilities,
         close=clients.aclose,
-        key_version=(lambda: None) if key is None else key.version,
+        key_version=lambda: (key and key.version(), certificate and certificate.version()),
     )

@@ -13,6 +13,7 @@ from headrace_crds.model import Capability
 from headrace_crds.remote import Remote
 
 CREDENTIAL_FILE: Final = Path("/etc/headrace/credentials/key")
+CLIENT_CERTIFICATE_DIR: Final = Path("/etc/headrace/client-certificate")
 _DEFAULT_CAPABILITIES: Final = frozenset({Capability.CHAT, Capability.COMPLETION})
 
 
@@ -25,6 +26,7 @@ class RemoteSettings:
     allowed: tuple[AllowedHost, ...] = ()
     exempt: tuple[AllowedHost, ...] = ()
     credential_file: Path = CREDENTIAL_FILE
+    client_certificate_dir: Path = CLIENT_CERTIFICATE_DIR
     extra_body: dict[str, Any] | None = field(default=None)
 
 
@@ -46,6 +48,7 @@ def read_remote(environment: Mapping[str, str]) -> RemoteSettings | None:
         allowed=_hosts(environment, "HEADRACE_ALLOWED_HOSTS"),
         exempt=_hosts(environment, "HEADRACE_EXEMPT_HOSTS"),
         credential_file=Path(environment.get("HEADRACE_CREDENTIAL_FILE") or CREDENTIAL_FILE),
+        client_certificate_dir=Path(environment.get("HEADRACE_CLIENT_CERTIFICATE_DIR") or CLIENT_CERTIFICATE_DIR),
         extra_body=_extra_body(remote.extra_body),
     )
 

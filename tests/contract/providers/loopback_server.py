@@ -13,6 +13,7 @@ import httpx2
 
 from headrace_crds.hosts import Target, parse_hosts
 from headrace_crds.remote import Remote
+from headrace_runner.providers.client_certificate import ClientCertificate
 from headrace_runner.providers.transport import client
 
 NAME = "llm.example"
@@ -106,8 +107,15 @@ async def loopback(reply: Reply, tls: ssl.SSLContext | None = None) -> AsyncIter
 
 
 @contextlib.asynccontextmanager
-async def proxy_to(target: Loopback, asked: list[bytes]) -> AsyncIterator[int]:
-    """A proxy whose every tunnel leads to ``target``; ``asked`` is what it was asked for."""
+async def proxy_to(
+    target: Loopback,
+    asked: list[bytes],
+    tls: ssl.SSLContext | None = None,
+    shown: list[object] | None = None,
+) -> AsyncIterator[int]:
+    """A proxy whose every tunnel leads to ``target``; ``asked`` is what it was asked for, ``shown`` the clients'
+    certificates.
+    """
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
@@ -117,6 +125,8 @@ async def proxy_to(target: Loopback, asked: list[bytes]) -> AsyncIterator[int]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readuntil(b"\r\n\r\n"))
+        if shown is not None:
+            shown.append(writer.get_extra_info("peercert"))
         there, back = await asyncio.open_connection("127.0.0.1", target.port)
         try:
             writer.write(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
@@ -124,7 +134,7 @@ async def proxy_to(target: Loopback, asked: list[bytes]) -> AsyncIterator[int]:
         finally:
             back.transport.abort()
 
-    async with listening(serve) as port:
+    async with listening(serve, tls) as port:
         yield port
 
 
@@ -133,11 +143,11 @@ async def to_loopback(_: Target) -> Sequence[str]:
     return ["127.0.0.1"]
 
 
-def client_of(*servers: Loopback, **spec: Any) -> httpx2.AsyncClient:
+def client_of(*servers: Loopback, certificate: ClientCertificate | None = None, **spec: Any) -> httpx2.AsyncClient:
     """A client for which NAME with the servers' ports is allowed and exempt."""
     remote = Remote.model_validate({"provider": "OpenAICompatible", "model": "m", **spec})
     hosts = parse_hosts(",".join(f"{NAME}:{each.port}" for each in servers))
-    return client(remote, hosts, hosts, resolver=to_loopback)
+    return client(remote, hosts, hosts, certificate=certificate, resolver=to_loopback)
 
 
 def fixed(raw: bytes) -> Reply:

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 
 from headrace_crds.base import ConditionStatus
+from headrace_crds.cache import ResponseCache
 from headrace_crds.model import LLMModel
 from headrace_crds.outcome import terminal_status, text_result, timestamp, with_condition
 from headrace_crds.task import AttemptRecord, LLMTask, Outcome, TaskPhase, derive_phase
@@ -82,3 +83,18 @@ def test_work_takes_the_models_defaults_only_where_the_task_is_silent() -> None:
 
 def test_max_tokens_is_always_set() -> None:
     assert resolve(task(prompt="p"), model()).parameters.max_tokens == 512
+
+
+def test_a_cache_is_the_models_to_give_and_the_tasks_to_refuse() -> None:
+    without = model()
+    cached = without.model_copy(
+        update={
+            "spec": without.spec.model_copy(update={"cache": ResponseCache(ttl_seconds=5)}),
+            "metadata": without.metadata.model_copy(update={"uid": "u", "generation": 3}),
+        }
+    )
+    assert resolve(task(prompt="p"), without).cache is None
+    assert resolve(task(prompt="p", cache="None"), cached).cache is None
+    found = resolve(task(prompt="p"), cached).cache
+    assert found is not None
+    assert (found.incarnation, found.ttl_seconds, found.max_entries) == ("u/3", 5, 1000)

@@ -216,6 +216,7 @@ def test_a_finished_task_shows_everything() -> None:
             "cached_tokens": 1,
             "completion_tokens": 2,
             "reasoning_tokens": None,
+            "cache_hit": None,
             "cost_micros": 7,
             "currency": "EUR",
         },

@@ -44,8 +44,13 @@ def remote_model(
     )
 
 
-def granted(of: LLMModel, seen: CredentialsView | None = ALLOWS, settings: RunnerSettings = SETTINGS) -> Access:
-    found = access.of(of, settings, seen)
+def granted(
+    of: LLMModel,
+    seen: CredentialsView | None = ALLOWS,
+    settings: RunnerSettings = SETTINGS,
+    certificate: CredentialsView | None = None,
+) -> Access:
+    found = access.of(of, settings, seen, certificate)
     assert found is not None
     return found
 
@@ -54,7 +59,7 @@ def remote_snapshot(of: LLMModel, **more: Any) -> ModelSnapshot:
     more.setdefault("credentials", ALLOWS if of.spec.remote and of.spec.remote.credentials else None)
     settings = more.pop("runner", SETTINGS)
     if "deployment" not in more:
-        digest = children.spec_hash(of, granted(of, more["credentials"], settings))
+        digest = children.spec_hash(of, granted(of, more["credentials"], settings, more.get("client_certificate")))
         more["deployment"] = deployment(of, spec_hash=digest)
     return ModelSnapshot(ref=MODEL, now_ms=NOW_MS, model=of, runner=settings, redis_password="s3cret", **more)
 

@@ -138,3 +138,59 @@ def test_the_environment_names_hosts(tmp_path: Any) -> None:
     assert runner.resources == {"remote": {"limits": {"memory": "1Gi"}}}
     with pytest.raises(ValueError, match="HEADRACE_REMOTE_ALLOWED_HOSTS"):
         Settings.from_environment({**environment, "HEADRACE_REMOTE_ALLOWED_HOSTS": "http://a"})
+
+
+MTLS = {**OWN, "clientCertificate": {"secretName": "mtls"}}
+
+
+@pytest.mark.parametrize(
+    ("remote", "certificate", "reason", "words"),
+    [
+        (
+            MTLS,
+            None,
+            "CredentialsNotFound",
+            ["'mtls'", "tls.crt and tls.key", "headrace.dev/allowed-hosts: llm.example.com"],
+        ),
+        (MTLS, CredentialsView(False), "CredentialsNotFound", ["'mtls'"]),
+        (MTLS, CredentialsView(True), "HostNotAllowed", ["kubectl annotate secret mtls"]),
+        (MTLS, CredentialsView(True, "api.openai.com"), "HostNotAllowed", ["'mtls'", "llm.example.com"]),
+        # One Secret's word is not the other's.
+        (
+            {**OPENAI, "clientCertificate": {"secretName": "mtls"}},
+            CredentialsView(True, "a.example"),
+            "HostNotAllowed",
+            ["'mtls'"],
+        ),
+    ],
+)
+def test_a_client_certificate_is_its_owners_to_allow(
+    remote: dict[str, Any], certificate: Any, reason: str, words: list[str]
+) -> None:
+    found = granted(remote_model(remote=remote), certificate=certificate)
+    assert found.refusal is not None
+    assert found.refusal.reason == reason
+    assert (found.allowed, found.exempt, found.doors) == ((), (), ())
+    for word in words:
+        assert word in found.refusal.message
+
+
+def test_a_key_whose_owner_allows_nothing_is_not_made_up_for_by_the_certificate() -> None:
+    of = remote_model(remote={**OPENAI, "clientCertificate": {"secretName": "mtls"}})
+    found = granted(of, CredentialsView(True), certificate=ALLOWS)
+    assert found.refusal is not None
+    assert "'openai'" in found.refusal.message
+
+
+def test_with_a_client_certificate_the_host_of_base_url_alone_is_asked() -> None:
+    of = remote_model(remote={**OPENAI, "clientCertificate": {"secretName": "mtls"}})
+    both = CredentialsView(True, "api.openai.com,elsewhere.example.com")
+    assert granted(of, both, certificate=both).allowed == ("api.openai.com:443",)
+
+
+def test_a_client_certificate_goes_with_https() -> None:
+    of = remote_model(remote={**MTLS, "baseURL": "http://vllm.models.svc:8000/v1"})
+    settings = replace(SETTINGS, remote_allowed_hosts=("vllm.models.svc:8000",))
+    found = granted(of, None, settings, CredentialsView(True, "vllm.models.svc:8000"))
+    assert found.refusal is not None
+    assert (found.refusal.reason, "shown in TLS alone" in found.refusal.message) == ("InvalidSettings", True)

@@ -176,3 +176,29 @@ def test_a_local_models_policy_and_pod_know_nothing_of_it() -> None:
     assert len(found["NetworkPolicy"]["spec"]["egress"]) == 3
     names = {v["name"] for v in found["Deployment"]["spec"]["template"]["spec"]["volumes"]}
     assert names == {"socket", "model", "token", "redis", "tmp-runner", "tmp-engine"}
+
+
+MTLS = {**OPENAI, "clientCertificate": {"secretName": "mtls"}}
+
+
+def test_the_client_certificate_is_mounted_beside_the_key_and_nothing_else_of_its_secret() -> None:
+    of = remote_model(remote=MTLS)
+    spec = pod_spec(of, client_certificate=ALLOWS)
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert set(volumes) == {"token", "redis", "tmp-runner", "credentials", "client-certificate"}
+    assert volumes["client-certificate"]["secret"] == {
+        "secretName": "mtls",
+        "items": [{"key": name, "path": name, "mode": 0o440} for name in ("tls.crt", "tls.key")],
+        "optional": False,
+    }
+    mounts = {mount["name"]: mount for mount in spec["containers"][0]["volumeMounts"]}
+    folder = environment(of, client_certificate=ALLOWS)["HEADRACE_CLIENT_CERTIFICATE_DIR"]
+    assert mounts["client-certificate"] == {"name": "client-certificate", "mountPath": folder, "readOnly": True}
+
+
+@pytest.mark.parametrize("seen", REFUSED, ids=["missing", "not annotated", "for another host"])
+def test_without_its_owners_word_neither_certificate_nor_key_is_mounted(seen: CredentialsView) -> None:
+    of = remote_model(remote=MTLS)
+    assert children.build(remote_snapshot(of, client_certificate=seen, deployment=None), of) == []
+    stopped = pod_spec(of, client_certificate=seen, live=STANDS)
+    assert not {"credentials", "client-certificate"} & {volume["name"] for volume in stopped["volumes"]}

@@ -6,6 +6,7 @@ local CHANNEL = 'headrace:wake:' .. string.match(P, '{(.*)}')
 local function entry_key(uid) return P .. 'entry:' .. uid end
 local function envelope_key(uid) return P .. 'envelope:' .. uid end
 local function result_key(uid) return P .. 'result:' .. uid end
+local function cached_key(digest) return P .. 'cache:' .. digest end
 local function parked_key(uid) return P .. 'parked:' .. uid end
 local function inbox_key(worker) return P .. 'inbox:' .. worker end
 local function report_key(worker) return P .. 'report:' .. worker end
