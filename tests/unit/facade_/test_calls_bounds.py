@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from headrace_facade import attended
 from headrace_facade.calls.failures import TooManyCalls
 from headrace_facade.calls.held import Held
 from headrace_facade.errors import Unavailable
@@ -84,7 +85,7 @@ def test_a_client_that_reads_nothing_is_hung_up_on(streams: bool) -> None:
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         seconds = runner.run(main())
-    assert answers.SEND_SECONDS <= seconds < 2 * answers.SEND_SECONDS
+    assert attended.SEND_SECONDS <= seconds < 2 * attended.SEND_SECONDS
     assert calls.left.is_set()
 
 
