@@ -156,6 +156,7 @@ def test_each_spec_field_but_the_mutable_ones_is_immutable(kubectl: Kubectl, nam
         "activeDeadlineSeconds": 5,
         "webhook": {"url": "https://example.com/", "secretRef": {"name": "k", "key": "keys"}},
         "fallback": {"policy": "None"},
+        "cache": "None",
     }
     schema = yaml.safe_load((ROOT / "crds/llmtasks.headrace.dev.yaml").read_text(encoding="utf-8"))
     version = schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]

@@ -154,7 +154,8 @@ async def test_a_key_makes_calls_and_no_tasks(
             assert code(answer, 403) == "FORBIDDEN"
             assert "token of the cluster" in answer.json()["message"]
         assert code(await http.post("/api/v1/tasks", json=body, headers={"x-api-key": new_key()[1]}), 401)
-        assert code(await http.post("/v1/chat/completions", json=body), 401)
+        nobody = await http.post("/v1/chat/completions", json=body)
+        assert (nobody.status_code, nobody.json()["error"]["code"]) == (401, "invalid_api_key")
         assert (await http.post("/api/v1/tasks", json=body, headers=as_(alice))).status_code == 202
 
 

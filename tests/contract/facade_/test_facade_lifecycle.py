@@ -56,7 +56,9 @@ async def test_every_member_reaches_the_object(
     assert answer.status_code == 202, answer.text
     assert (answer.json()["model"], answer.json()["metadata"]) == ("team-b/m", {"order": "17"})
     (stored,) = tasks(kubectl, namespace)
-    spec = {k: v for k, v in stored["spec"].items() if k not in ("prompt", "priority", "backoffLimit", "cancel")}
+    spec = {
+        k: v for k, v in stored["spec"].items() if k not in ("prompt", "priority", "backoffLimit", "cache", "cancel")
+    }
     assert spec == {
         "modelRef": {"namespace": "team-b", "name": "m"},
         "activeDeadlineSeconds": 600,
