@@ -36,6 +36,8 @@ _SECURITY: Final = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 )
+# Ours, and where OpenAI's and Anthropic's clients look.
+_TRACE: Final = (b"x-trace-id", b"x-request-id", b"request-id")
 _log = structlog.get_logger("headrace_facade")
 
 
@@ -159,7 +161,7 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message.get("headers", ()), *_SECURITY, (b"x-trace-id", self._trace_id.encode())]
+            headers = [*message.get("headers", ()), *_SECURITY, *((name, self._trace_id.encode()) for name in _TRACE)]
             message = {**message, "headers": headers}
         await self._send(message)
 

@@ -92,6 +92,7 @@ class Settings:
             keys_namespace=environment.get("HEADRACE_KEYS_NAMESPACE") or cls.keys_namespace,
             watch_namespaces=_words(environment.get("HEADRACE_WATCH_NAMESPACES", "")),
             sharing_model_namespaces=_words(environment.get("HEADRACE_SHARING_MODEL_NAMESPACES", "")),
+            hold_seconds=_seconds(environment, "HEADRACE_HOLD_SECONDS", cls.hold_seconds) or cls.hold_seconds,
             requests_per_minute=_rate(environment, "HEADRACE_REQUESTS_PER_MINUTE"),
             tokens_per_minute=_rate(environment, "HEADRACE_TOKENS_PER_MINUTE"),
             default_ttl_seconds=_seconds(environment, "HEADRACE_DEFAULT_TTL_SECONDS", cls.default_ttl_seconds),

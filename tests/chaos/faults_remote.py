@@ -118,8 +118,8 @@ async def break_answers(phase: Phase) -> None:
     phase.strike(bystanders=True)
     try:
         for mode in ("cut", "garbage"):
-            provider.behave(Behaviour(mode, good.key))
-            # Fewer in a row than open the breaker.
+            # Fewer in a row than open the breaker; a retry may come before the provider is well again.
+            provider.behave(Behaviour(mode, good.key, times=2))
             broken = phase.submit(2)
             await phase.accepted()
             uids = {each.result().accepted_uid for each in broken}

@@ -12,6 +12,7 @@ MODES: Final = frozenset({"answer", "limited", "unavailable", "overloaded", "sta
 @dataclass(frozen=True, slots=True)
 class Behaviour:
     """`key` is the one that is good; all others are answered 401. `retry_after_seconds` goes with 429, 503 and 529.
+    `times` bounds how many chats are so: those after them are answered. 0 is no bound.
 
     | mode        | a request with the good key                                                     |
     |-------------|---------------------------------------------------------------------------------|
@@ -27,6 +28,7 @@ class Behaviour:
     mode: str = "answer"
     key: str = ""
     retry_after_seconds: int = 1
+    times: int = 0
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,18 @@ class Provider:
     def __init__(self, behaviour: Path, journal: Journal) -> None:
         self._behaviour = behaviour
         self._journal = journal
+        self._last = Behaviour()
+        self._left = 0
+
+    def _present(self) -> Behaviour:
+        """Of this chat."""
+        behaviour = Behaviour.read(self._behaviour)
+        if behaviour != self._last:
+            self._last, self._left = behaviour, behaviour.times
+        if not behaviour.times:
+            return behaviour
+        self._left -= 1
+        return behaviour if self._left >= 0 else replace(behaviour, mode="answer")
 
     async def models(self, request: web.Request) -> web.StreamResponse:
         """What a look at its health asks; such a look is no generation and is not written down."""
@@ -39,7 +52,7 @@ class Provider:
         return web.json_response({"object": "list", "data": []})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        behaviour, body = Behaviour.read(self._behaviour), await request.json()
+        body, behaviour = await request.json(), self._present()
         if not _is_good(request, behaviour):
             self._journal.refused(401)
             return _error(401, "Incorrect API key provided.")

@@ -78,7 +78,9 @@ def test_without_calls_it_has_no_rights_and_no_token(helm: Helm) -> None:
 
 
 def test_its_token_is_short_lived_and_where_it_looks_for_it(helm: Helm) -> None:
-    rendered = helm.render("--set", "facade.calls.requestsPerMinute=60,facade.calls.tokensPerMinute=1000000")
+    rendered = helm.render(
+        "--set", "facade.calls.requestsPerMinute=60,facade.calls.tokensPerMinute=1000000,facade.calls.holdSeconds=9"
+    )
     volume = next(volume for volume in pod(rendered)["volumes"] if "projected" in volume)
     (token,) = [part["serviceAccountToken"] for part in volume["projected"]["sources"] if "serviceAccountToken" in part]
     assert token == {"path": "token", "expirationSeconds": 3600}
@@ -88,6 +90,7 @@ def test_its_token_is_short_lived_and_where_it_looks_for_it(helm: Helm) -> None:
     assert told["HEADRACE_KUBE_CA_FILE"] == f"{mount['mountPath']}/ca.crt"
     assert pod(rendered)["automountServiceAccountToken"] is False
     assert (told["HEADRACE_REQUESTS_PER_MINUTE"], told["HEADRACE_TOKENS_PER_MINUTE"]) == ("60", "1000000")
+    assert told["HEADRACE_HOLD_SECONDS"] == "9"
 
 
 def pod(rendered: list[Document]) -> dict[str, Any]:

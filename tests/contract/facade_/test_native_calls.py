@@ -56,6 +56,8 @@ async def test_a_call_is_answered_in_the_facades_words(http: httpx.AsyncClient, 
         },
     )
     assert answer.status_code == 200, answer.text
+    traced = answer.headers["x-trace-id"]
+    assert answer.headers["x-request-id"] == answer.headers["request-id"] == traced
     told = answer.json()
     assert (told["text"], told["finish_reason"], told["model"], told["attempts"]) == (
         "Hello",

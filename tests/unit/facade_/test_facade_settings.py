@@ -37,7 +37,7 @@ def test_the_operators_bounds_are_set() -> None:
 def test_what_calls_need_is_set() -> None:
     told = {"HEADRACE_KUBE_URL": "http://x"}
     absent = Settings.from_environment(told)
-    assert (absent.requests_per_minute, absent.tokens_per_minute) == (0, 0)
+    assert (absent.requests_per_minute, absent.tokens_per_minute, absent.hold_seconds) == (0, 0, 60)
     assert absent.watch_namespaces == absent.sharing_model_namespaces == ()
     assert absent.kube_token_file is not None
     given = Settings.from_environment(
@@ -47,6 +47,7 @@ def test_what_calls_need_is_set() -> None:
             "HEADRACE_KEYS_NAMESPACE": "k",
             "HEADRACE_WATCH_NAMESPACES": "a, b,",
             "HEADRACE_SHARING_MODEL_NAMESPACES": "m",
+            "HEADRACE_HOLD_SECONDS": "90",
             "HEADRACE_REQUESTS_PER_MINUTE": "60",
             "HEADRACE_TOKENS_PER_MINUTE": "0",
         }
@@ -54,7 +55,7 @@ def test_what_calls_need_is_set() -> None:
     assert given.kube_token_file is None
     assert given.keys_namespace == "k"
     assert (given.watch_namespaces, given.sharing_model_namespaces) == (("a", "b"), ("m",))
-    assert (given.requests_per_minute, given.tokens_per_minute) == (60, 0)
+    assert (given.requests_per_minute, given.tokens_per_minute, given.hold_seconds) == (60, 0, 90)
     for name in ("HEADRACE_REQUESTS_PER_MINUTE", "HEADRACE_TOKENS_PER_MINUTE"):
         for text in ("-1", "many", "1000000001"):
             with pytest.raises(ValueError, match=name):
