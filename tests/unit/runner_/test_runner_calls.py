@@ -79,13 +79,14 @@ async def test_a_schema_that_cannot_be_judged_by_is_told_before_the_engine_is_as
 
 
 async def test_the_tools_of_a_task_share_their_cpu_time(validator: Validator, asked: Work) -> None:
-    patterns = {f"^[a-z{n}]{{90}}{n}$": {} for n in range(100)}
+    patterns = {f"^[a-z{n}]{{900}}{n}$": {} for n in range(100)}
     tools = [Tool(name=f"f{n}", parameters=json.dumps({"patternProperties": patterns})) for n in range(40)]
     generous = Share(TOOLS_CPU_SECONDS)
-    assert (await check_tools(validator, tools[:1], generous)).finding is Finding.VALID
+    assert (await check_tools(validator, tools, generous)).finding is Finding.VALID
+    # Some kernels count CPU time in ticks of 10 ms: one tool alone may have used none.
     used_seconds = generous.cpu_seconds - generous.left_seconds
     assert used_seconds > 0
-    share = Share(2 * used_seconds)
+    share = Share(used_seconds / 4)
     judgement = await check_tools(validator, tools, share)
     assert judgement.finding is Finding.UNSUPPORTED
     assert "for all tools together" in judgement.message
