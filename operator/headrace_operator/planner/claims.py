@@ -4,10 +4,11 @@ A task weighs 1 and once more for every `age_seconds` that it has waited; a call
 replicas with work of weight W, of n pieces, each of `service` in one of its slots, claims
 
     W / k / gpus / (service · max(1, n / k / slots))              where it serves: what it gets done
-    W / k / gpus / (start + service · max(1, n / k / slots))      where it would have to start first
+    W'/ k / gpus / (start + service · max(1, n'/ k / slots))      where it would have to start first
 
 so that a short backlog is not worth a start, a long one is, and whoever serves is best left to finish its batch.
-What is in flight counts for the one that serves alone, as its sign of what comes.
+W' and n' are of what the k - 1 others would leave until it serves. What is in flight counts for the one that serves
+alone, as its sign of what comes.
 """
 
 from dataclasses import dataclass
@@ -52,8 +53,12 @@ class Load:
         return (self.weight + self.in_flight) / replicas / self.gpus / self._serving(pieces / replicas)
 
     def asks(self, replicas: int) -> float:
-        """The claim of the last of so many that would have to start."""
-        return self.weight / replicas / self.gpus / (self.start_seconds + self._serving(self.waiting / replicas))
+        """The claim of the last of so many, that would have to start: what the others leave of the work by then."""
+        if not self.waiting:
+            return 0.0
+        others = (replicas - 1) * self.slots * self.start_seconds / self.service_seconds
+        share = max(0.0, self.waiting - others) / replicas
+        return self.weight * share / self.waiting / self.gpus / (self.start_seconds + self._serving(share))
 
     def _serving(self, pieces: float) -> float:
         return self.service_seconds * max(1.0, pieces / self.slots)
@@ -79,8 +84,8 @@ def load(model: ModelFacts, policy: Policy) -> Load:
     )
 
 
-def residency_ms(model: ModelFacts, policy: Policy) -> float:
-    """How long a replica of it serves before it has to make room for others' work."""
+def turn_ms(model: ModelFacts, policy: Policy) -> float:
+    """How long a replica of it serves its backlog before it has to make room for who starves."""
     return max(policy.residency_seconds * 1000, policy.turn_starts * start_ms(model))
 
 

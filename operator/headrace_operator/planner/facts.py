@@ -156,4 +156,4 @@ class Policy:
     call_residency_seconds: float = 15.0
     """Residency that a replica with tasks alone has against calls."""
     turn_starts: float = 2.0
-    """Residency is at least so many times what the replica took to start."""
+    """A replica with a backlog is not drained for work that starves before it served so many times its start."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
+from enum import Enum
 from math import inf
 from typing import Final
 
-from headrace_operator.planner.claims import Load, Tier, residency_ms
+from headrace_operator.planner.claims import Load, Tier, turn_ms
 from headrace_operator.planner.facts import GpuNeed, ModelFacts, Policy, Replica, ReplicaState
 from headrace_operator.planner.packing import Room
 from headrace_operator.planner.wanted import start_ms
@@ -28,6 +29,8 @@ class Holder:
     count: int = field(compare=False)
     free_at_ms: float = field(compare=False)
     """When it has served its residency: it need not leave sooner."""
+    turn_at_ms: float = field(compare=False)
+    """The same where somebody starves and it has a backlog."""
     calls_at_ms: float = field(compare=False)
     """The same where calls ask for its place."""
 
@@ -38,15 +41,17 @@ def holders(
     """Of `placed` (in the order in which they go) so many as `may_go`; each claims as much as the share of the work
     that it has once those before it are gone.
     """
-    work, residency, need = load.waiting + load.in_flight, residency_ms(model, policy), model.gpu
+    work, residency, need = load.waiting + load.in_flight, policy.residency_seconds * 1000, model.gpu
     assert need is not None  # noqa: S101
     for index, replica in enumerate(placed[:may_go]):
         last = index == len(placed) - 1
-        free_at, calls_at = now_ms + 0.0, now_ms + 0.0
+        free_at = turn_at = calls_at = now_ms + 0.0
         if work and replica.state is ReplicaState.STARTING:
-            free_at = calls_at = max(now_ms + 1.0, replica.since_ms + start_ms(model)) + residency
+            free_at = turn_at = calls_at = max(now_ms + 1.0, replica.since_ms + start_ms(model)) + residency
         elif load.waiting or replica.busy:
-            free_at = replica.since_ms + residency
+            free_at = turn_at = replica.since_ms + residency
+            if load.waiting:
+                turn_at = replica.since_ms + turn_ms(model, policy)
             calls_at = free_at if load.calls else min(free_at, replica.since_ms + policy.call_residency_seconds * 1000)
         yield Holder(
             tier=Tier.STARVING if last and load.starving else Tier.CALLS if load.calls else Tier.TASKS,
@@ -58,8 +63,17 @@ def holders(
             node=replica.node,
             count=need.count,
             free_at_ms=free_at,
+            turn_at_ms=turn_at,
             calls_at_ms=calls_at,
         )
+
+
+class Against(Enum):
+    """Which of a holder's times counts."""
+
+    CLAIM = "free_at_ms"
+    TURN = "turn_at_ms"
+    CALLS = "calls_at_ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +84,7 @@ class Ask:
     need: GpuNeed
     tier: Tier
     claim: float
-    calls: bool
-    """It is calls for which it asks."""
+    against: Against
 
 
 class Holders:
@@ -81,8 +94,11 @@ class Holders:
         self._gain = policy.swap_gain
         self._now_ms = now_ms
         self._all = sorted(everybody)
-        self._ready = [holder for holder in self._all if holder.free_at_ms <= now_ms]
-        self._ready_for_calls = [holder for holder in self._all if holder.calls_at_ms <= now_ms]
+        self._ready = {
+            Against.CLAIM: [holder for holder in self._all if holder.free_at_ms <= now_ms],
+            Against.TURN: [holder for holder in self._all if holder.turn_at_ms <= now_ms],
+            Against.CALLS: [holder for holder in self._all if holder.calls_at_ms <= now_ms],
+        }
         self._gone: set[tuple[str, str]] = set()
         self._since_cleared = 0
         self.next_ms = min((h.free_at_ms for h in self._all if h.free_at_ms > now_ms), default=None)
@@ -91,7 +107,7 @@ class Holders:
     def making_room(self, ask: Ask, room: Room, closed: Set[str]) -> list[Holder]:
         """Those on one node that give way, the fewest and least; none where it must wait. They are gone then."""
         by_node: dict[str, list[Holder]] = {}
-        for holder in self._ready_for_calls if ask.calls else self._ready:
+        for holder in self._ready[ask.against]:
             if not self._gives_way(holder, ask):
                 return []
             if holder.ref == ask.ref or holder.node in closed or holder.node not in ask.need.nodes:
@@ -117,10 +133,10 @@ class Holders:
                 by_node.setdefault(holder.node, []).append(holder)
         for node, there in sorted(by_node.items()):
             free = room.soon(ask.need, node)
-            for holder in sorted(there, key=lambda each: each.free_at_ms):
+            for holder in sorted(there, key=lambda each: each.turn_at_ms):
                 free += holder.count
                 if free >= ask.need.count:
-                    found = min(found, (holder.free_at_ms, node))
+                    found = min(found, (holder.turn_at_ms, node))
                     break
         return found[1] or None
 
@@ -141,6 +157,6 @@ class Holders:
         self._since_cleared += len(leaving)
         if self._since_cleared > _CLEARED_AT:
             self._since_cleared = 0
-            self._ready = [holder for holder in self._ready if (holder.ref, holder.pod) not in self._gone]
-            self._ready_for_calls = [h for h in self._ready_for_calls if (h.ref, h.pod) not in self._gone]
+            for against, ready in self._ready.items():
+                self._ready[against] = [holder for holder in ready if (holder.ref, holder.pod) not in self._gone]
         return leaving

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
-from headrace_operator.planner.claims import Load, Tier, load, residency_ms
+from headrace_operator.planner.claims import Load, Tier, load
 from headrace_operator.planner.facts import GpuNeed, ModelFacts, NodeFacts, Policy, Replica, ReplicaState
-from headrace_operator.planner.holders import Ask, Holder, Holders, holders
+from headrace_operator.planner.holders import Against, Ask, Holder, Holders, holders
 from headrace_operator.planner.packing import Room
 from headrace_operator.planner.wanted import Want
 
@@ -101,7 +101,7 @@ class Sharing:
         """Pods that wait for the scheduler were promised their GPUs: they come first, for as long as a residency."""
         waiting = [(self._rank(share), share) for share in self.shares.values() if share.pending]
         for _, share in sorted(waiting, key=lambda pair: pair[0]):
-            patience_ms = residency_ms(share.want.model, self._policy)
+            patience_ms = self._policy.residency_seconds * 1000
             for replica in share.pending:
                 if share.has >= share.floor and self._now_ms - replica.since_ms > patience_ms:
                     continue
@@ -178,8 +178,12 @@ class Sharing:
 
     def _ask(self, share: Share) -> Ask:
         tier = self._tier(share)
-        calls = tier is Tier.CALLS or (tier is Tier.STARVING and share.load.calls_starve)
-        return Ask(share.want.model.ref, share.need, tier, share.load.asks(share.has + 1), calls)
+        against = Against.CLAIM
+        if tier is Tier.CALLS or (tier is Tier.STARVING and share.load.calls_starve):
+            against = Against.CALLS
+        elif tier is Tier.STARVING:
+            against = Against.TURN
+        return Ask(share.want.model.ref, share.need, tier, share.load.asks(share.has + 1), against)
 
 
 def _last_turn_ms(model: ModelFacts, now_ms: int) -> int:
