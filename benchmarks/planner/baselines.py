@@ -153,5 +153,3 @@ class Threshold:
 
 def _goes_first(pod: Pod) -> tuple[bool, bool, int, float]:
     return (pod.state != PENDING, pod.state != STARTING, len(pod.flying), -pod.since)
-
-

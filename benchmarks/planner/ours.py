@@ -28,13 +28,17 @@ _STATES = {
     SERVING: ReplicaState.SERVING,
     DRAINING: ReplicaState.DRAINING,
 }
+IDLE_SECONDS = 3600
+"""Of all models: the two swapping baselines unload nothing that is in nobody's way."""
 _NONE = Backlog()
 
 
 class Planner:
-    """`ahead`: how many seconds of what is to come it is told as if it waited already; 0 is the planner as it is."""
+    """`each`: tasksPerReplica of every model in times of its slots, None leaves it out.
 
-    def __init__(self, trace: Trace, policy: Policy, ahead: float = 0.0) -> None:
+    `ahead`: how many seconds of what is to come it is told as if it waited already; 0 is the planner as it is."""
+
+    def __init__(self, trace: Trace, policy: Policy, ahead: float = 0.0, each: int | None = None) -> None:
         scale = trace.scale
         names = [f"n{number:03}" for number in range(scale.gpus // scale.per_node)]
         self._policy, self._ahead = policy, ahead
@@ -43,7 +47,7 @@ class Planner:
         self._refs = [f"team/m{number:04}" for number in range(scale.models)]
         everywhere = frozenset(names)
         self._needs = [GpuNeed(GPU, spec.gpus, everywhere) for spec in trace.specs]
-        self._scalings = [Scaling(0, spec.most) for spec in trace.specs]
+        self._scalings = [Scaling(0, spec.most, IDLE_SECONDS, each and each * spec.slots) for spec in trace.specs]
         self._future: list[list[float]] = [[] for _ in trace.specs]
         if ahead:
             for arrival in trace.arrivals:

@@ -1,8 +1,8 @@
 """A cluster of GPUs in simulated time: pods start, serve in slots, drain and end. The same for every policy.
 
 A policy asks for replicas and lets replicas drain. A pod waits, first come first placed, until a node has its GPUs,
-which it holds until it has ended; it serves `start_seconds` later. One that drains takes nothing more and ends with what
-it has in flight, after DRAIN_SECONDS without it: that work goes back to the front of its queue and begins anew.
+which it holds until it has ended; it serves `start_seconds` later. One that drains takes nothing more and ends with
+what it has in flight, after DRAIN_SECONDS without it: that work goes back to the front of its queue and begins anew.
 """
 
 import heapq

@@ -56,9 +56,17 @@ class Load:
         """The claim of the last of so many, that would have to start: what the others leave of the work by then."""
         if not self.waiting:
             return 0.0
-        others = (replicas - 1) * self.slots * self.start_seconds / self.service_seconds
-        share = max(0.0, self.waiting - others) / replicas
+        share = self._left_for(replicas)
         return self.weight * share / self.waiting / self.gpus / (self.start_seconds + self._serving(share))
+
+    def worth_a_place(self, replicas: int) -> bool:
+        """The last of so many would serve what waits for as long as it takes to start; of a first one any work does."""
+        return replicas == 1 or self._serving(self._left_for(replicas)) >= self.start_seconds
+
+    def _left_for(self, replicas: int) -> float:
+        """Of what waits, when the others have served for as long as one more takes to start."""
+        others = (replicas - 1) * self.slots * self.start_seconds / self.service_seconds
+        return max(0.0, self.waiting - others) / replicas
 
     def _serving(self, pieces: float) -> float:
         return self.service_seconds * max(1.0, pieces / self.slots)

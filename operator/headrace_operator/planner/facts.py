@@ -54,7 +54,7 @@ class Scaling:
     max_replicas: int = 1
     idle_seconds: int = 300
     tasks_per_replica: int | None = None
-    """Backlog that one more replica is started for; None: what a replica serves while another starts."""
+    """Backlog that one more replica is started for; None: what one serves in twice the time of a start."""
     manual: int | None = None
     """Wanted exactly, whatever the backlog."""
 
@@ -147,13 +147,13 @@ class Policy:
     """Work that has waited longer comes before everything that has not; seen at the next start of an age bucket."""
     call_starvation_seconds: float = 30.0
     """The same of a call: its client does not wait for a minute."""
-    swap_gain: float = 1.5
+    swap_gain: float = 8.0
     """Another model's claim on a GPU must be so many times the holder's."""
     call_weight: float = 8.0
     """How much more a waiting call counts than a waiting task."""
-    age_seconds: float = 60.0
+    age_seconds: float = 300.0
     """What has waited so long counts twice what has come, and so on."""
     call_residency_seconds: float = 15.0
     """Residency that a replica with tasks alone has against calls."""
-    turn_starts: float = 2.0
+    turn_starts: float = 8.0
     """A replica with a backlog is not drained for work that starves before it served so many times its start."""

@@ -1,5 +1,5 @@
-"""Who gets GPUs when there may be too few: whoever claims most is asked first, and takes what is free, else what will
-be, else the place of those that claim least.
+"""Who gets GPUs when there may be too few: whose work waits longest is asked first, of equals who claims most. It takes
+what is free, else what will be, else the place of those that claim least.
 
 A replica has a place to lose once it has served its residency, or is idle. It loses it to a higher tier, or to a claim
 `swap_gain` times its own; among those that starve to whoever was longer without a turn.
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
-from headrace_operator.planner.claims import Load, Tier, load
+from headrace_operator.planner.claims import Load, Tier, load, oldest_seconds
 from headrace_operator.planner.facts import GpuNeed, ModelFacts, NodeFacts, Policy, Replica, ReplicaState
 from headrace_operator.planner.holders import Against, Ask, Holder, Holders, holders
 from headrace_operator.planner.packing import Room
@@ -49,7 +49,7 @@ class Share:
 
 
 Rank = tuple[int, int, float, str]
-"""Smallest first: tier, last turn of those that starve, claim, name."""
+"""Smallest first: tier, last turn of those that starve or else age, claim, name."""
 
 
 class Sharing:
@@ -140,7 +140,7 @@ class Sharing:
             share.awaited += 1
             return []
         holding = self._holders.get(share.need.resource)
-        if holding is None:
+        if holding is None or not (share.has < share.floor or share.load.worth_a_place(share.has + 1)):
             return None
         ask, closed = self._ask(share), self._closed.setdefault(share.need.resource, set())
         leaving = holding.making_room(ask, self._room, closed)
@@ -173,7 +173,10 @@ class Sharing:
 
     def _rank(self, share: Share) -> Rank:
         tier = self._tier(share)
-        turn = _last_turn_ms(share.want.model, self._now_ms) if tier is Tier.STARVING else 0
+        # A first replica counts with the age of its oldest work, a second one with half of that, and so on.
+        turn = -oldest_seconds(share.want.model.backlog) * 1000 // (share.has + 1)
+        if tier is Tier.STARVING:
+            turn = _last_turn_ms(share.want.model, self._now_ms)
         return (-tier, turn, -share.load.asks(share.has + 1), share.want.model.ref)
 
     def _ask(self, share: Share) -> Ask:

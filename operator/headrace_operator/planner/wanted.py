@@ -15,6 +15,8 @@ from headrace_operator.planner.facts import ModelFacts, Replica, ReplicaState, V
 
 UNMEASURED_SERVICE_MS: Final = 10_000.0
 UNMEASURED_START_MS: Final = 60_000.0
+STARTS_AHEAD: Final = 2.0
+"""One more replica is worth its start when those that are there would be busy for so many starts."""
 SHRINK_FULL: Final = 0.5
 """Replicas go when those that stay are no fuller than this."""
 
@@ -76,10 +78,10 @@ def want(model: ModelFacts, now_ms: int) -> Want:
 
 
 def tasks_per_replica(model: ModelFacts) -> float:
-    """``spec.scaling.tasksPerReplica``, else what a replica serves while another starts."""
+    """``spec.scaling.tasksPerReplica``, else what a replica serves in twice the time of a start."""
     if model.scaling.tasks_per_replica is not None:
         return float(max(1, model.scaling.tasks_per_replica))
-    return max(1, model.slots) * max(1.0, start_ms(model) / service_ms(model))
+    return STARTS_AHEAD * max(1, model.slots) * max(1.0, start_ms(model) / service_ms(model))
 
 
 def service_ms(model: ModelFacts) -> float:
