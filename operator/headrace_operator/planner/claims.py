@@ -16,7 +16,7 @@ from enum import IntEnum
 from functools import lru_cache
 from operator import mul
 
-from headrace_operator.planner.facts import AGE_STARTS_SECONDS, Backlog, ModelFacts, Policy
+from headrace_operator.planner.facts import AGE_STARTS_SECONDS, ModelFacts, Policy
 from headrace_operator.planner.wanted import service_ms, start_ms
 
 
@@ -31,7 +31,7 @@ class Tier(IntEnum):
     """minReplicas, and whatever a Manual model asks for."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Load:
     """A model's work as the claims need it."""
 
@@ -40,6 +40,8 @@ class Load:
     waiting: int
     in_flight: int
     calls: bool
+    oldest_seconds: int
+    """Where the age bucket of its oldest work begins."""
     starving: bool
     calls_starve: bool
     gpus: int
@@ -77,13 +79,15 @@ def load(model: ModelFacts, policy: Policy) -> Load:
     backlog = model.backlog
     weights, tasks_from, calls_from = _scales(policy)
     calls, tasks = sum(map(mul, backlog.calls, weights)), sum(map(mul, backlog.tasks, weights))
-    calls_starve = any(backlog.calls[calls_from:])
+    oldest_call, oldest_task = _oldest(backlog.calls), _oldest(backlog.tasks)
+    calls_starve = oldest_call >= calls_from
     return Load(
         weight=policy.call_weight * calls + tasks,
         waiting=backlog.total,
         in_flight=model.in_flight,
-        calls=any(backlog.calls),
-        starving=calls_starve or any(backlog.tasks[tasks_from:]),
+        calls=oldest_call >= 0,
+        oldest_seconds=AGE_STARTS_SECONDS[max(0, oldest_call, oldest_task)],
+        starving=calls_starve or oldest_task >= tasks_from,
         calls_starve=calls_starve,
         gpus=max(1, model.gpu.count if model.gpu is not None else 1),
         slots=max(1, model.slots),
@@ -97,10 +101,12 @@ def turn_ms(model: ModelFacts, policy: Policy) -> float:
     return max(policy.residency_seconds * 1000, policy.turn_starts * start_ms(model))
 
 
-def oldest_seconds(backlog: Backlog) -> int:
-    """Where the age bucket of its oldest work begins; 0 where nothing waits."""
-    pairs = zip(AGE_STARTS_SECONDS, backlog.calls, backlog.tasks, strict=True)
-    return max((start for start, calls, tasks in pairs if calls or tasks), default=0)
+def _oldest(counts: tuple[int, ...]) -> int:
+    """The last bucket that holds something; -1 where none does."""
+    for index in range(len(counts) - 1, -1, -1):
+        if counts[index]:
+            return index
+    return -1
 
 
 @lru_cache(maxsize=64)

@@ -26,7 +26,8 @@ class _Levels:
         self.free[node] = count
         if count > 0:
             self._nodes.setdefault(count, {})[node] = None
-            self._most = max(self._most, count)
+            if count > self._most:
+                self._most = count
 
     def best_fit(self, count: int, eligible: frozenset[str]) -> str | None:
         for level in range(count, self._most + 1):
@@ -42,6 +43,7 @@ class Room:
     def __init__(self, nodes: Sequence[NodeFacts]) -> None:
         """`nodes` in the order in which equals are preferred."""
         self._capacity: dict[str, Mapping[str, int]] = {node.name: node.free for node in nodes}
+        self._exists: dict[tuple[str, int, frozenset[str]], bool] = {}
         self._now: dict[str, _Levels] = {}
         self._soon: dict[str, _Levels] = {}
         for node in nodes:
@@ -51,9 +53,12 @@ class Room:
 
     def exists(self, need: GpuNeed) -> bool:
         """A node could hold it, were it empty of runners."""
-        return any(
-            name in need.nodes and free.get(need.resource, 0) >= need.count for name, free in self._capacity.items()
-        )
+        key = (need.resource, need.count, need.nodes)
+        if (known := self._exists.get(key)) is None:
+            known = self._exists[key] = any(
+                name in need.nodes and free.get(need.resource, 0) >= need.count for name, free in self._capacity.items()
+            )
+        return known
 
     def hold(self, need: GpuNeed, node: str) -> None:
         """A replica is there and stays."""

@@ -9,7 +9,6 @@ The same facts give the same plan, in whatever order they come.
 from collections.abc import Sequence
 from typing import Final
 
-from headrace_operator.planner.claims import oldest_seconds
 from headrace_operator.planner.facts import (
     Decision,
     ModelFacts,
@@ -78,12 +77,11 @@ def _shared(share: Share, sharing: Sharing, now_ms: int) -> Decision:
 def _shortage(share: Share, sharing: Sharing, replicas: int, now_ms: int) -> str:
     need, wanted = share.need, share.want.wanted
     told = f"{replicas} of {wanted} replicas with {need.count} {need.resource} each"
-    oldest = oldest_seconds(share.want.model.backlog)
     if share.gets_room_of:
         return f"{told}: {_names(share.gets_room_of)} makes room"
     if share.awaited:
         return f"{told}: {share.awaited} begin when what drains has ended"
-    if oldest:
+    if oldest := share.load.oldest_seconds:
         told = f"{told}, work waits for {oldest} s or longer"
     next_ms = sharing.next_ms(need.resource)
     if next_ms is None:

@@ -8,12 +8,16 @@ A replica has a place to lose once it has served its residency, or is idle. It l
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+from typing import Final
 
-from headrace_operator.planner.claims import Load, Tier, load, oldest_seconds
+from headrace_operator.planner.claims import Load, Tier, load
 from headrace_operator.planner.facts import GpuNeed, ModelFacts, NodeFacts, Policy, Replica, ReplicaState
 from headrace_operator.planner.holders import Against, Ask, Holder, Holders, holders
 from headrace_operator.planner.packing import Room
 from headrace_operator.planner.wanted import Want
+
+CLOSED_OF: Final = 4
+"""One node of so many may be kept for models that starve and need several GPUs at once."""
 
 
 @dataclass(slots=True)
@@ -48,8 +52,8 @@ class Share:
         return scaling.min_replicas if scaling.manual is None else scaling.manual
 
 
-Rank = tuple[int, int, float, str]
-"""Smallest first: tier, last turn of those that starve or else age, claim, name."""
+Rank = tuple[int, int, float, str, int]
+"""Smallest first: tier, last turn of those that starve or else age, claim, name; and the replicas that it had then."""
 
 
 class Sharing:
@@ -59,6 +63,7 @@ class Sharing:
         self._now_ms = now_ms
         self._policy = policy
         self._room = Room(nodes)
+        self._closed_most = max(1, len(nodes) // CLOSED_OF)
         self.shares: dict[str, Share] = {}
         everybody: dict[str, list[Holder]] = {}
         for want in wants:
@@ -116,22 +121,22 @@ class Sharing:
         heapify(heap)
         while heap:
             rank = heappop(heap)
-            share = self.shares[rank[-1]]
-            if rank != (current := self._rank(share)):
-                heappush(heap, current)
+            share = self.shares[rank[-2]]
+            if rank[-1] != share.has:  # It has lost one meanwhile.
+                heappush(heap, self._rank(share))
                 continue
-            asking.discard(rank[-1])
-            losers = self._serve(share)
+            asking.discard(rank[-2])
+            losers = self._serve(share, rank)
             if losers is None:
-                stopped.add(rank[-1])
+                stopped.add(rank[-2])
                 continue
-            for ref in (rank[-1], *losers):
+            for ref in (rank[-2], *losers):
                 each = self.shares[ref]
                 if ref not in asking and ref not in stopped and each.exists and each.has < each.want.need:
                     asking.add(ref)
                     heappush(heap, self._rank(each))
 
-    def _serve(self, share: Share) -> list[str] | None:
+    def _serve(self, share: Share, rank: Rank) -> list[str] | None:
         """One more replica for it; the models that make room for that, None where it has to wait."""
         if self._room.take_now(share.need):
             share.granted += 1
@@ -142,10 +147,10 @@ class Sharing:
         holding = self._holders.get(share.need.resource)
         if holding is None or not (share.has < share.floor or share.load.worth_a_place(share.has + 1)):
             return None
-        ask, closed = self._ask(share), self._closed.setdefault(share.need.resource, set())
+        ask, closed = self._ask(share, rank), self._closed.setdefault(share.need.resource, set())
         leaving = holding.making_room(ask, self._room, closed)
         if not leaving:
-            if ask.tier >= Tier.STARVING and share.need.count > 1:
+            if ask.tier >= Tier.STARVING and share.need.count > 1 and len(closed) < self._closed_most:
                 self._close(share.need, holding.opens_first(ask, self._room, closed))
             return None
         for holder in leaving:
@@ -174,19 +179,20 @@ class Sharing:
     def _rank(self, share: Share) -> Rank:
         tier = self._tier(share)
         # A first replica counts with the age of its oldest work, a second one with half of that, and so on.
-        turn = -oldest_seconds(share.want.model.backlog) * 1000 // (share.has + 1)
+        turn = -share.load.oldest_seconds * 1000 // (share.has + 1)
         if tier is Tier.STARVING:
             turn = _last_turn_ms(share.want.model, self._now_ms)
-        return (-tier, turn, -share.load.asks(share.has + 1), share.want.model.ref)
+        return (-tier, turn, -share.load.asks(share.has + 1), share.want.model.ref, share.has)
 
-    def _ask(self, share: Share) -> Ask:
-        tier = self._tier(share)
+    @staticmethod
+    def _ask(share: Share, rank: Rank) -> Ask:
+        tier, claim = Tier(-rank[0]), -rank[2]
         against = Against.CLAIM
         if tier is Tier.CALLS or (tier is Tier.STARVING and share.load.calls_starve):
             against = Against.CALLS
         elif tier is Tier.STARVING:
             against = Against.TURN
-        return Ask(share.want.model.ref, share.need, tier, share.load.asks(share.has + 1), against)
+        return Ask(share.want.model.ref, share.need, tier, claim, against)
 
 
 def _last_turn_ms(model: ModelFacts, now_ms: int) -> int:

@@ -1,5 +1,7 @@
 """Decision tables of the planner: what one model wants, and who gets a GPU."""
 
+from dataclasses import replace
+
 import pytest
 from planner_facts import GPU, NOW, a_model, node, serving, waiting
 
@@ -18,8 +20,11 @@ from headrace_operator.planner.planning import plan
 DRAINING, STARTING = ReplicaState.DRAINING, ReplicaState.STARTING
 
 
-def decided(models: list[ModelFacts], nodes: list[NodeFacts] | None = None) -> Plan:
-    return plan(models, nodes or [node(gpus=8)], NOW)
+EAGER = Policy(residency_seconds=60, starvation_seconds=600, swap_gain=1.5, age_seconds=60, turn_starts=2)
+
+
+def decided(models: list[ModelFacts], nodes: list[NodeFacts] | None = None, policy: Policy = EAGER) -> Plan:
+    return plan(models, nodes or [node(gpus=8)], NOW, policy)
 
 
 def starting(pod: str, node: str = "n0", *, seconds: float = 5) -> Replica:
@@ -31,14 +36,14 @@ def starting(pod: str, node: str = "n0", *, seconds: float = 5) -> Replica:
     [
         pytest.param(a_model("a", gpus=0), 0, Verdict.IDLE, id="no-work-nothing-there"),
         pytest.param(a_model("a", waiting(1), gpus=0), 1, Verdict.BACKLOG, id="one-task-starts-one"),
-        # 4 slots x 20 s of start / 5 s of service: 16 tasks a replica
-        pytest.param(a_model("a", waiting(16), gpus=0, most=9), 1, Verdict.BACKLOG, id="what-one-serves-meanwhile"),
-        pytest.param(a_model("a", waiting(17), gpus=0, most=9), 2, Verdict.BACKLOG, id="one-task-more"),
-        pytest.param(a_model("a", waiting(100), gpus=0, most=9), 7, Verdict.BACKLOG, id="in-one-step"),
+        # 4 slots x twice 20 s of start / 5 s of service: 32 tasks a replica
+        pytest.param(a_model("a", waiting(32), gpus=0, most=9), 1, Verdict.BACKLOG, id="what-one-serves-meanwhile"),
+        pytest.param(a_model("a", waiting(33), gpus=0, most=9), 2, Verdict.BACKLOG, id="one-task-more"),
+        pytest.param(a_model("a", waiting(100), gpus=0, most=9), 4, Verdict.BACKLOG, id="in-one-step"),
         pytest.param(a_model("a", waiting(100), gpus=0, most=3), 3, Verdict.MAXIMUM, id="max"),
         pytest.param(a_model("a", waiting(10), gpus=0, most=9, each=2), 5, Verdict.BACKLOG, id="tasksPerReplica"),
         pytest.param(
-            a_model("a", waiting(25), gpus=0, most=9, service_ms=None, start_ms=None),
+            a_model("a", waiting(49), gpus=0, most=9, service_ms=None, start_ms=None),
             2,
             Verdict.BACKLOG,
             id="unmeasured",
@@ -73,7 +78,7 @@ def starting(pod: str, node: str = "n0", *, seconds: float = 5) -> Replica:
             id="little-work-too-soon",
         ),
         pytest.param(
-            a_model("a", waiting(20), serving("p0"), serving("p1"), serving("p2"), gpus=0, most=3, in_flight=0),
+            a_model("a", waiting(40), serving("p0"), serving("p1"), serving("p2"), gpus=0, most=3, in_flight=0),
             3,
             Verdict.BACKLOG,
             id="more-than-half-full",
@@ -139,6 +144,31 @@ def test_who_makes_room_for_whom(seconds: int, holder: Backlog, taker: Backlog, 
 def test_residency_grows_with_the_time_to_start() -> None:
     holding = a_model("a", waiting(1), serving("p", seconds=100, busy=4), start_ms=60_000)
     assert decided([holding, a_model("b", waiting(90))], [node()]).decisions["team/a"].replicas == 1
+
+
+def test_nothing_that_is_busy_is_taken_by_default_for_work_that_does_not_starve() -> None:
+    holding = a_model("a", waiting(1), serving("p", seconds=1000, busy=4))
+    models = [holding, a_model("b", waiting(500, age_seconds=300))]
+    assert decided(models, [node()], Policy()).decisions["team/a"].replicas == 1
+
+
+def test_one_more_replica_takes_no_place_that_it_would_not_fill() -> None:
+    idle = a_model("idle", None, serving("p", "n0", busy=0), last_work_seconds=10)
+    for tasks, taken in ((40, False), (100, True)):
+        busy = a_model("busy", waiting(tasks), serving("q", "n0", busy=4), most=4, each=16)
+        assert (decided([idle, busy], [node(gpus=2)]).decisions["team/idle"].replicas == 0) is taken, tasks
+
+
+def test_first_replicas_by_age_and_further_ones_by_a_part_of_it() -> None:
+    models = [
+        a_model("few-old", waiting(1, age_seconds=300)),
+        a_model("many", waiting(500, age_seconds=60), most=4),
+        a_model("young", waiting(90, age_seconds=30)),
+    ]
+    for gpus, expected in ((1, [1, 0, 0]), (2, [1, 1, 0]), (3, [1, 2, 0]), (4, [1, 2, 1])):
+        plan = decided(models, [node(gpus=gpus)])
+        got = [plan.decisions[f"team/{name}"].replicas for name in ("few-old", "many", "young")]
+        assert got == expected, gpus
 
 
 def test_a_minimum_and_manual_replicas_are_never_taken() -> None:
@@ -255,5 +285,5 @@ def test_a_policys_bounds_are_seen_at_the_next_bucket() -> None:
     holding = a_model("a", waiting(500), serving("p", busy=4))
     taker = a_model("b", waiting(1, age_seconds=60))
     for seconds, room in ((31, True), (60, True), (61, False)):
-        decision = plan([holding, taker], [node()], NOW, Policy(starvation_seconds=seconds)).decisions["team/a"]
+        decision = plan([holding, taker], [node()], NOW, replace(EAGER, starvation_seconds=seconds)).decisions["team/a"]
         assert (decision.replicas == 0) is room, seconds
