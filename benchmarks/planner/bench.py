@@ -68,9 +68,9 @@ def grids(coarse: bool) -> dict[str, list[tuple[str, Maker]]]:
 
 def ours() -> list[tuple[str, Maker]]:
     found: list[tuple[str, Maker]] = []
-    for gain, age, each in product((3.0, 8.0), (60.0, 600.0), (None, 4, 16)):
-        knobs = Knobs(swap_gain=gain, age_seconds=age)
-        words = f"swapGain {gain:.0f}, age {age:.0f} s, tasksPerReplica {each and f'{each} x slots'}"
+    for gain, starvation, each in product((8.0, 50.0), (600.0, 1800.0), (None, 4, 16)):
+        knobs = Knobs(swap_gain=gain, starvation_seconds=starvation)
+        words = f"swap_gain {gain:.0f}, starvation {starvation:.0f} s, tasksPerReplica {each and f'{each} x slots'}"
         found.append((words, lambda trace, k=knobs, e=each: Planner(trace, k, each=e)))  # type: ignore[misc]
     return found
 

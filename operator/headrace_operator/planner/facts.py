@@ -147,7 +147,7 @@ class Policy:
     """Work that has waited longer comes before everything that has not; seen at the next start of an age bucket."""
     call_starvation_seconds: float = 30.0
     """The same of a call: its client does not wait for a minute."""
-    swap_gain: float = 8.0
+    swap_gain: float = 50.0
     """Another model's claim on a GPU must be so many times the holder's."""
     call_weight: float = 8.0
     """How much more a waiting call counts than a waiting task."""
