@@ -44,9 +44,9 @@ class Plan:
 
 
 FULL = (
-    Plan("5 models, 2 GPUs", Scale(5, 2, 2, 2, 7200, 1), range(200, 202), range(300, 305)),
-    Plan("50 models, 16 GPUs", Scale(50, 16, 8, 4, 3600, 3), range(200, 201), range(300, 303)),
-    Plan("1000 models, 400 GPUs", Scale(1000, 400, 8, 8, 1200, 5), range(200, 201), range(300, 301), True, 600.0),
+    Plan("5 models, 2 GPUs", Scale(5, 2, 2, 2, 7200, 1), range(200, 202), range(300, 304)),
+    Plan("50 models, 16 GPUs", Scale(50, 16, 8, 4, 2400, 3), range(200, 201), range(300, 302)),
+    Plan("1000 models, 400 GPUs", Scale(1000, 400, 8, 8, 900, 5), range(200, 201), range(300, 301), True, 600.0),
 )
 QUICK = (Plan("5 models, 2 GPUs", Scale(5, 2, 2, 2, 1800, 3), range(200, 201), range(300, 302)),)
 
