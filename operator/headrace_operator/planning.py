@@ -4,7 +4,7 @@ What it remembers saves nothing but time: a new leader measures starts anew, and
 """
 
 import bisect
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -70,15 +70,14 @@ class Planning:
         self._last: dict[ModelRef, ModelFacts] = {}
         self._worked_ms: dict[ModelRef, int] = {}
         self._starts_ms: dict[ModelRef, float] = {}
-        self._served: dict[ModelRef, frozenset[str]] = {}
+        self._served_ms: dict[ModelRef, int] = {}
+        self._ready: dict[ModelRef, frozenset[str]] = {}
 
     async def once(self) -> None:
         """Raises BusError; then everything stays as it is."""
         models = {ref: model for ref in self._ctx.store.models() if (model := self._ctx.store.model(ref)) is not None}
         planned = {ref: model for ref, model in models.items() if model.spec.scales_itself or _gpu(model) is not None}
-        for memory in (self._last, self._worked_ms, self._starts_ms, self._served, self._ctx.memory.planned):
-            for gone in set(memory) - set(planned):
-                del memory[gone]
+        self._forget(set(planned))
         if not any(model.spec.scales_itself for model in planned.values()):
             return
         await self._gpus.look({gpu.resource_name for model in models.values() if (gpu := _gpu(model)) is not None})
@@ -93,6 +92,19 @@ class Planning:
         for ref in facts:
             if planned[ref].spec.scales_itself:
                 self._note(ref, decided.decisions[str(ref)])
+
+    def _forget(self, known: set[ModelRef]) -> None:
+        memories: tuple[dict[ModelRef, Any], ...] = (
+            self._last,
+            self._worked_ms,
+            self._starts_ms,
+            self._served_ms,
+            self._ready,
+            self._ctx.memory.planned,
+        )
+        for memory in memories:
+            for gone in set(memory) - known:
+                del memory[gone]
 
     def _note(self, ref: ModelRef, decision: Decision) -> None:
         status = ScalingStatus(
@@ -115,7 +127,11 @@ class Planning:
         stats = await self._ctx.bus.stats(bus_key(ref))
         documents = await self._ctx.bus.reports(bus_key(ref))
         reports = {pod: read for pod, document in documents.items() if (read := report(document)) is not None}
-        replicas = tuple(_replica(pod, reports.get(pod.name)) for pod in self._ctx.store.pods(ref) if _stands(pod))
+        pods = [pod for pod in self._ctx.store.pods(ref) if _stands(pod)]
+        replicas = [_replica(pod, reports.get(pod.name)) for pod in pods]
+        replicas += self._ordered(ref, sum(not pod.terminating for pod in pods), now_ms)
+        if any(replica.state is ReplicaState.SERVING for replica in replicas):
+            self._served_ms[ref] = now_ms
         backlog = _backlog(self._ctx.store.open_tasks_of(ref), stats, now_ms)
         if backlog.total or stats.leased:
             self._worked_ms[ref] = now_ms
@@ -130,8 +146,15 @@ class Planning:
             service_ms=stats.mean_service_ms,
             start_ms=self._starts_ms.get(ref),
             last_work_ms=self._worked_ms.setdefault(ref, now_ms),
-            replicas=replicas,
+            served_ms=self._served_ms.get(ref, 0),
+            replicas=tuple(replicas),
         )
+
+    def _ordered(self, ref: ModelRef, living: int, now_ms: int) -> list[Replica]:
+        """What the Deployment asks for and nobody has made yet: their GPUs are spoken for."""
+        deployment = self._ctx.store.deployment(ref)
+        missing = (deployment.replicas if deployment is not None else 0) - living
+        return [Replica(f"{ref}#{number}", ReplicaState.STARTING, now_ms) for number in range(missing)]
 
     def _need(self, model: LLMModel) -> GpuNeed | None:
         """None where nodes are not known, too: nobody is kept from what the scheduler may allow."""
@@ -146,12 +169,12 @@ class Planning:
         pods = self._ctx.store.pods(ref)
         serving = frozenset(pod.name for pod in pods if pod.ready)
         # Of those that served when this leadership began nothing is learnt: they may have been ready twice.
-        before = self._served.get(ref, serving)
+        before = self._ready.get(ref, serving)
         for pod in pods:
             if pod.name in serving - before and pod.ready_changed_ms is not None:
                 took_ms, mean_ms = float(pod.ready_changed_ms - pod.created_ms), self._starts_ms.get(ref)
                 self._starts_ms[ref] = took_ms if mean_ms is None else mean_ms + START_WEIGHT * (took_ms - mean_ms)
-        self._served[ref] = serving | (before & {pod.name for pod in pods})
+        self._ready[ref] = serving | (before & {pod.name for pod in pods})
 
 
 def _gpu(model: LLMModel) -> Gpu | None:
