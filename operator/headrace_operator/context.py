@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from headrace_bus import Bus, ModelKey
+from headrace_bus.tracing import SILENT, Tracing
 from headrace_crds.reasons import Reason
 from headrace_operator.allowance import Allowance
 from headrace_operator.budget_book import BudgetBook
@@ -159,6 +160,7 @@ class Context:
     jitter: Callable[[], float] = random.random
     leads: Callable[[], Awaitable[bool]] = always
     """Asked before what no resourceVersion fences."""
+    tracing: Tracing = SILENT
 
     @classmethod
     def build(cls, settings: Settings, kube: Kube, bus: Bus) -> "Context":
