@@ -57,7 +57,7 @@ def env(tracing: RunnerTracing) -> list[dict[str, Any]]:
 
 
 def egress(tracing: RunnerTracing) -> list[dict[str, Any]]:
-    """To the collector, as narrowly as its address tells: a Service's namespace, an IP address, or any host at a port."""
+    """The collector as narrowly as its address tells: a Service's namespace, an IP address, or any host at its port."""
     if not tracing.variables:
         return []
     rule: dict[str, Any] = {"ports": [{"protocol": "TCP", "port": tracing.port}]}
