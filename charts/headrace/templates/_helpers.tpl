@@ -81,7 +81,7 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "headrace.operatorServ
 - {name: OTEL_TRACES_SAMPLER_ARG, value: {{ $.Values.tracing.samplingRatio | quote }}}
 {{- with $.Values.tracing.headersSecret }}
 - name: OTEL_EXPORTER_OTLP_HEADERS
-  valueFrom: {secretKeyRef: {name: {{ . }}, key: headers}}
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: headers, optional: true}}
 {{- end }}
 {{- end -}}
 {{- end -}}
