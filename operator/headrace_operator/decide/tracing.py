@@ -65,7 +65,8 @@ def egress(tracing: RunnerTracing) -> list[dict[str, Any]]:
     try:
         address = ip_address(tracing.host)
     except ValueError:
-        if len(labels) == 2 or (len(labels) > 2 and labels[2] == "svc"):
+        # Without svc it may as well be a name of elsewhere: collector.example.
+        if len(labels) > 2 and labels[2] == "svc":
             rule["to"] = [{"namespaceSelector": {"matchLabels": {_NAMESPACE_NAME: labels[1]}}}]
     else:
         rule["to"] = [{"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}}]
