@@ -84,7 +84,7 @@ async def _ending(
     if work.output is not None or work.tools:
         # Before the engine is asked: a shape that cannot be judged by would cost a whole generation.
         try:
-            with child("validate"):
+            with child("check"):
                 shape = await curb.unless_halted(attempt, _check(validator, work, share))
         except ValidationUnavailable as error:
             return Setback(Reason.RUNNER_ERROR, str(error))

@@ -4,7 +4,7 @@
 
     enqueue (operator or facade) ─┬─ queue                        made here, as nobody is there while it waits
                                   └─ chat MODEL                   the attempt, by the conventions for generative AI
-                                       ├─ validate
+                                       ├─ check, validate              before and after it
                                        ├─ engine request | provider request ── admission
                                        └─ commit | answer
 
