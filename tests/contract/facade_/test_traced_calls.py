@@ -22,6 +22,8 @@ TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 CANARY = "canary-in-the-prompt"
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 8}}, "required": ["name"]}
 
+MANY = {"type": "array", "items": {"type": "integer"}, "minItems": 3000}
+
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
@@ -128,6 +130,24 @@ async def test_a_stream_is_a_trace_that_begins_here(world: World, client: AsyncO
     assert spans[attempt].attributes["gen_ai.request.stream"] is True
     assert spans[request].end_ns >= spans["engine request"].end_ns, "as long as the client is told something"
     assert not collector.says(CANARY)
+
+
+async def test_who_leaves_is_seen_in_the_trace(world: World, client: AsyncOpenAI, collector: Collector) -> None:
+    await world.runner()
+    stream = await client.chat.completions.create(
+        model="smol",
+        messages=[{"role": "user", "content": "Count to a thousand."}],
+        stream=True,
+        max_tokens=7000,
+        response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": MANY}},
+    )
+    await anext(aiter(stream))
+    trace_id = stream.response.headers["X-Trace-Id"]
+    await stream.close()
+    spans = await told(collector, trace_id, "chat team-a/smol")
+    attempt = spans["chat team-a/smol"]
+    assert (attempt.failed, attempt.attributes["error.type"]) == (True, "dropped")
+    assert "answer" not in spans
 
 
 async def test_a_call_is_answered_while_the_collector_hangs(
