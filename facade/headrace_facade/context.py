@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from headrace_bus.tracing import SILENT, Tracing
 from headrace_facade.budget import ByteBudget
 from headrace_facade.calls.contract import CallService
 from headrace_facade.calls.opening import open_calls
@@ -38,10 +39,11 @@ class Context:
     calls: CallService
     following: Following
     monitor: Monitor
+    tracing: Tracing = SILENT
 
 
 @asynccontextmanager
-async def open_context(settings: Settings) -> AsyncIterator[Context]:
+async def open_context(settings: Settings, tracing: Tracing = SILENT) -> AsyncIterator[Context]:
     """Clients that are closed at the end."""
     bodies = ByteBudget(settings.bodies_limit_bytes, "too many request bodies are being read: try again")
     answers = ByteBudget(settings.answers_limit_bytes, "too many answers of the API server are being read: try again")
@@ -81,4 +83,5 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             calls,
             Following(kube, watches, why),
             Monitor(kube, directory, queues),
+            tracing,
         )

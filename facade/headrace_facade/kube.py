@@ -15,7 +15,9 @@ from urllib.parse import quote
 
 import aiohttp
 
+from headrace_bus.tracing import traceparent
 from headrace_crds import GROUP, VERSION
+from headrace_crds.names import ANNOTATION_TRACEPARENT
 from headrace_crds.quota import QUOTA_NAME
 from headrace_facade.budget import ByteBudget
 from headrace_facade.errors import (
@@ -79,9 +81,11 @@ class KubeClient:
             yield cls(session, url, answers)
 
     async def create_task(self, namespace: str, task: KubeObject, token: Token, *, dry_run: bool = False) -> KubeObject:
-        """Strict: a field that the installed CRD does not know is an error and not dropped."""
+        """Strict: a field that the installed CRD does not know is an error and not dropped. The task goes on in the
+        trace of the request.
+        """
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", **({"dryRun": "All"} if dry_run else {})}
-        return await self._request("POST", tasks_path(namespace), token, query=query, body=task)
+        return await self._request("POST", tasks_path(namespace), token, query=query, body=_traced(task))
 
     async def change_task(self, namespace: str, name: str, spec: KubeObject, token: Token) -> KubeObject:
         """Sets these members of the spec and no others."""
@@ -238,6 +242,15 @@ def convert(status: int, answer: Mapping[str, Any], retry_after: str | None) -> 
         case 503 | 504:
             return Unavailable("the API server cannot serve this at the moment: try again", _seconds(retry_after))
     return UpstreamFailed(f"the API server answered {status}: {message[:500]}")
+
+
+def _traced(task: KubeObject) -> KubeObject:
+    found = traceparent()
+    if found is None:
+        return task
+    metadata = task["metadata"]
+    annotations = {**metadata.get("annotations", {}), ANNOTATION_TRACEPARENT: found}
+    return {**task, "metadata": {**metadata, "annotations": annotations}}
 
 
 def _reason(message: str) -> str:

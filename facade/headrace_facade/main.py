@@ -4,11 +4,13 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 
 import structlog
 import uvicorn
 
+from headrace_bus.tracing import opened
 from headrace_facade.app import create_app
 from headrace_facade.context import open_context
 from headrace_facade.metrics import published
@@ -38,7 +40,8 @@ def configure_logging() -> None:
 async def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT; requests under way are finished first."""
     async with (
-        open_context(settings) as context,
+        opened(os.environ, "headrace-facade", socket.gethostname()) as tracing,
+        open_context(settings, tracing) as context,
         published(context.metrics, settings.host, settings.metrics_port),
     ):
         server = uvicorn.Server(

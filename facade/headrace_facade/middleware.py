@@ -5,8 +5,6 @@ Pure ASGI and outermost, so that it sees what FastAPI's own middleware answers, 
 
 import asyncio
 import json
-import re
-import secrets
 import time
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -15,7 +13,8 @@ from typing import Any, Final
 import structlog
 from starlette.datastructures import Headers
 
-from headrace_facade import shapes
+from headrace_bus import tracing
+from headrace_facade import server_span, shapes
 from headrace_facade.budget import Share
 from headrace_facade.context import Context
 from headrace_facade.errors import BadRequest, BodyTooLarge, FacadeError, Internal, Unavailable
@@ -29,7 +28,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_WITHIN_S: Final = 10.0
 _PROBES: Final = {"/healthz", "/readyz"}
-_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _SECURITY: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -39,15 +37,6 @@ _SECURITY: Final = (
 # Ours, and where OpenAI's and Anthropic's clients look.
 _TRACE: Final = (b"x-trace-id", b"x-request-id", b"request-id")
 _log = structlog.get_logger("headrace_facade")
-
-
-def new_trace_id(headers: list[tuple[bytes, bytes]]) -> str:
-    """The caller's, where it came as a W3C `traceparent`; else one of ours. 32 hex digits."""
-    for name, value in headers:
-        match = _TRACEPARENT.fullmatch(value) if name == b"traceparent" else None
-        if match is not None and match[1] != b"0" * 32:
-            return match[1].decode()
-    return secrets.token_hex(16)
 
 
 class Guard:
@@ -62,11 +51,13 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        trace_id = new_trace_id(scope["headers"])
+        span = server_span.begun(scope, self._context.tracing)
+        trace_id = span.context.trace_id if span.context is not None else ""
         scope.setdefault("state", {})["trace_id"] = trace_id
         began = time.monotonic()
         answer = _Answer(send, scope["path"], trace_id)
         with (
+            tracing.entered(span),
             structlog.contextvars.bound_contextvars(trace_id=trace_id),
             self._context.metrics.active.track_inprogress(),
             self._context.bodies.share() as share,
@@ -96,8 +87,9 @@ class Guard:
                 status=answer.status,
                 duration_ms=round(seconds * 1000, 1),
             )
-        route = getattr(scope.get("route"), "path", "unmatched")
-        self._context.metrics.answered(scope["method"], route, answer.status, seconds)
+            route = getattr(scope.get("route"), "path", None)
+            server_span.told(span, scope, route, answer.status)
+        self._context.metrics.answered(scope["method"], route or "unmatched", answer.status, seconds)
 
     def _admit(self, scope: Scope) -> None:
         """By the headers alone, before anything is read for the caller."""

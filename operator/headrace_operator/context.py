@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from headrace_bus import Bus, ModelKey
+from headrace_bus.tracing import SILENT, Tracing
 from headrace_crds.reasons import Reason
 from headrace_crds.scaling import ScalingStatus
 from headrace_operator.allowance import Allowance
@@ -162,6 +163,7 @@ class Context:
     jitter: Callable[[], float] = random.random
     leads: Callable[[], Awaitable[bool]] = always
     """Asked before what no resourceVersion fences."""
+    tracing: Tracing = SILENT
 
     @classmethod
     def build(cls, settings: Settings, kube: Kube, bus: Bus) -> "Context":

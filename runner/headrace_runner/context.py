@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, Final
 
 import structlog
 
 from headrace_bus import Bus
+from headrace_bus.tracing import opened
 from headrace_runner.backend import Backend
 from headrace_runner.claim import Claims
 from headrace_runner.commit import Committer
@@ -41,6 +43,7 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
     """
     metrics, slots = Metrics(), Slots(settings.parallelism)
     async with contextlib.AsyncExitStack() as stack:
+        tracing = await stack.enter_async_context(opened(os.environ, "headrace-runner", settings.pod))
         bus = await stack.enter_async_context(_bus(settings))
         try:
             tasks = await KubeTaskStatus.connect(settings.kubeconfig)
@@ -81,6 +84,8 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
             slots=slots,
             metrics=metrics,
             streams=streams,
+            tracing=tracing,
+            remote=None if settings.remote is None else settings.remote.remote,
         )
         claims = Claims(deck, lease_ms=settings.lease_ms)
         _log.info("runner started", model=str(settings.model), slots=slots.sequences)

@@ -7,6 +7,7 @@ terminal in ``headrace run``.
 from dataclasses import replace
 from typing import Final, Protocol
 
+from headrace_bus.tracing import child
 from headrace_crds.inputs import Output
 from headrace_crds.reasons import Reason
 from headrace_crds.result import Usage as BilledUsage
@@ -83,7 +84,8 @@ async def _ending(
     if work.output is not None or work.tools:
         # Before the engine is asked: a shape that cannot be judged by would cost a whole generation.
         try:
-            shape = await curb.unless_halted(attempt, _check(validator, work, share))
+            with child("check"):
+                shape = await curb.unless_halted(attempt, _check(validator, work, share))
         except ValidationUnavailable as error:
             return Setback(Reason.RUNNER_ERROR, str(error))
         if isinstance(shape, Halt):
@@ -122,7 +124,7 @@ async def _generated(
         total = with_usage_of(generation, spent)
         timings = _timings(attempt, asked_ms, generation)
         try:
-            judgement = await _judge(validator, work, generation, share)
+            judgement = await _judged(validator, work, generation, share)
         except ValidationUnavailable as error:
             return also_spent(Setback(Reason.RUNNER_ERROR, str(error)), total.usage)
         verdict = of_generation(total, work, judgement, timings, repairs=repairs)
@@ -146,6 +148,16 @@ async def _check(validator: Validator, work: Work, share: Share) -> Judgement:
         if judgement.finding is not Finding.VALID:
             return judgement
     return await check_tools(validator, work.tools, share)
+
+
+async def _judged(validator: Validator, work: Work, generation: GenerationResult, share: Share) -> Judgement | None:
+    if work.output is None and not work.tools and not generation.tool_calls:
+        return None
+    with child("validate") as span:
+        judgement = await _judge(validator, work, generation, share)
+        if judgement is not None:
+            span.set({"headrace.finding": judgement.finding.value})
+        return judgement
 
 
 async def _judge(validator: Validator, work: Work, generation: GenerationResult, share: Share) -> Judgement | None:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from starlette.datastructures import Headers
 
+from headrace_bus.tracing import SILENT, Tracing
 from headrace_crds.dialogue import ToolCall
 from headrace_crds.model import LLMModel
 from headrace_crds.result import Timings, Usage
@@ -146,3 +147,4 @@ class FakeContext:
     settings: Settings = field(default_factory=lambda: Settings(kube_url="http://127.0.0.1:1", kube_ca_file=None))
     metrics: Metrics = field(default_factory=Metrics)
     bodies: ByteBudget = field(default_factory=lambda: ByteBudget(16 * 1024 * 1024, "too many bodies"))
+    tracing: Tracing = SILENT

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from pydantic import ValidationError
 
-from headrace_bus import Envelope, ModelKey, WorkClass
+from headrace_bus import Envelope, ModelKey, WorkClass, tracing
 from headrace_bus.errors import BusError, BusOutOfMemory, PayloadTooLarge
 from headrace_crds.cache import cache_use
 from headrace_crds.cost import may_take
@@ -85,6 +85,12 @@ class Calls:
 
     async def queue(self, run: Run) -> None:
         """Queues the run's present attempt at its present model."""
+        destination = str(key_of(run.assigned))
+        about = tracing.queued(destination, run.id, run.caller.namespace, run.attempt)
+        with tracing.child("enqueue", tracing.Kind.PRODUCER, about):
+            await self._queue(run)
+
+    async def _queue(self, run: Run) -> None:
         request, model = run.request, run.assigned
         envelope = Envelope(
             uid=run.id,
@@ -96,6 +102,7 @@ class Calls:
             priority=request.priority,
             cost_tokens=run.work_tokens,
             payload=run.payload,
+            traceparent=tracing.traceparent(),
         )
         try:
             await self.hub.bus.call(key_of(model), envelope, reader=self.hub.reader, lease_ms=LEASE_MS)

@@ -7,6 +7,7 @@ from headrace_crds.engine_settings import engine_environment
 from headrace_crds.model import ClaimSource, LLMModel, Local
 from headrace_crds.names import runner_name
 from headrace_crds.runner_template import RunnerTemplate
+from headrace_operator.decide import tracing
 from headrace_operator.decide.snapshots import RunnerSettings
 
 USER_ID: Final = 65532
@@ -111,7 +112,7 @@ def runner(
     return {
         **_container("runner", settings),
         "command": ["headrace-runner"],
-        "env": [*_env({**shared, **environment}), pod_name],
+        "env": [*_env({**shared, **environment}), *tracing.env(settings.tracing), pod_name],
         "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
         "readinessProbe": _probe("/readyz", period_seconds=2, failures=2),
         # On a busy node the start takes long; liveness begins after it.

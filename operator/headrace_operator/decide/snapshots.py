@@ -10,6 +10,7 @@ from headrace_crds.model import Breaker, EngineInfo, LLMModel
 from headrace_crds.parked import Parked
 from headrace_crds.scaling import ScalingStatus
 from headrace_crds.task import LLMTask
+from headrace_operator.decide.tracing import RunnerTracing
 from headrace_operator.refs import ModelRef, TaskRef
 
 
@@ -222,6 +223,7 @@ class RunnerSettings:
     """Of each GPU's memory so much may be in use after a load."""
     remote_allowed_hosts: tuple[str, ...] = ()
     """`host[:port]` that remote models may reach wherever they are, and by http; proxies are among them."""
+    tracing: RunnerTracing = field(default_factory=RunnerTracing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from typing import Final
 
 import structlog
 
+from headrace_bus.tracing import child
 from headrace_crds.model import Capability
 from headrace_crds.reasons import Reason
 from headrace_runner.engine.embedding_request import Embed
@@ -123,7 +124,8 @@ class RemoteEngine:
             raise ProviderRefused(Consequence.FAILED, Reason.INVALID_PARAMETERS, message)
 
     async def _ask(self, call: Call, call_id: str, stream: CallStream | None) -> GenerationResult:
-        await self._line.gate.admit(call_id, call.at_most_tokens())
+        with child("admission"):
+            await self._line.gate.admit(call_id, call.at_most_tokens())
         call.sent = True
         try:
             if isinstance(call.request, Embed):
