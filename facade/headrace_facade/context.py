@@ -18,6 +18,7 @@ from headrace_facade.queues import Queues, open_queues
 from headrace_facade.rates import Rates, open_rates
 from headrace_facade.room import Room
 from headrace_facade.service import TaskService
+from headrace_facade.sessions.store import Sessions, open_sessions
 from headrace_facade.settings import Settings
 from headrace_facade.watches import Watches
 from headrace_facade.why import WhyService
@@ -38,6 +39,7 @@ class Context:
     calls: CallService
     following: Following
     monitor: Monitor
+    sessions: Sessions
 
 
 @asynccontextmanager
@@ -81,4 +83,5 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             calls,
             Following(kube, watches, why),
             Monitor(kube, directory, queues),
+            await stack.enter_async_context(open_sessions(settings.redis_url_file, settings.session_ttl_hours)),
         )

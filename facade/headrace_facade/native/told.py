@@ -9,8 +9,17 @@ from typing import Any
 from headrace_crds.result import Usage
 from headrace_facade.calls.contract import Call, CallResult, Delta, Waiting
 from headrace_facade.errors import FacadeError
-from headrace_facade.native.schema import CallTimings, CallUsage, Compare, Compared, Embedded, Generated
+from headrace_facade.native.schema import (
+    CallTimings,
+    CallUsage,
+    Compare,
+    Compared,
+    Embedded,
+    Generated,
+    GeneratedInSession,
+)
 from headrace_facade.openai_dialect.answers import EventStream
+from headrace_facade.sessions.remembering import RememberedCall
 from headrace_facade.shapes import native
 
 Json = dict[str, Any]
@@ -34,7 +43,22 @@ def generated(call: Call, result: CallResult) -> Json:
         enforcement=result.enforcement,
         repairs=result.repairs,
         attempts=result.attempts,
+        session=_session(call),
     ).model_dump(mode="json")
+
+
+def _session(call: Call) -> GeneratedInSession | None:
+    if not isinstance(call, RememberedCall) or (told := call.remembered) is None:
+        return None
+    return GeneratedInSession(
+        session_id=told.session,
+        version=told.kept.version,
+        appended=not told.kept.problem,
+        problem=told.kept.problem or None,
+        overlapped=told.kept.overlapped,
+        sent=told.sent,
+        left_off=told.left_off,
+    )
 
 
 def embedded(call: Call, result: CallResult) -> Json:

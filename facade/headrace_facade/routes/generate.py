@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from headrace_facade.caller import Caller
-from headrace_facade.calls.contract import Call, CallRequest, CallResult
+from headrace_facade.calls.contract import Call, CallRequest, CallResult, CallService
 from headrace_facade.context import Context
 from headrace_facade.identity.dependency import SCHEMES
 from headrace_facade.native import asked, told
@@ -14,12 +14,13 @@ from headrace_facade.native.schema import Compare, Compared, Embed, Embedded, Ge
 from headrace_facade.openai_dialect.answers import WholeAnswer
 from headrace_facade.routes.tasks import InContext
 from headrace_facade.schema import Problem
+from headrace_facade.sessions.remembering import Remembering
 
 _WORDS: Final = {
     400: "The model refused the request; the message says what to change",
     401: "No token or API key, or one that is not accepted",
     403: "The caller may not create tasks in that namespace, or its LLMQuota does not admit the call",
-    404: "No such model, or it does not serve the namespace",
+    404: "No such model, or it does not serve the namespace; no such session of the caller's",
     413: "The body is larger than 1 MiB",
     422: "`details.fields` says which field and what to do",
     429: "The identity, the namespace or the provider is over a limit; see Retry-After",
@@ -37,6 +38,13 @@ async def _caller(request: Request, context: Context, namespace: str | None) -> 
     return await context.callers.authenticate(request.headers, namespace=namespace)
 
 
+def service(context: Context, session: str | None) -> CallService:
+    """Of a session, or without one."""
+    if session is None:
+        return context.calls
+    return Remembering(context.calls, context.sessions, context.directory, session)
+
+
 @router.post(
     "/api/v1/generate",
     summary="Generate, and wait for it",
@@ -47,7 +55,8 @@ async def generate(request: Request, body: Generate, context: InContext) -> Resp
     """A call goes through the model's queue ahead of tasks and leaves no object. Whoever goes away ends it. What must
     not be lost is a task: POST /api/v1/tasks."""
     caller = await _caller(request, context, body.namespace)
-    return WholeAnswer(context.calls, caller, asked.generation(body, stream=False), told.generated)
+    calls = service(context, body.session_id)
+    return WholeAnswer(calls, caller, asked.generation(body, stream=False), told.generated)
 
 
 @router.post(
@@ -68,7 +77,8 @@ async def generate_stream(request: Request, body: Generate, context: InContext) 
     caller = await _caller(request, context, body.namespace)
     trace_id: str = request.state.trace_id
     question = asked.generation(body, stream=True)
-    return told.Stream(context.calls, caller, question, lambda call: told.Events(call, trace_id))
+    calls = service(context, body.session_id)
+    return told.Stream(calls, caller, question, lambda call: told.Events(call, trace_id))
 
 
 @router.post("/api/v1/embeddings", summary="Turn texts into vectors", response_model=Embedded, responses=_PROBLEMS)

@@ -176,8 +176,8 @@ async def test_nobody_but_a_facade_touches_sessions_and_tickets(ledger: SessionL
             for command in (("HGET", key, "system"), ("GET", "headrace:ticket:{00}"), ("DEL", key)):
                 with pytest.raises(NoPermissionError):
                     await client.execute_command(*command)
+            prefix = f"headrace:session:{{{ALICE}}}:"
             with pytest.raises(ResponseError):
-                prefix = f"headrace:session:{{{ALICE}}}:"
                 await client.execute_command("EVALSHA", script("session/get").sha, 1, prefix, "s")
     async with Redis.from_url(url(redis)) as facade:
         with pytest.raises(ResponseError, match="no prefix of sessions"):

@@ -107,7 +107,17 @@ def test_rules_begin_from_nothing_and_admit_no_category(rules: list[str]) -> Non
 
 def test_only_what_makes_an_entry_or_keeps_a_result_is_refused_at_maxmemory() -> None:
     refused = {name for name in NAMES if script(name).source.splitlines()[0] == "#!lua"}
-    assert refused == {"cache/put", "call/end", "call/enqueue", "enqueue", "keep", "park", "session/append", "session/create", "stream"}
+    assert refused == {
+        "cache/put",
+        "call/end",
+        "call/enqueue",
+        "enqueue",
+        "keep",
+        "park",
+        "session/append",
+        "session/create",
+        "stream",
+    }
 
 
 def test_scripts_take_their_time_from_the_server_alone() -> None:
