@@ -20,6 +20,8 @@ from headrace_facade.room import Room
 from headrace_facade.service import TaskService
 from headrace_facade.sessions.store import Sessions, open_sessions
 from headrace_facade.settings import Settings
+from headrace_facade.sockets.door import Door
+from headrace_facade.sockets.tickets import Tickets, open_tickets
 from headrace_facade.watches import Watches
 from headrace_facade.why import WhyService
 
@@ -40,6 +42,8 @@ class Context:
     following: Following
     monitor: Monitor
     sessions: Sessions
+    tickets: Tickets
+    door: Door
 
 
 @asynccontextmanager
@@ -69,6 +73,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         why = WhyService(kube, queues)
         calls = await stack.enter_async_context(open_calls(settings, directory, rates, queues))
         watches = await stack.enter_async_context(Watches.connect(settings.kube_url, settings.kube_ca_file, answers))
+        tickets = await stack.enter_async_context(open_tickets(settings.redis_url_file))
         yield Context(
             settings,
             kube,
@@ -84,4 +89,6 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             Following(kube, watches, why),
             Monitor(kube, directory, queues),
             await stack.enter_async_context(open_sessions(settings.redis_url_file, settings.session_ttl_hours)),
+            tickets,
+            Door(callers, tickets, settings.allowed_origins),
         )

@@ -57,6 +57,10 @@ class Settings:
     allowed_origins: tuple[str, ...] = ()
     """HEADRACE_ALLOWED_ORIGINS, comma-separated: pages that may open WebSockets beside those of the facade's own host,
     as browsers name them: https://chat.example."""
+    socket_send_s: float = 30.0
+    """So long the client of a WebSocket may read nothing of what is there for it."""
+    socket_idle_s: float = 300.0
+    """So long nothing may be asked on a WebSocket for generations."""
     calls_limit: int = 4096
     """Calls under way at once; beyond it 503."""
     body_limit_bytes: int = 1024 * 1024

@@ -61,6 +61,11 @@ def _session(call: Call) -> GeneratedInSession | None:
     )
 
 
+def told_delta(delta: Delta) -> Json:
+    told: Json = {"text": delta.text, "tokens": delta.tokens}
+    return told | ({"reasoning": delta.reasoning} if delta.reasoning else {})
+
+
 def embedded(call: Call, result: CallResult) -> Json:
     vectors = result.embeddings
     length = len(vectors[0]) if vectors else 0
@@ -112,8 +117,7 @@ class Events:
         return ()
 
     def delta(self, delta: Delta) -> Iterable[str]:
-        told = {"text": delta.text, "tokens": delta.tokens}
-        return [event("delta", told | ({"reasoning": delta.reasoning} if delta.reasoning else {}))]
+        return [event("delta", told_delta(delta))]
 
     def ended(self, result: CallResult) -> Iterable[str]:
         return [event("end", generated(self._call, result))]
