@@ -13,6 +13,7 @@ from headrace_facade.kube import KubeClient
 from headrace_facade.metrics import Metrics
 from headrace_facade.native.following import Following
 from headrace_facade.native.monitor import Monitor
+from headrace_facade.native.resuming import Resumables, open_resumables
 from headrace_facade.own_account import OwnAccount
 from headrace_facade.queues import Queues, open_queues
 from headrace_facade.rates import Rates, open_rates
@@ -44,6 +45,7 @@ class Context:
     sessions: Sessions
     tickets: Tickets
     door: Door
+    resumables: Resumables
 
 
 @asynccontextmanager
@@ -91,4 +93,5 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             await stack.enter_async_context(open_sessions(settings.redis_url_file, settings.session_ttl_hours)),
             tickets,
             Door(callers, tickets, settings.allowed_origins),
+            await stack.enter_async_context(open_resumables()),
         )

@@ -51,6 +51,10 @@ class Generate(_Body):
     """How long the model may take once a runner has the call."""
     namespace: Namespace | None = None
     """The tenant; absent: that of the ServiceAccount or API key, else the facade's default."""
+    resumable: bool = False
+    """Of generate/stream: its events have ids, and for 30 s after a connection broke the generation goes on and can be
+    taken up at the same replica, by the same request with the header Last-Event-ID or by
+    GET /api/v1/generate/stream/{stream}."""
 
 
 class CallUsage(_Answer):

@@ -123,20 +123,28 @@ class Events:
         return [event("end", generated(self._call, result))]
 
     def failed(self, error: FacadeError) -> Iterable[str]:
-        return [event("error", native(error, self._trace_id)[1])]
+        return [failed(error, self._trace_id)]
+
+
+def failed(error: FacadeError, trace_id: str) -> str:
+    return event("error", native(error, trace_id)[1])
 
 
 class Stream(EventStream):
     """With an event while nothing comes."""
 
     def waiting(self, waiting: Waiting) -> str:
-        told = {"reason": waiting.reason, "message": waiting.message, "ahead": waiting.ahead}
-        return event("waiting", told)
+        return told_waiting(waiting)
 
 
-def event(name: str, document: Json) -> str:
+def told_waiting(waiting: Waiting) -> str:
+    return event("waiting", {"reason": waiting.reason, "message": waiting.message, "ahead": waiting.ahead})
+
+
+def event(name: str, document: Json, identifier: str | None = None) -> str:
     """A server-sent event; JSON has no line breaks in it."""
-    return f"event: {name}\ndata: {json.dumps(document, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    first = "" if identifier is None else f"id: {identifier}\n"
+    return f"{first}event: {name}\ndata: {json.dumps(document, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
 def _unit(vector: Sequence[float]) -> list[float]:
