@@ -12,6 +12,7 @@ from headrace_facade.identity import Callers
 from headrace_facade.kube import KubeClient
 from headrace_facade.metrics import Metrics
 from headrace_facade.native.following import Following
+from headrace_facade.native.logs import Logs
 from headrace_facade.native.monitor import Monitor
 from headrace_facade.native.resuming import Resumables, open_resumables
 from headrace_facade.own_account import OwnAccount
@@ -46,6 +47,7 @@ class Context:
     tickets: Tickets
     door: Door
     resumables: Resumables
+    logs: Logs
 
 
 @asynccontextmanager
@@ -94,4 +96,5 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             tickets,
             Door(callers, tickets, settings.allowed_origins),
             await stack.enter_async_context(open_resumables()),
+            Logs(kube),
         )
