@@ -204,6 +204,46 @@ async def test_who_reads_nothing_ends_the_generation_and_is_cut_off(
         assert await closed(socket) == 1006
 
 
+async def test_who_answers_no_ping_is_closed(context: SocketContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(protocol.OPTIONS, "ws_ping_interval", 0.1)
+    monkeypatch.setitem(protocol.OPTIONS, "ws_ping_timeout", 0.1)
+    async with served(context) as address:
+        host, port = address.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        lines = (
+            "GET /ws/monitor HTTP/1.1",
+            f"Host: {host}:{port}",
+            "Authorization: Bearer alice",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        )
+        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+        async with asyncio.timeout(20):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+            told = await reader.read(-1)
+        # Of opcode 9, and a close with 1011 at the end.
+        assert b"\x89\x04" in told
+        assert (1011).to_bytes(2, "big") + b"keepalive ping timeout" in told
+        await until(lambda: context.door.held == 0)
+        writer.close()
+
+
+async def test_a_facade_that_is_replaced_says_so(context: SocketContext) -> None:
+    context.calls.script = [Delta(text="Hel"), Never()]
+    async with contextlib.AsyncExitStack() as stack:
+        address = await stack.enter_async_context(served(context))
+        async with at(address) as socket:
+            await say(socket, **PROMPT)
+            await hear(socket)
+            closing = asyncio.create_task(stack.aclose())
+            assert await closed(socket) == 1012
+            await closing
+    assert context.calls.left.is_set()
+    assert context.door.held == 0
+
+
 async def test_an_identity_is_needed(address: str, context: SocketContext) -> None:
     for path in ("/api/v1/generate/ws", "/ws/monitor"):
         for who, code in ((None, 401), ("carol", 403)):
