@@ -23,7 +23,7 @@ from headrace_facade.errors import (
 )
 from headrace_facade.middleware import App, Guard
 from headrace_facade.openai_dialect import routes as openai_routes
-from headrace_facade.routes import generate, health, models, monitor, tasks
+from headrace_facade.routes import generate, health, models, monitor, sessions, sockets, tasks
 
 _REASONS: Final = {"extra_forbidden": "no such field: see /openapi.json"}
 _UNIONS: Final = {"json_schema", "parameters.stop"}
@@ -48,6 +48,8 @@ def create_app(context: Context) -> App:
     api.state.context = context
     api.include_router(tasks.router)
     api.include_router(generate.router)
+    api.include_router(sessions.router)
+    api.include_router(sockets.router)
     api.include_router(models.router)
     api.include_router(monitor.router)
     api.include_router(health.router)

@@ -13,13 +13,18 @@ from headrace_facade.identity import Callers
 from headrace_facade.kube import KubeClient
 from headrace_facade.metrics import Metrics
 from headrace_facade.native.following import Following
+from headrace_facade.native.logs import Logs
 from headrace_facade.native.monitor import Monitor
+from headrace_facade.native.resuming import Resumables, open_resumables
 from headrace_facade.own_account import OwnAccount
 from headrace_facade.queues import Queues, open_queues
 from headrace_facade.rates import Rates, open_rates
 from headrace_facade.room import Room
 from headrace_facade.service import TaskService
+from headrace_facade.sessions.store import Sessions, open_sessions
 from headrace_facade.settings import Settings
+from headrace_facade.sockets.door import Door
+from headrace_facade.sockets.tickets import Tickets, open_tickets
 from headrace_facade.watches import Watches
 from headrace_facade.why import WhyService
 
@@ -39,6 +44,11 @@ class Context:
     calls: CallService
     following: Following
     monitor: Monitor
+    sessions: Sessions
+    tickets: Tickets
+    door: Door
+    resumables: Resumables
+    logs: Logs
     tracing: Tracing = SILENT
 
 
@@ -69,6 +79,7 @@ async def open_context(settings: Settings, tracing: Tracing = SILENT) -> AsyncIt
         why = WhyService(kube, queues)
         calls = await stack.enter_async_context(open_calls(settings, directory, rates, queues))
         watches = await stack.enter_async_context(Watches.connect(settings.kube_url, settings.kube_ca_file, answers))
+        tickets = await stack.enter_async_context(open_tickets(settings.redis_url_file))
         yield Context(
             settings,
             kube,
@@ -83,5 +94,10 @@ async def open_context(settings: Settings, tracing: Tracing = SILENT) -> AsyncIt
             calls,
             Following(kube, watches, why),
             Monitor(kube, directory, queues),
+            await stack.enter_async_context(open_sessions(settings.redis_url_file, settings.session_ttl_hours)),
+            tickets,
+            Door(callers, tickets, settings.allowed_origins),
+            await stack.enter_async_context(open_resumables()),
+            Logs(kube),
             tracing,
         )

@@ -123,6 +123,14 @@ class KubeClient:
         query = {"limit": str(limit)} | ({"continue": continue_} if continue_ else {})
         return await self._sized("GET", tasks_path(namespace), token, query=query)
 
+    async def list_events(
+        self, namespace: str, selector: str, limit: int, continue_: str | None, token: Token
+    ) -> KubeObject:
+        """One page; `selector` is of fields."""
+        query = {"limit": str(limit), "fieldSelector": selector} | ({"continue": continue_} if continue_ else {})
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/events"
+        return await self._request("GET", path, token, query=query)
+
     async def check_ready(self) -> None:
         """Raises Unavailable with the reason. Asked without a token; an answer is kept for a second."""
         async with self._readiness:

@@ -48,6 +48,9 @@ class Guard:
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -90,6 +93,34 @@ class Guard:
             route = getattr(scope.get("route"), "path", None)
             server_span.told(span, scope, route, answer.status)
         self._context.metrics.answered(scope["method"], route or "unmatched", answer.status, seconds)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Its bounds are the door's (`sockets`); here it gets its trace id, log line and metric."""
+        trace_id = new_trace_id(scope["headers"])
+        scope.setdefault("state", {})["trace_id"] = trace_id
+        began = time.monotonic()
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+                status = message.get("status", 101)
+                headers = [*message.get("headers", ()), *((name, trace_id.encode()) for name in _TRACE)]
+                message = {**message, "headers": headers if status == 101 else [*headers, *_SECURITY]}
+            await send(message)
+
+        with (
+            structlog.contextvars.bound_contextvars(trace_id=trace_id),
+            self._context.metrics.sockets.track_inprogress(),
+        ):
+            try:
+                await self._app(scope, receive, sending)
+            except Exception as error:
+                stack = "".join(traceback.format_tb(error.__traceback__))
+                _log.error("socket failed", error=type(error).__name__, stack=stack)
+            _log.info(
+                "socket", path=scope["path"], status=status, duration_ms=round((time.monotonic() - began) * 1000, 1)
+            )
 
     def _admit(self, scope: Scope) -> None:
         """By the headers alone, before anything is read for the caller."""

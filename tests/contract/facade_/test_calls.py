@@ -1,6 +1,7 @@
 """Calls over the whole way: HTTP client, facade, real Redis with the facade's rights, real runner and engine."""
 
 import asyncio
+import json
 import os
 import signal
 import tempfile
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -15,8 +17,10 @@ import yaml
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 from redis.asyncio import Redis
+from starlette.datastructures import Headers
+from websockets.asyncio.client import ClientConnection, connect
 
-from headrace_bus import FACADE_ACL, Bus, BusReader, CallBus, EntryState, ModelKey
+from headrace_bus import FACADE_ACL, Bus, BusReader, CallBus, EntryState, ModelKey, SessionLedger
 from headrace_crds import LLMModel
 from headrace_crds.inputs import Output, Parameters
 from headrace_crds.task import Role
@@ -29,9 +33,12 @@ from headrace_facade.calls.hub import Hub
 from headrace_facade.calls.service import Calls
 from headrace_facade.queues import Queues
 from headrace_facade.rates import Rates
+from headrace_facade.sessions.store import Sessions
+from headrace_facade.sockets.door import Door
+from headrace_facade.sockets.tickets import Tickets
 from tests.contract.redis_server import RedisServer, redis_server
 from tests.contract.runner_.pod_world import ENDLESS, Engine, Runner, until
-from tests.fake_calls.service import CALLER, KEY, FakeContext, FakeDirectory
+from tests.fake_calls.service import CALLER, KEY, FakeCallers, FakeContext, FakeDirectory
 from tests.fake_calls.serving import served
 
 pytestmark = pytest.mark.contract
@@ -353,3 +360,68 @@ async def test_who_waits_is_told_why(world: World, calls: Calls) -> None:
     assert isinstance(found[0], Waiting)
     assert found[0].ahead == 0
     assert isinstance(found[-1], Ended)
+
+
+@dataclass
+class SocketContext(FakeContext):
+    sessions: Sessions = field(default_factory=lambda: Sessions(None, 24))
+    door: Door = field(default_factory=lambda: Door(FakeCallers(), Tickets(None)))
+
+
+class AnyNamespace(FakeCallers):
+    async def authenticate(self, headers: Headers, *, namespace: str | None = None) -> Caller:
+        return await super().authenticate(headers)
+
+
+async def test_a_chat_goes_on_over_a_websocket(world: World, calls: Calls, redis: RedisServer) -> None:
+    await world.runner()
+    ledger = SessionLedger.connect(redis.url.replace("redis://", "redis://facade:secret@"), call_timeout_s=5.0)
+    sessions = Sessions(ledger, 24)
+    await sessions.create(CALLER, "s", "Be brief.")
+    callers = AnyNamespace()
+    door = Door(callers, Tickets(None))
+    context = SocketContext(calls=calls, directory=calls._directory, sessions=sessions, callers=callers, door=door)
+    headers = {"Authorization": f"Bearer {KEY}"}
+
+    async def heard(socket: ClientConnection, *names: str) -> dict[str, Any]:
+        """The first event of these names."""
+        async with asyncio.timeout(60):
+            while True:
+                told: dict[str, Any] = json.loads(await socket.recv())
+                if told["event"] in names:
+                    return told["data"]
+                assert told["event"] in ("waiting", "delta"), told
+
+    async with (
+        served(context) as address,
+        connect(
+            f"{address.replace('http', 'ws')}/api/v1/generate/ws", additional_headers=headers, proxy=None
+        ) as socket,
+    ):
+        usage = []
+        for prompt in ("Say hello.", "Say it again."):
+            asked = {"model": "smol", "prompt": prompt, "session_id": "s", "parameters": {"max_tokens": 16}}
+            await socket.send(json.dumps(asked))
+            told = await heard(socket, "end")
+            usage.append(told["usage"])
+        assert (told["session"]["version"], told["session"]["sent"], told["session"]["appended"]) == (2, 1, True)
+        # What was said before was in the prompt.
+        assert usage[1]["prompt_tokens"] > usage[0]["prompt_tokens"] + usage[0]["completion_tokens"]
+        forever = {"temperature": 0, "max_tokens": 1500, "stop": []}
+        await socket.send(json.dumps({"model": "smol", "prompt": "Go on.", "session_id": "s", "parameters": forever}))
+        await heard(socket, "delta")
+        await socket.send(json.dumps({"type": "cancel"}))
+        await heard(socket, "cancelled")
+        await until(lambda: nothing_held(world, calls))
+        await socket.send(json.dumps(asked | {"prompt": "And now?"}))
+        assert (await heard(socket, "end"))["session"]["version"] == 3
+    history = await sessions.history(CALLER, "s")
+    users = [each.content for each in history.messages if each.role == "user"]
+    assert users == ["Say hello.", "Say it again.", "And now?"]
+    await ledger.aclose()
+
+
+async def nothing_held(world: World, calls: Calls) -> bool:
+    """No runner has a call, and none waits."""
+    stats = await calls._queues.stats(MODEL)
+    return (stats.queued, stats.leased) == (0, 0)
