@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from headrace_facade.budget import ByteBudget
 from headrace_facade.calls.contract import CallService
 from headrace_facade.calls.opening import open_calls
+from headrace_facade.chunks import Lists
 from headrace_facade.directory import Directory, open_directory
 from headrace_facade.identity import Callers
 from headrace_facade.kube import KubeClient
 from headrace_facade.metrics import Metrics
 from headrace_facade.native.following import Following
 from headrace_facade.native.monitor import Monitor
+from headrace_facade.openai_batches.batches import Batches
+from headrace_facade.openai_batches.files import Files
 from headrace_facade.own_account import OwnAccount
 from headrace_facade.queues import Queues, open_queues
 from headrace_facade.rates import Rates, open_rates
@@ -38,6 +41,10 @@ class Context:
     calls: CallService
     following: Following
     monitor: Monitor
+    files: Files
+    batches: Batches
+    uploads: Lists
+    """Of files, few at once."""
 
 
 @asynccontextmanager
@@ -67,6 +74,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         why = WhyService(kube, queues)
         calls = await stack.enter_async_context(open_calls(settings, directory, rates, queues))
         watches = await stack.enter_async_context(Watches.connect(settings.kube_url, settings.kube_ca_file, answers))
+        files = Files(kube)
         yield Context(
             settings,
             kube,
@@ -81,4 +89,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             calls,
             Following(kube, watches, why),
             Monitor(kube, directory, queues),
+            files,
+            Batches(kube, files, room),
+            Lists(told="too many files are being sent: try again"),
         )
