@@ -30,7 +30,8 @@ from headrace_facade.openai_batches.times import unix_time
 from headrace_facade.openai_batches.upload import FILE_LIMIT_BYTES, Upload
 from headrace_facade.openai_dialect.errors import ObjectUnknown
 
-PART_BYTES: Final = 900 * 1024
+PART_BYTES: Final = 700 * 1024
+"""In base64 below a MiB, and so well below what a ConfigMap holds."""
 KEPT_S: Final = 30 * 86_400
 """How long a file is kept where its upload does not say."""
 UPLOAD_WITHIN_S: Final = 3600
