@@ -149,7 +149,8 @@ def _is_upload(scope: Scope) -> bool:
 
 
 def _takes_a_token(scope: Scope) -> bool:
-    return str(scope["path"]).startswith(("/api/", "/v1/"))
+    path = str(scope["path"])
+    return path.startswith(("/api/", "/v1/")) or path == "/tokenize"
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
