@@ -15,7 +15,7 @@ from headrace_facade.metrics import Metrics
 from headrace_facade.native.following import Following
 from headrace_facade.native.monitor import Monitor
 from headrace_facade.openai_batches.batches import Batches
-from headrace_facade.openai_batches.files import Files
+from headrace_facade.openai_batches.files import FILES_AT_ONCE, Files
 from headrace_facade.own_account import OwnAccount
 from headrace_facade.queues import Queues, open_queues
 from headrace_facade.rates import Rates, open_rates
@@ -43,8 +43,8 @@ class Context:
     monitor: Monitor
     files: Files
     batches: Batches
-    uploads: Lists
-    """Of files, few at once."""
+    transfers: Lists
+    """Of files, few at once, as each is held whole."""
 
 
 @asynccontextmanager
@@ -91,5 +91,5 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             Monitor(kube, directory, queues),
             files,
             Batches(kube, files, room),
-            Lists(told="too many files are being sent: try again"),
+            Lists(told="too many files are under way: try again", at_once=FILES_AT_ONCE),
         )

@@ -47,6 +47,8 @@ BATCHES_MOST: Final = 1000
 MAKING_AT_ONCE: Final = 8
 _MODELS_ASKED: Final = 4
 _PAGE: Final = 50
+_LATE_S: Final = 120
+"""So long after its window a request may still be making a batch."""
 _SWEPT_AT_ONCE: Final = 20
 _log = structlog.get_logger("headrace_facade")
 
@@ -168,7 +170,9 @@ class Batches:
                 told = f"some tasks could not be made yet, and will be when this batch is looked at: {error.message}"
                 waiting.append(Problem("tasks_not_made", told))
         tally, now = await self._counted(owner, batch, insist=True), self._clock()
-        if batch.ended is None and not batch.problems and is_over(batch, tally, now):
+        # Of a batch that was cancelled while another replica made it more may come.
+        is_last = batch.made or batch.asked.expires_at + _LATE_S < now
+        if batch.ended is None and not batch.problems and is_last and is_over(batch, tally, now):
             # A later look is cheaper, and counts what is deleted by then.
             with contextlib.suppress(FacadeError):
                 await self._kube.change_config_map(owner.namespace, batch.name, record.ended(tally), owner.token)
@@ -256,7 +260,8 @@ class Batches:
             "spec": {
                 **spec_of(batch.asked.endpoint, line.body),
                 "activeDeadlineSeconds": left_s,
-                "ttlSecondsAfterFinished": batch.asked.ttl_s,
+                # Within the window a task that is gone would be taken for one that was not made.
+                "ttlSecondsAfterFinished": max(batch.asked.ttl_s, left_s),
             },
         }
 

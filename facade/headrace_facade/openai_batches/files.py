@@ -36,6 +36,8 @@ KEPT_S: Final = 30 * 86_400
 """How long a file is kept where its upload does not say."""
 UPLOAD_WITHIN_S: Final = 3600
 """A head without a file is given up after it."""
+FILES_AT_ONCE: Final = 4
+"""That a replica receives or sends."""
 FILES_MOST: Final = 1000
 """Of a namespace."""
 _SWEPT_AT_ONCE: Final = 20
@@ -94,22 +96,22 @@ class Files:
     async def save(self, owner: Owner, upload: Upload, kept_s: int = KEPT_S) -> FileHead:
         await self._sweep(owner)
         number, now = new_number(), int(self._clock())
-        pieces = [
-            upload.compressed[first : first + PART_BYTES] for first in range(0, len(upload.compressed), PART_BYTES)
-        ]
-        head = FileHead(number, upload.filename, upload.size_bytes, upload.sha256, len(pieces), now, now + kept_s)
+        size_bytes = len(upload.compressed)
+        parts = range(-(-size_bytes // PART_BYTES))
+        head = FileHead(number, upload.filename, upload.size_bytes, upload.sha256, len(parts), now, now + kept_s)
         made = await self._kube.create_config_map(
             owner.namespace, _object(head_name(number), number, HEAD), owner.token
         )
         try:
-            for part, piece in enumerate(pieces):
+            for part in parts:
+                piece = upload.compressed[part * PART_BYTES : (part + 1) * PART_BYTES]
                 await self._kube.create_config_map(owner.namespace, _part(number, part, piece, made), owner.token)
             data = {_MEMBER: json.dumps(asdict(head))}
             await self._kube.change_config_map(owner.namespace, head_name(number), data, owner.token)
         except FacadeError:
             # As far as that goes: what stays is swept later.
             with contextlib.suppress(FacadeError):
-                await self._remove(owner, number, range(len(pieces)))
+                await self._remove(owner, number, parts)
             raise
         return head
 
@@ -133,7 +135,7 @@ class Files:
             except (NotFound, KeyError, ValueError) as error:
                 raise unknown(file_id(head.number)) from error
         try:
-            content = await asyncio.to_thread(zlib.decompressobj().decompress, bytes(compressed), FILE_LIMIT_BYTES)
+            content = await asyncio.to_thread(zlib.decompressobj().decompress, compressed, FILE_LIMIT_BYTES)
         except zlib.error as error:
             raise unknown(file_id(head.number)) from error
         if len(content) != head.size_bytes or hashlib.sha256(content).hexdigest() != head.sha256:
@@ -199,7 +201,7 @@ def _object(name: str, number: str, part: str) -> KubeObject:
     }
 
 
-def _part(number: str, part: int, piece: bytes, head: KubeObject) -> KubeObject:
+def _part(number: str, part: int, piece: bytearray, head: KubeObject) -> KubeObject:
     made = _object(part_name(number, part), number, str(part))
     made["metadata"]["ownerReferences"] = [owned_by(head)]
     return {**made, "immutable": True, "binaryData": {_BYTES: base64.b64encode(piece).decode()}}

@@ -29,6 +29,7 @@ Json = dict[str, Any]
 Item = TypeVar("Item")
 _EXPIRY_LEAST: Final = 3600
 _EXPIRY_MOST: Final = 30 * 86_400
+_BINARY: Final = "application/octet-stream"
 _WRITTEN_CHARS: Final = 64 * 1024
 Order = Annotated[Literal["asc", "desc"], Query()]
 
@@ -72,7 +73,7 @@ def _context(request: Request) -> Context:
 @router.post("/files")
 async def create_file(request: Request, caller: Authenticated) -> Json:
     owner = owner_of(caller)
-    async with _context(request).uploads.slot():
+    async with _context(request).transfers.slot():
         upload = await read_upload(request.headers.get("Content-Type", ""), request.stream())
         kept_s = _file_fields(upload.fields)
         return (await _context(request).files.save(owner, upload, kept_s)).told()
@@ -140,8 +141,7 @@ async def get_file_content(request: Request, name: str, caller: Authenticated) -
     owner, context = owner_of(caller), _context(request)
     if kind:
         return ResultFile(_lines(context, caller, await _batch_of(context, owner, number, kind), kind))
-    content = await context.files.content(owner, await context.files.head(owner, number))
-    return Response(content, media_type="application/octet-stream")
+    return InputFile(context, owner, number)
 
 
 @router.delete("/files/{name}")
@@ -204,6 +204,23 @@ class _CutOff(Exception):
     """A file whose rest cannot be had: what was sent is not whole, and the client is told by the connection's end."""
 
 
+class InputFile(Attended):
+    """As it was uploaded."""
+
+    def __init__(self, context: Context, owner: Owner, number: str) -> None:
+        super().__init__()
+        self._context = context
+        self._owner = owner
+        self._number = number
+
+    async def _work(self, send: Send) -> None:
+        files = self._context.files
+        async with self._context.transfers.slot():
+            content = await files.content(self._owner, await files.head(self._owner, self._number))
+            await start(send, 200, _BINARY, (b"content-length", str(len(content)).encode()))
+            await send({"type": "http.response.body", "body": content})
+
+
 class ResultFile(Attended):
     """Lines as they are made of the tasks; before the first one a failure is the answer's status."""
 
@@ -221,7 +238,7 @@ class ResultFile(Attended):
                     continue
                 if not begun:
                     begun = True
-                    await start(send, 200, "application/octet-stream")
+                    await start(send, 200, _BINARY)
                 await write(send, held)
                 held, held_chars = [], 0
         except FacadeError as error:
@@ -229,7 +246,7 @@ class ResultFile(Attended):
                 raise _CutOff from error
             raise
         if not begun:
-            await start(send, 200, "application/octet-stream")
+            await start(send, 200, _BINARY)
         await write(send, held)
         await end(send)
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from starlette.requests import ClientDisconnect
+
 from headrace_facade.errors import BadRequest, BodyTooLarge, WrongContentType
 from headrace_facade.openai_dialect.errors import Refused
 
@@ -41,7 +43,7 @@ class Upload:
     filename: str
     size_bytes: int
     sha256: str
-    compressed: bytes
+    compressed: bytearray
     fields: dict[str, str]
 
 
@@ -64,6 +66,8 @@ async def read_upload(content_type: str, pieces: AsyncIterator[bytes]) -> Upload
         parser.finalize()
     except TimeoutError as error:
         raise BadRequest(f"the file did not arrive within {WITHIN_S:.0f} seconds") from error
+    except ClientDisconnect as error:
+        raise BadRequest("the client went away") from error
     except FormParserError as error:
         raise BadRequest("the body cannot be read as multipart/form-data") from error
     return form.upload()
@@ -106,7 +110,7 @@ class _Form:
         except UnicodeDecodeError as error:
             raise BadRequest("a field of the form is no UTF-8") from error
         self._compressed += self._zlib.flush()
-        return Upload(self._filename, self._size_bytes, self._digest.hexdigest(), bytes(self._compressed), fields)
+        return Upload(self._filename, self._size_bytes, self._digest.hexdigest(), self._compressed, fields)
 
     def _begin(self) -> None:
         self._disposition = b""

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai import AsyncOpenAI
+from starlette.requests import ClientDisconnect
 
 from headrace_facade.caller import Caller
 from headrace_facade.chunks import Lists
@@ -112,7 +113,7 @@ class KeptFiles:
 
 @dataclass
 class UploadContext(FakeContext):
-    uploads: Lists = field(default_factory=Lists)
+    transfers: Lists = field(default_factory=Lists)
     files: KeptFiles = field(default_factory=KeptFiles)
 
 
@@ -155,6 +156,15 @@ async def test_a_hundred_megabytes_are_refused_before_they_come(length: str) -> 
         assert b"a file may have 16 MiB" in await reader.readuntil(b"split it into several")
         writer.close()
     assert context.files.kept == []
+
+
+async def test_who_goes_away_is_no_defect() -> None:
+    async def cut() -> AsyncIterator[bytes]:
+        yield form(PURPOSE, FILE, end=b"")
+        raise ClientDisconnect
+
+    with pytest.raises(BadRequest, match="went away"):
+        await read_upload(FORM, cut())
 
 
 async def test_nobody_unknown_sends_a_file() -> None:
