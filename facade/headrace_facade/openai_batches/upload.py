@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-
 from starlette.requests import ClientDisconnect
 
 from headrace_facade.errors import BadRequest, BodyTooLarge, WrongContentType
