@@ -21,6 +21,7 @@ from headrace_facade.openai_dialect import chat_answer, chat_request, completion
 from headrace_facade.openai_dialect.errors import members
 from headrace_facade.openai_dialect.wire import json_text
 
+_UNREADABLE: Final = "the task's result cannot be read"
 _CHAT_BODY: Final = chat_request.ChatBody.model_validate({"model": "-", "messages": [{"role": "user", "content": ""}]})
 _COMPLETION_BODY: Final = completions.CompletionBody(model="-", prompt="")
 _EMBEDDING_BODY: Final = embeddings.EmbeddingBody(model="-", input=["-"])
@@ -64,11 +65,11 @@ def answered(batch: Batch, task: KubeObject, status: LLMTaskStatus, text: str | 
     return _line(batch, _number(task), _custom_id(task), response, None)
 
 
-def unanswered(batch: Batch, task: KubeObject, status: LLMTaskStatus, missing: str) -> str:
-    """The error file's line of a task that ended otherwise; `missing` is why a Complete one's text cannot be had."""
+def unanswered(batch: Batch, task: KubeObject, status: LLMTaskStatus, missing: str = "") -> str:
+    """The line of a task without an answer; `missing` is why a Complete one's text cannot be had."""
     number, custom_id = _number(task), _custom_id(task)
     if status.outcome is Outcome.COMPLETE:
-        return _line(batch, number, custom_id, None, {"code": "result_missing", "message": missing})
+        return _line(batch, number, custom_id, None, {"code": "result_missing", "message": missing or _UNREADABLE})
     if status.outcome is Outcome.CANCELLED:
         told = "the task was cancelled before it was complete"
         return _line(batch, number, custom_id, None, {"code": "batch_cancelled", "message": told})

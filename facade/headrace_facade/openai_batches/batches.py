@@ -15,6 +15,7 @@ import structlog
 
 from headrace_bus import ModelKey
 from headrace_crds import GROUP, VERSION, LLMTask
+from headrace_crds.task import Outcome
 from headrace_facade.caller import Caller
 from headrace_facade.chunks import Lists
 from headrace_facade.errors import BadRequest, Conflict, FacadeError, Invalid, NotFound
@@ -130,33 +131,27 @@ class Batches:
         return await self._record(owner, number)
 
     async def output(self, caller: Caller, owner: Owner, batch: Batch) -> AsyncIterator[str]:
-        """Lines of what is complete by now."""
+        """A line for each task that is complete by now."""
         async for task in self._tasks(owner, batch):
             status = answers.status_of(task)
-            if status.outcome == "Complete":
-                text, _ = await self._text(owner, task)
+            if status.outcome is Outcome.COMPLETE:
+                text, missing = await self._text(owner, task)
                 line = answers.answered(batch, task, status, text, caller)
-                if line is not None:
-                    yield line
+                yield line if line is not None else answers.unanswered(batch, task, status, missing)
 
     async def errors(self, caller: Caller, owner: Owner, batch: Batch) -> AsyncIterator[str]:
-        """Lines of what has failed by now."""
+        """A line for each that has failed by now."""
+        del caller
         for number, why in sorted(batch.refused.items()):
             yield answers.refused(batch, number, why)
         seen, is_open = set(batch.refused), False
         async for task in self._tasks(owner, batch):
             seen.add(line_of(str(task["metadata"]["name"])) or 0)
             status = answers.status_of(task)
-            if status.outcome is None:
-                is_open = True
-                continue
-            text, missing = await self._text(owner, task) if status.outcome == "Complete" else (None, "")
-            if text is None or answers.answered(batch, task, status, text, caller) is None:
-                yield answers.unanswered(batch, task, status, missing)
-        over = batch.made or (
-            not is_open and (batch.cancelling_at is not None or batch.asked.expires_at <= self._clock())
-        )
-        if over:
+            is_open |= status.outcome is None
+            if status.outcome not in (None, Outcome.COMPLETE):
+                yield answers.unanswered(batch, task, status)
+        if batch.made or (self._is_closed(batch) and not is_open):
             for number in sorted(batch.custom_ids.keys() - seen):
                 yield answers.without_task(batch, number)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from openai import AsyncOpenAI
 from headrace_cli import key_command
 from headrace_cli.cluster import Cluster
 from headrace_facade.context import Context, open_context
+from headrace_facade.openai_batches.record import Asked, cancelling, manifest
 from tests.contract.callers import Caller
 from tests.contract.chart.conftest import Helm
 from tests.contract.conftest import Kubectl, required
@@ -97,7 +99,14 @@ def tasks(kubectl: Kubectl, namespace: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda task: task["metadata"]["name"])
 
 
-async def finish(kubectl: Kubectl, task: dict[str, Any], outcome: str, reason: str, text: str | None = None) -> None:
+async def finish(
+    kubectl: Kubectl,
+    task: dict[str, Any],
+    outcome: str,
+    reason: str,
+    text: str | None = None,
+    result: dict[str, Any] | None = None,
+) -> None:
     status: dict[str, Any] = {
         "attempt": 1,
         "phase": outcome,
@@ -109,6 +118,7 @@ async def finish(kubectl: Kubectl, task: dict[str, Any], outcome: str, reason: s
     }
     if text is not None:
         result = {"text": text, "finishReason": "Stop", "sizeBytes": len(text.encode()), "sha256": "0" * 64}
+    if result is not None:
         status |= {"result": result, "usage": USAGE, "timings": TIMINGS}
     patch = json.dumps({"status": status})
     name, namespace = task["metadata"]["name"], task["metadata"]["namespace"]
@@ -250,6 +260,64 @@ async def test_completions_and_vectors(client: AsyncOpenAI, kubectl: Kubectl, na
     done = await client.batches.retrieve(vectors.id)
     body = (await rows(client, done.output_file_id))["v"]["response"]["body"]
     assert [each["embedding"] for each in body["data"]] == [[1.0, 0.0], [1.0, 0.0]]
+
+
+async def test_a_large_result_is_read_where_it_lies(client: AsyncOpenAI, kubectl: Kubectl, namespace: str) -> None:
+    batch = await batched(client, [line("a"), line("b")])
+    for task, text in zip(tasks(kubectl, namespace), ("large " * 9000, "lost"), strict=True):
+        name = task["metadata"]["name"]
+        data = text.encode()
+        result = {
+            "configMapRef": {"name": f"{name}-result", "key": "text"},
+            "finishReason": "Stop",
+            "sizeBytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        if text != "lost":
+            made = {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": f"{name}-result"},
+                "data": {"text": text},
+            }
+            kubectl.ok("create", "-n", namespace, "-f", "-", stdin=json.dumps(made))
+        await finish(kubectl, task, "Complete", "Succeeded", result=result)
+    ended = await client.batches.retrieve(batch.id)
+    output = await rows(client, ended.output_file_id)
+    assert output["a"]["response"]["body"]["choices"][0]["message"]["content"] == "large " * 9000
+    assert (output["b"]["response"], output["b"]["error"]["code"]) == (None, "result_missing")
+    assert (ended.request_counts.completed, ended.error_file_id) == (2, None)
+
+
+async def test_a_batch_whose_file_is_gone_before_its_tasks_were_made(
+    client: AsyncOpenAI, kubectl: Kubectl, namespace: str
+) -> None:
+    """As a facade leaves it that is killed after it has written the batch down."""
+    asked = Asked("f" * 24, CHAT, "1h", 3600, int(time.time()), 2)
+    kubectl.ok("create", "-n", namespace, "-f", "-", stdin=json.dumps(manifest("b" * 24, asked, {1: "a", 3: "c"}, [])))
+    ended = await client.batches.retrieve("batch_" + "b" * 24)
+    assert (ended.status, ended.request_counts.total, ended.request_counts.failed) == ("completed", 2, 2)
+    errors = await rows(client, ended.error_file_id)
+    assert {key: row["response"]["body"]["error"]["code"] for key, row in errors.items()} == dict.fromkeys(
+        "ac", "input_file_missing"
+    )
+    assert tasks(kubectl, namespace) == []
+
+
+@pytest.mark.parametrize(("window_s", "status"), [(1, "expired"), (3600, "cancelled")])
+async def test_nothing_is_made_after_the_window_or_a_cancellation(
+    client: AsyncOpenAI, kubectl: Kubectl, namespace: str, window_s: int, status: str
+) -> None:
+    number = (await uploaded(client, [line("a"), line("b")])).removeprefix("file-")
+    made = manifest("b" * 24, Asked(number, CHAT, "?", window_s, int(time.time()) - 60, 2), {1: "a", 2: "b"}, [])
+    if status == "cancelled":
+        made["data"] |= cancelling(int(time.time()))
+    kubectl.ok("create", "-n", namespace, "-f", "-", stdin=json.dumps(made))
+    ended = await client.batches.retrieve("batch_" + "b" * 24)
+    assert (ended.status, ended.request_counts.failed) == (status, 2)
+    code = f"batch_{status}"
+    assert {row["error"]["code"] for row in (await rows(client, ended.error_file_id)).values()} == {code}
+    assert tasks(kubectl, namespace) == []
 
 
 async def test_a_cancelled_batch_tells_its_open_tasks(client: AsyncOpenAI, kubectl: Kubectl, namespace: str) -> None:
