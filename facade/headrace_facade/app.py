@@ -22,6 +22,7 @@ from headrace_facade.errors import (
     WrongContentType,
 )
 from headrace_facade.middleware import App, Guard
+from headrace_facade.openai_batches import routes as batch_routes
 from headrace_facade.openai_dialect import routes as openai_routes
 from headrace_facade.routes import generate, health, models, monitor, sessions, sockets, tasks
 
@@ -54,6 +55,7 @@ def create_app(context: Context) -> App:
     api.include_router(monitor.router)
     api.include_router(health.router)
     api.include_router(openai_routes.router)
+    api.include_router(batch_routes.router)
     api.include_router(anthropic_routes.router)
     api.add_exception_handler(FacadeError, _answer)
     api.add_exception_handler(RequestValidationError, _answer)

@@ -8,6 +8,7 @@ from headrace_bus.tracing import SILENT, Tracing
 from headrace_facade.budget import ByteBudget
 from headrace_facade.calls.contract import CallService
 from headrace_facade.calls.opening import open_calls
+from headrace_facade.chunks import Lists
 from headrace_facade.directory import Directory, open_directory
 from headrace_facade.identity import Callers
 from headrace_facade.kube import KubeClient
@@ -16,6 +17,8 @@ from headrace_facade.native.following import Following
 from headrace_facade.native.logs import Logs
 from headrace_facade.native.monitor import Monitor
 from headrace_facade.native.resuming import Resumables, open_resumables
+from headrace_facade.openai_batches.batches import Batches
+from headrace_facade.openai_batches.files import FILES_AT_ONCE, Files
 from headrace_facade.own_account import OwnAccount
 from headrace_facade.queues import Queues, open_queues
 from headrace_facade.rates import Rates, open_rates
@@ -49,6 +52,10 @@ class Context:
     door: Door
     resumables: Resumables
     logs: Logs
+    files: Files
+    batches: Batches
+    transfers: Lists
+    """Of files, few at once, as each is held whole."""
     tracing: Tracing = SILENT
 
 
@@ -80,6 +87,7 @@ async def open_context(settings: Settings, tracing: Tracing = SILENT) -> AsyncIt
         calls = await stack.enter_async_context(open_calls(settings, directory, rates, queues))
         watches = await stack.enter_async_context(Watches.connect(settings.kube_url, settings.kube_ca_file, answers))
         tickets = await stack.enter_async_context(open_tickets(settings.redis_url_file))
+        files = Files(kube)
         yield Context(
             settings,
             kube,
@@ -99,5 +107,8 @@ async def open_context(settings: Settings, tracing: Tracing = SILENT) -> AsyncIt
             Door(callers, tickets, settings.allowed_origins),
             await stack.enter_async_context(open_resumables()),
             Logs(kube),
+            files,
+            Batches(kube, files, room),
+            Lists(told="too many files are under way: try again", at_once=FILES_AT_ONCE),
             tracing,
         )

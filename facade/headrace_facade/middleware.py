@@ -19,6 +19,7 @@ from headrace_facade.budget import Share
 from headrace_facade.context import Context
 from headrace_facade.errors import BadRequest, BodyTooLarge, FacadeError, Internal, Unavailable
 from headrace_facade.identity.credential import credential_of
+from headrace_facade.openai_batches.upload import BODY_LIMIT_BYTES, too_large
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -69,8 +70,13 @@ class Guard:
             try:
                 scope["state"]["body_share"] = share
                 self._admit(scope)
-                body = await self._read(scope, receive, share)
-                await self._app(scope, _replay(body, receive), answer.send)
+                if _is_upload(scope):
+                    # Read by its route, piece by piece, once it is known who sends it.
+                    self._declared(scope, BODY_LIMIT_BYTES, too_large())
+                    await self._app(scope, receive, answer.send)
+                else:
+                    body = await self._read(scope, receive, share)
+                    await self._app(scope, _replay(body, receive), answer.send)
             except FacadeError as error:
                 await answer.problem(error)
             except Exception as error:
@@ -136,10 +142,8 @@ class Guard:
         if not _takes_a_token(scope):
             return b""
         limit = self._context.settings.body_limit_bytes
-        too_large = BodyTooLarge(f"the body is larger than {limit} bytes: put less into one task")
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > limit:
-            raise too_large
+        problem = BodyTooLarge(f"the body is larger than {limit} bytes: put less into one task")
+        self._declared(scope, limit, problem)
         body = bytearray()
         try:
             async with asyncio.timeout(BODY_WITHIN_S):
@@ -149,7 +153,7 @@ class Guard:
                         raise BadRequest("the client went away")
                     piece = message.get("body", b"")
                     if len(body) + len(piece) > limit:
-                        raise too_large
+                        raise problem
                     share.take(len(piece))
                     body += piece
                     if not message.get("more_body", False):
@@ -157,9 +161,19 @@ class Guard:
         except TimeoutError as error:
             raise BadRequest(f"the body did not arrive within {BODY_WITHIN_S:.0f} seconds") from error
 
+    def _declared(self, scope: Scope, limit: int, problem: FacadeError) -> None:
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > limit:
+            raise problem
+
+
+def _is_upload(scope: Scope) -> bool:
+    return bool(scope["method"] == "POST" and scope["path"] == "/v1/files")
+
 
 def _takes_a_token(scope: Scope) -> bool:
-    return str(scope["path"]).startswith(("/api/", "/v1/"))
+    path = str(scope["path"])
+    return path.startswith(("/api/", "/v1/")) or path == "/tokenize"
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import openai
 import pytest
 import yaml
+from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 from redis.asyncio import Redis
@@ -24,7 +25,7 @@ from headrace_bus import FACADE_ACL, Bus, BusReader, CallBus, EntryState, ModelK
 from headrace_crds import LLMModel
 from headrace_crds.inputs import Output, Parameters
 from headrace_crds.task import Role
-from headrace_crds.work import CallOptions, WorkMessage
+from headrace_crds.work import CallOptions, Count, WorkMessage
 from headrace_facade.bounds import Bounds
 from headrace_facade.caller import Caller
 from headrace_facade.calls.contract import CallRequest, Delta, Ended, Waiting
@@ -425,3 +426,29 @@ async def nothing_held(world: World, calls: Calls) -> bool:
     """No runner has a call, and none waits."""
     stats = await calls._queues.stats(MODEL)
     return (stats.queued, stats.leased) == (0, 0)
+
+
+async def test_a_count_is_what_an_answer_weighs(world: World, calls: Calls, client: AsyncOpenAI) -> None:
+    """Asked of the model's own runner, over the same way as the answer."""
+    await world.runner()
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Say hello."}]
+    answer = await client.chat.completions.create(model="smol", messages=messages, max_tokens=1)  # type: ignore[arg-type]
+    assert answer.usage is not None
+    told = await client.post("/tokenize", body={"model": "smol", "messages": messages}, cast_to=dict[str, object])
+    assert told["count"] == answer.usage.prompt_tokens
+    text = await client.post("/tokenize", body={"model": "smol", "prompt": "Say hello."}, cast_to=dict[str, object])
+    assert (text["count"], len(cast("list[int]", text["tokens"]))) == (3, 3)
+    root = str(client.base_url).removesuffix("/v1/")
+    async with AsyncAnthropic(api_key=KEY, base_url=root, max_retries=0) as anthropic:
+        counted = await anthropic.messages.count_tokens(
+            model="smol", system="Be brief.", messages=[{"role": "user", "content": "Say hello."}]
+        )
+    assert counted.input_tokens == answer.usage.prompt_tokens
+    assert await nothing_queued(calls)
+
+
+async def test_a_cold_model_counts_nothing_and_is_waited_for(redis: RedisServer, world: World) -> None:
+    count = replace(LONG, options=CallOptions(count=Count.CONVERSATION))
+    async with calling(redis, hold_seconds=1) as calls, calls.call(CALLER, count) as call:
+        with pytest.raises(ModelNotReady):
+            await call.result()
