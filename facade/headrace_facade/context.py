@@ -14,6 +14,7 @@ from headrace_facade.metrics import Metrics
 from headrace_facade.native.following import Following
 from headrace_facade.native.monitor import Monitor
 from headrace_facade.own_account import OwnAccount
+from headrace_facade.page.service import Pages
 from headrace_facade.queues import Queues, open_queues
 from headrace_facade.rates import Rates, open_rates
 from headrace_facade.room import Room
@@ -38,6 +39,7 @@ class Context:
     calls: CallService
     following: Following
     monitor: Monitor
+    pages: Pages
 
 
 @asynccontextmanager
@@ -66,7 +68,9 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         )
         why = WhyService(kube, queues)
         calls = await stack.enter_async_context(open_calls(settings, directory, rates, queues))
+        monitor = Monitor(kube, directory, queues)
         watches = await stack.enter_async_context(Watches.connect(settings.kube_url, settings.kube_ca_file, answers))
+        following = Following(kube, watches, why)
         yield Context(
             settings,
             kube,
@@ -79,6 +83,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             directory,
             rates,
             calls,
-            Following(kube, watches, why),
-            Monitor(kube, directory, queues),
+            following,
+            monitor,
+            Pages(kube, tasks, why, monitor, following),
         )

@@ -28,6 +28,9 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_WITHIN_S: Final = 10.0
+_PAGE: Final = "/ui/"
+_PAGE_BODY_MOST: Final = 64 * 1024
+"""Bodies that come to the page are read before anybody knows who sends them."""
 _PROBES: Final = {"/healthz", "/readyz"}
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _SECURITY: Final = (
@@ -109,10 +112,12 @@ class Guard:
             credential_of(Headers(scope=scope))
 
     async def _read(self, scope: Scope, receive: Receive, share: Share) -> bytes:
-        """The body, read before it is looked at: bounded in size and time. Where no token is needed none is."""
-        if not _takes_a_token(scope):
-            return b""
+        """The body, read before it is looked at: bounded in size and time. Where nobody looks at it none is."""
         limit = self._context.settings.body_limit_bytes
+        if scope["path"].startswith(_PAGE):
+            limit = min(limit, _PAGE_BODY_MOST)
+        elif not _takes_a_token(scope):
+            return b""
         too_large = BodyTooLarge(f"the body is larger than {limit} bytes: put less into one task")
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit:
@@ -161,7 +166,10 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message.get("headers", ()), *_SECURITY, *((name, self._trace_id.encode()) for name in _TRACE)]
+            headers = [*message.get("headers", ()), *((name, self._trace_id.encode()) for name in _TRACE)]
+            # The page has some of its own.
+            own = {name for name, _ in headers}
+            headers += [each for each in _SECURITY if each[0] not in own]
             message = {**message, "headers": headers}
         await self._send(message)
 
