@@ -86,17 +86,24 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{int(seconds)} s"
 
 
-def age_s(since: str | None, now: datetime) -> float | None:
-    """Seconds since an RFC 3339 time; a clock that is behind tells 0."""
-    if since is None:
-        return None
+def _moment(text: str | None) -> datetime | None:
+    """Of RFC 3339."""
     try:
-        then = datetime.fromisoformat(since)
+        then = datetime.fromisoformat(text or "")
     except ValueError:
         return None
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    return max((now - then).total_seconds(), 0.0)
+    return then.replace(tzinfo=UTC) if then.tzinfo is None else then.astimezone(UTC)
+
+
+def moment(text: str | None) -> str:
+    then = _moment(text)
+    return NOTHING if then is None else f"{then:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def age_s(since: str | None, now: datetime) -> float | None:
+    """Seconds since an RFC 3339 time; a clock that is behind tells 0."""
+    then = _moment(since)
+    return None if then is None else max((now - then).total_seconds(), 0.0)
 
 
 def ago(since: str | None, now: datetime) -> str:

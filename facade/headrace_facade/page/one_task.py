@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from headrace_facade.native.task_schema import ReportedAttempt, TaskReport
-from headrace_facade.page.cells import NOTHING, Cell, Row, State, Table, Tone, ago, duration, number, plain
+from headrace_facade.page.cells import NOTHING, Cell, Row, State, Table, Tone, ago, duration, moment, number, plain
 from headrace_facade.page.overview import status_cell, why_cell
 from headrace_facade.schema import Task, TaskStatus, Why, WhyLink
 
@@ -38,9 +38,9 @@ def _facts(told: TaskReport, why: Why | None, now: datetime) -> Table:
         ("Why", why_cell(told.reason, told.message)),
         *_place(why),
         ("Model", Cell(plain(model), note=_tried(told))),
-        ("Created", Cell(told.created_at or NOTHING, note=ago(told.created_at, now))),
-        ("Started", Cell(told.started_at or NOTHING)),
-        ("Ended", Cell(told.completed_at or NOTHING)),
+        ("Created", Cell(moment(told.created_at), note=ago(told.created_at, now))),
+        ("Started", Cell(moment(told.started_at))),
+        ("Ended", Cell(moment(told.completed_at))),
         ("Took", Cell(duration(told.seconds))),
         ("Attempts", Cell(str(told.attempt or 0), note=f"{told.retries} retried, {told.losses} lost")),
         *_used(told),

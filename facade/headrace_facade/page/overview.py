@@ -130,11 +130,12 @@ def _models(models: list[ModelView]) -> Table:
         for model in models
     ]
     columns = ("Model", "State", "Replicas ready", "Load stage", "Context", "Good for")
-    return Table("Models", columns, rows, "No model serves this namespace.", (2, 4))
+    return Table("Models", columns, rows, "No model serves this namespace.")
 
 
 def _told(model: ModelView) -> str:
-    return ": ".join(part for part in (plain(model.reason), plain(model.message)) if part)
+    reason = "" if model.reason == model.phase else plain(model.reason)
+    return ": ".join(part for part in (reason, plain(model.message)) if part)
 
 
 def _queues(queues: list[QueueView]) -> Table:

@@ -72,6 +72,8 @@ form.addEventListener("submit", async (submitted) => {
   if (focused) send.focus();
 });
 stop.addEventListener("click", () => asking?.abort());
+// Before, the form would go to the address, and the prompt into the browser's history.
+send.disabled = false;
 document.getElementById("prompt").addEventListener("keydown", (pressed) => {
   if (pressed.key === "Enter" && (pressed.ctrlKey || pressed.metaKey)) {
     pressed.preventDefault();
