@@ -21,7 +21,7 @@ KEPT_S: Final = 3600
 """A browser forgets it after that, whatever the credential's own end."""
 CREDENTIAL_MOST: Final = 3800
 """Browsers drop cookies above 4 KiB without a word."""
-_NEXT: Final = re.compile(r"/ui(/[A-Za-z0-9._-]+)*/?(\?[A-Za-z0-9._&=%-]*)?")
+_NEXT: Final = re.compile(r"/ui(/[A-Za-z0-9][A-Za-z0-9._-]*)*/?(\?[A-Za-z0-9._&=%-]*)?")
 _LOOPBACK: Final = re.compile(r"(localhost|.+\.localhost|127\.[0-9.]+|::1)")
 
 
