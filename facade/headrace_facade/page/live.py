@@ -18,7 +18,6 @@ from headrace_facade.page.service import Pages, token_of
 EVERY_S: Final = 2.0
 FOR_S: Final = 600.0
 """After that the browser asks again."""
-_OPENING: Final = "retry: 3000\n\n"
 _ALIVE: Final = ": nothing has changed\n\n"
 Again = Callable[[], Awaitable[Caller]]
 """Judges the identity anew: who has lost it sees nothing more."""
@@ -34,7 +33,6 @@ class _Live(Attended):
         who = hashlib.sha256(self._caller.name.encode()).digest()
         with self._pages.seats.taken(who):
             await start(send, 200, "text/event-stream", UNBUFFERED)
-            await write(send, [_OPENING])
             try:
                 await self._tell(send)
             except FacadeError as error:

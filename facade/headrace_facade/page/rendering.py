@@ -102,7 +102,7 @@ class Shown:
 
 def html(template: str, shown: Shown, status: int = 200, **words: Any) -> HTMLResponse:
     text = _TEMPLATES.get_template(template).render(shown=shown, **words)
-    return HTMLResponse(text, status, HEADERS)
+    return HTMLResponse(text.encode(errors="replace"), status, HEADERS)
 
 
 def problem_page(request: Request, error: FacadeError) -> HTMLResponse:

@@ -128,6 +128,12 @@ async def signed_in(request: Request, next: str | None = None) -> Response:  # n
     return _sign_in_page(400, told, session.next_path(next))
 
 
+@router.get(f"{PATH}/cookie")
+async def cookie(request: Request) -> dict[str, bool]:
+    """Whether there is one; whether it is good is told by the page that is loaded then."""
+    return {"kept": session.has_cookie(request.headers)}
+
+
 @router.post(f"{PATH}/sign-out", dependencies=OWN_PAGE)
 async def sign_out(request: Request) -> Response:
     answer = RedirectResponse(f"{PATH}/sign-in", _SEE_OTHER)

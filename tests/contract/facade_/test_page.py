@@ -201,6 +201,18 @@ async def test_who_is_not_known_is_not_let_in(visit: Visit) -> None:
     await expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
 
 
+async def test_a_link_from_elsewhere_leads_to_its_page(visit: Visit, address: str) -> None:
+    await visit.sign_in(TOKEN)
+    page = visit.page
+    await expect(page.locator("#live")).to_have_text("Live")
+    await page.goto("about:blank")
+    await page.set_content(f'<a href="{address}/ui/tasks/team-a.done">that task</a>')
+    async with page.expect_request("**/ui/sign-in?**"):
+        await page.get_by_role("link").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Task team-a.done")
+    visit.check()
+
+
 async def test_who_is_no_longer_known_sees_nothing_more(visit: Visit, context: PageContext) -> None:
     await visit.sign_in(TOKEN)
     page = visit.page

@@ -6,6 +6,7 @@ HEADRACE_PAGE_IMAGE names the file that the README's picture is written to.
 import asyncio
 import os
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from redis_server import RedisServer
 
 from headrace_bus import FACADE_ACL, ModelKey
 from headrace_facade.context import open_context
+from tests.contract.api_server import ApiServer
 from tests.contract.callers import Caller
 from tests.contract.chart.conftest import Helm
 from tests.contract.conftest import Kubectl, required
@@ -34,6 +36,18 @@ pytestmark = [pytest.mark.contract, pytest.mark.timeout(240)]
 POD = "headrace-smol-0"
 SLOW_MS = 60_000
 COUNTRIES = {"france": "France", "japan": "Japan", "italy": "Italy"}
+
+
+@pytest.fixture
+def namespace(api_server: ApiServer) -> Iterator[str]:
+    """With a name for the picture, where there is to be one."""
+    name = "team-a" if os.environ.get("HEADRACE_PAGE_IMAGE") else f"t-{uuid.uuid4().hex[:10]}"
+    status, answer = api_server.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    assert status == 201, answer
+    yield name
+    for plural in ("llmtasks", "llmmodels"):
+        api_server.request("DELETE", f"/apis/headrace.dev/v1alpha1/namespaces/{name}/{plural}")
+    api_server.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
 @pytest.fixture
