@@ -77,12 +77,14 @@ def number(value: int | None) -> Cell:
 
 
 def duration(seconds: float | None) -> str:
-    """3.2 s, 12 s, 5 min, 3 h, 2 d."""
+    """120 ms, 3.2 s, 12 s, 5 min, 3 h, 2 d."""
     if seconds is None:
         return NOTHING
     for size, unit in _UNITS:
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
+    if 0 < seconds < 1:
+        return f"{int(seconds * 1000)} ms"
     return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{int(seconds)} s"
 
 

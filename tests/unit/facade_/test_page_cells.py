@@ -15,8 +15,17 @@ NOTHING_SEEN = MonitorStatus(namespace="team-a", queues=[], left_off=0, models=[
 
 @pytest.mark.parametrize(
     ("seconds", "told"),
-    [(None, "–"), (0, "0 s"), (3.21, "3.2 s"), (59.9, "59 s"), (60, "1 min"), (7199, "1 h"), (172_800, "2 d")],
-    ids=["none", "zero", "short", "below-a-minute", "minute", "hour", "days"],
+    [
+        (None, "–"),
+        (0, "0 s"),
+        (0.118, "118 ms"),
+        (3.21, "3.2 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (7199, "1 h"),
+        (172_800, "2 d"),
+    ],
+    ids=["none", "zero", "shorter", "short", "below-a-minute", "minute", "hour", "days"],
 )
 def test_a_duration_has_one_unit(seconds: float | None, told: str) -> None:
     assert duration(seconds) == told
