@@ -15,6 +15,8 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, 
 WIDE: Final = {"width": 1440, "height": 900}
 CHECKS: Final = (Path(__file__).parent / "page_checks.js").read_text(encoding="utf-8")
 NARROW: Final = {"width": 390, "height": 844}
+PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome")
+"""As hack/setup-system looks for them."""
 # Names are resolved nowhere: what a browser asks for by itself stays in it.
 _ARGUMENTS: Final = ["--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "--disable-gpu"]
 
@@ -52,7 +54,7 @@ class Visit:
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    program = shutil.which("chromium")
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.fail("there is no chromium: run contract tests by `make test-contract`, which installs it")
     # Root has no sandbox; what it opens is ours alone.
