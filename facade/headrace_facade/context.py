@@ -20,6 +20,7 @@ from headrace_facade.native.resuming import Resumables, open_resumables
 from headrace_facade.openai_batches.batches import Batches
 from headrace_facade.openai_batches.files import FILES_AT_ONCE, Files
 from headrace_facade.own_account import OwnAccount
+from headrace_facade.page.service import Pages
 from headrace_facade.queues import Queues, open_queues
 from headrace_facade.rates import Rates, open_rates
 from headrace_facade.room import Room
@@ -56,6 +57,7 @@ class Context:
     batches: Batches
     transfers: Lists
     """Of files, few at once, as each is held whole."""
+    pages: Pages
     tracing: Tracing = SILENT
 
 
@@ -85,9 +87,11 @@ async def open_context(settings: Settings, tracing: Tracing = SILENT) -> AsyncIt
         )
         why = WhyService(kube, queues)
         calls = await stack.enter_async_context(open_calls(settings, directory, rates, queues))
+        monitor = Monitor(kube, directory, queues)
         watches = await stack.enter_async_context(Watches.connect(settings.kube_url, settings.kube_ca_file, answers))
         tickets = await stack.enter_async_context(open_tickets(settings.redis_url_file))
         files = Files(kube)
+        following = Following(kube, watches, why)
         yield Context(
             settings,
             kube,
@@ -100,8 +104,8 @@ async def open_context(settings: Settings, tracing: Tracing = SILENT) -> AsyncIt
             directory,
             rates,
             calls,
-            Following(kube, watches, why),
-            Monitor(kube, directory, queues),
+            following,
+            monitor,
             await stack.enter_async_context(open_sessions(settings.redis_url_file, settings.session_ttl_hours)),
             tickets,
             Door(callers, tickets, settings.allowed_origins),
@@ -110,5 +114,6 @@ async def open_context(settings: Settings, tracing: Tracing = SILENT) -> AsyncIt
             files,
             Batches(kube, files, room),
             Lists(told="too many files are under way: try again", at_once=FILES_AT_ONCE),
+            Pages(kube, tasks, why, monitor, following),
             tracing,
         )

@@ -28,6 +28,9 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_WITHIN_S: Final = 10.0
+_PAGE: Final = "/ui/"
+_PAGE_BODY_MOST: Final = 64 * 1024
+"""Bodies that come to the page are read before anybody knows who sends them."""
 _PROBES: Final = {"/healthz", "/readyz"}
 _SECURITY: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -102,7 +105,8 @@ class Guard:
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Its bounds are the door's (`sockets`); here it gets its trace id, log line and metric."""
-        trace_id = new_trace_id(scope["headers"])
+        span = server_span.begun(scope, self._context.tracing)
+        trace_id = span.context.trace_id if span.context is not None else ""
         scope.setdefault("state", {})["trace_id"] = trace_id
         began = time.monotonic()
         status = 0
@@ -116,6 +120,7 @@ class Guard:
             await send(message)
 
         with (
+            tracing.entered(span),
             structlog.contextvars.bound_contextvars(trace_id=trace_id),
             self._context.metrics.sockets.track_inprogress(),
         ):
@@ -127,6 +132,7 @@ class Guard:
             _log.info(
                 "socket", path=scope["path"], status=status, duration_ms=round((time.monotonic() - began) * 1000, 1)
             )
+            server_span.told(span, scope, getattr(scope.get("route"), "path", None), status)
 
     def _admit(self, scope: Scope) -> None:
         """By the headers alone, before anything is read for the caller."""
@@ -138,10 +144,12 @@ class Guard:
             credential_of(Headers(scope=scope))
 
     async def _read(self, scope: Scope, receive: Receive, share: Share) -> bytes:
-        """The body, read before it is looked at: bounded in size and time. Where no token is needed none is."""
-        if not _takes_a_token(scope):
-            return b""
+        """The body, read before it is looked at: bounded in size and time. Where nobody looks at it none is."""
         limit = self._context.settings.body_limit_bytes
+        if scope["path"].startswith(_PAGE):
+            limit = min(limit, _PAGE_BODY_MOST)
+        elif not _takes_a_token(scope):
+            return b""
         problem = BodyTooLarge(f"the body is larger than {limit} bytes: put less into one task")
         self._declared(scope, limit, problem)
         body = bytearray()
@@ -198,7 +206,10 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message.get("headers", ()), *_SECURITY, *((name, self._trace_id.encode()) for name in _TRACE)]
+            headers = [*message.get("headers", ()), *((name, self._trace_id.encode()) for name in _TRACE)]
+            # The page has some of its own.
+            own = {name for name, _ in headers}
+            headers += [each for each in _SECURITY if each[0] not in own]
             message = {**message, "headers": headers}
         await self._send(message)
 

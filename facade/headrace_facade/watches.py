@@ -34,17 +34,18 @@ REOPEN_AFTER_S: Final = 1.0
 class Seats:
     """Pure accounting. Raises Unavailable and Throttled."""
 
-    def __init__(self, most: int = WATCHES_MOST, each: int = EACH_MOST) -> None:
+    def __init__(self, most: int = WATCHES_MOST, each: int = EACH_MOST, doing: str = "wait for tasks") -> None:
         self._most = most
         self._each = each
+        self._doing = doing
         self._held: Counter[bytes] = Counter()
 
     @contextmanager
     def taken(self, who: bytes) -> Iterator[None]:
         if self._held.total() >= self._most:
-            raise Unavailable("too many requests wait for tasks: try again")
+            raise Unavailable(f"too many requests {self._doing}: try again")
         if self._held[who] >= self._each:
-            raise Throttled(f"{self._each} requests with this token wait for tasks: wait for one of them")
+            raise Throttled(f"{self._each} requests of this identity {self._doing}: wait for one of them")
         self._held[who] += 1
         try:
             yield
