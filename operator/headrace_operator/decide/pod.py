@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from headrace_crds.engine_settings import engine_environment
-from headrace_crds.model import ClaimSource, LLMModel, Local
+from headrace_crds.model import LLMModel, Local
+from headrace_crds.source import ClaimSource
 from headrace_crds.names import runner_name
 from headrace_operator.decide.snapshots import RunnerSettings
 
