@@ -1,4 +1,4 @@
-"""``LLMModel.spec.local.source``: where a model's weights come from, and ``spec.local.cache``: where fetched ones lie."""
+"""``LLMModel.spec.local.source``: where weights come from, and ``spec.local.cache``: where fetched ones are kept."""
 
 from posixpath import basename, dirname
 from typing import Annotated, ClassVar, Final
@@ -40,8 +40,8 @@ class SourceCredentials(ApiModel):
     """A token that the weights' server asks for."""
 
     secret_key_ref: KeyRef
-    """A Secret of the model's namespace. Its annotation headrace.dev/allowed-hosts lists the hosts that the token may be
-    sent to; without the annotation nothing is fetched. It goes to the host that is asked first, and to no host that
+    """A Secret of the model's namespace. Its annotation headrace.dev/allowed-hosts lists the hosts that the token may
+    be sent to; without the annotation nothing is fetched. It goes to the host that is asked first, and to no host that
     this one redirects to."""
 
 
@@ -49,8 +49,8 @@ class HttpSource(ApiModel):
     """A GGUF file behind a URL."""
 
     url: Annotated[str, Field(min_length=1, max_length=2048, pattern=HTTP_URL)]
-    """Where the file is. Redirects are followed. Addresses that are not public, and http without TLS, are for hosts that
-    the chart's weights.allowedHosts names."""
+    """Where the file is. Redirects are followed. Addresses that are not public, and http without TLS, are for hosts
+    that the chart's weights.allowedHosts names."""
     credentials: SourceCredentials | None = None
     """Sent in the header Authorization: the key's value as it is where it holds a space ("Basic …"), else as a Bearer
     token."""
@@ -187,8 +187,8 @@ class Source(ApiModel):
     host_path: HostPathSource | None = None
     """A GGUF file that is on the nodes already."""
     sha256: Annotated[str, Field(max_length=64, pattern=SHA256)] | None = None
-    """Digest of the file, 64 lower-case hex digits; checked before every load when given. Needed for whatever comes over
-    a network."""
+    """Digest of the file, 64 lower-case hex digits; checked before every load when given. Needed for whatever comes
+    over a network."""
     files: Annotated[list[WeightsPart], Field(min_length=2, max_length=64)] | None = None
     """All parts of a split GGUF in order, as llama.cpp's gguf-split makes them."""
 
