@@ -269,8 +269,7 @@ async def test_a_cancelled_download_keeps_what_came(fetching: Fetching, server: 
     server.bytes_per_second = 200_000
     async with serving(server):
         run = asyncio.create_task(fetching.run(server))
-        while server.sent_bytes < 6 * CHUNK:
-            await asyncio.sleep(0.01)
+        await server.sent(6 * CHUNK)
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run

@@ -55,6 +55,12 @@ class FileServer:
     def url(self, path: str = "/m.gguf") -> str:
         return f"http://127.0.0.1:{self.port}{path}"
 
+    async def sent(self, count: int) -> None:
+        """Returns when so many bytes have been sent."""
+        async with asyncio.timeout(30):
+            while self.sent_bytes < count:  # noqa: ASYNC110 — what is sent is also looked at from another thread
+                await asyncio.sleep(0.01)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
