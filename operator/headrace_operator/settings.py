@@ -15,6 +15,7 @@ from headrace_operator.decide.retention import Caps
 from headrace_operator.decide.snapshots import RunnerSettings
 from headrace_operator.decide.window import Bounds
 from headrace_operator.webhooks.policy import WebhookSettings
+from headrace_operator.weights_settings import read_weights
 
 _REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 _PULL_POLICIES: Final = ("IfNotPresent", "Always", "Never")
@@ -134,6 +135,7 @@ def _runner(environment: Mapping[str, str], namespace: str) -> RunnerSettings:
         vram_reserve_mib=int(_number(environment, "HEADRACE_VRAM_RESERVE_MB", 1024, 0, 1 << 20)),
         max_vram_usage_percent=int(_number(environment, "HEADRACE_MAX_VRAM_USAGE_PERCENT", 95, 1, 100)),
         remote_allowed_hosts=_hosts(environment, "HEADRACE_REMOTE_ALLOWED_HOSTS"),
+        weights=read_weights(environment.get("HEADRACE_WEIGHTS", "")),
     )
 
 

@@ -12,7 +12,7 @@ from headrace_crds.base import Condition, ConditionStatus, find_condition
 from headrace_crds.model import EngineInfo, LLMModel, ProviderStatus
 from headrace_crds.reasons import Reason
 from headrace_crds.remote import Remote
-from headrace_operator.decide import access, children, model_status, placement, provider
+from headrace_operator.decide import access, children, model_status, placement, provider, weights
 from headrace_operator.decide.placement import Finding, Rank
 from headrace_operator.decide.plans import Announcement, ModelPlan
 from headrace_operator.decide.snapshots import LiveChild, ModelSnapshot, Ownership, PodView, Report
@@ -36,6 +36,7 @@ def decide(s: ModelSnapshot) -> ModelPlan:
         finding = Finding(Rank.NONE, Reason.STARTING, "waits until the objects of the deleted model are collected")
         return _told(s, s.model, "waits for the predecessor", finding, retire=retire)
     manifests = children.build(s, s.model) if s.live is not None else []
+    fetching = weights.judge(s, s.model)
     return _told(
         s,
         s.model,
@@ -44,6 +45,8 @@ def decide(s: ModelSnapshot) -> ModelPlan:
         retire=retire,
         serve=True,
         children=manifests,
+        weights=fetching.plan,
+        weights_ready=fetching.ready,
         uids={child.kind: child.uid for child in s.live or () if child.ownership is Ownership.OURS},
     )
 
@@ -72,6 +75,8 @@ def find(s: ModelSnapshot, model: LLMModel) -> Finding:
     granted = access.of(model, s.runner, s.credentials, s.client_certificate)
     if granted is not None and granted.refusal is not None:
         return granted.refusal
+    if (fetching := weights.judge(s, model)).finding is not None:
+        return fetching.finding
     if model.spec.replicas == 0:
         return Finding(Rank.NONE, Reason.SCALED_TO_ZERO, "spec.replicas is 0: scale the model up and it is loaded")
     local = model.spec.local
@@ -147,6 +152,7 @@ def judge(s: ModelSnapshot, model: LLMModel, finding: Finding) -> model_status.J
         paused=paused is not None,
         provider=_provider(model, remote, finding, paused),
         may_share=s.may_share,
+        weights=weights.judge(s, model).fetched,
     )
 
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from headrace_crds.base import Condition, ConditionStatus, find_condition
-from headrace_crds.model import EngineInfo, LLMModel, Load, ModelPhase, ProviderStatus
+from headrace_crds.model import EngineInfo, FetchedWeights, LLMModel, Load, ModelPhase, ProviderStatus
 from headrace_crds.names import runner_labels
 from headrace_crds.outcome import timestamp, with_condition
 from headrace_crds.reasons import Reason
-from headrace_operator.decide.placement import Finding
+from headrace_operator.decide.placement import Fetched, Finding
 from headrace_operator.decide.sharing import reaches_out
 from headrace_operator.decide.waiting import not_named
 
@@ -31,8 +31,12 @@ class Judgement:
     paused: bool = False
     """A remote model makes no requests at the moment; the finding says why."""
     provider: ProviderStatus | None = None
+    weights: FetchedWeights | None = None
     may_share: bool = True
     """The chart lets models of this namespace serve others."""
+
+
+_LOADS: Final = frozenset({Reason.DOWNLOADING_WEIGHTS, Reason.VERIFYING_WEIGHTS, Reason.LOADING_WEIGHTS})
 
 
 def derive_phase(judgement: Judgement, *, replicas: int) -> ModelPhase:
@@ -47,7 +51,7 @@ def derive_phase(judgement: Judgement, *, replicas: int) -> ModelPhase:
         return ModelPhase.PAUSED
     if judgement.unplaced is not None and judgement.unplaced.reason == Reason.WAITING_FOR_GPU:
         return ModelPhase.WAITING_FOR_GPU
-    if judgement.finding.reason in (Reason.VERIFYING_WEIGHTS, Reason.LOADING_WEIGHTS):
+    if judgement.finding.reason in _LOADS:
         return ModelPhase.LOADING
     return ModelPhase.STARTING
 
@@ -64,11 +68,20 @@ def build(model: LLMModel, judgement: Judgement, *, now_ms: int) -> dict[str, An
     }
     if judgement.engine is not None:
         status["engine"] = judgement.engine.dump()
+    if judgement.weights is not None:
+        status["weights"] = judgement.weights.dump()
     if judgement.provider is not None:
         status["provider"] = judgement.provider.dump()
     if judgement.finding.stage is not None:
         since_ms = judgement.finding.since_ms
-        load = Load(stage=judgement.finding.stage, since=timestamp(since_ms) if since_ms else None)
+        fetched = judgement.finding.fetched or Fetched()
+        load = Load(
+            stage=judgement.finding.stage,
+            since=timestamp(since_ms) if since_ms else None,
+            percent=fetched.percent,
+            bytes_per_second=fetched.bytes_per_second,
+            eta_seconds=fetched.eta_seconds,
+        )
         status["load"] = load.dump()
     return status
 
