@@ -56,6 +56,7 @@ class Download:
         self._path = cache.part(sha256)
         self._part: PartFile | None = None
         self._keeping = asyncio.Lock()
+        self._keeps: set[asyncio.Task[None]] = set()
         self.resumed = False
 
     async def run(self) -> int:
@@ -83,6 +84,9 @@ class Download:
             await self._fill(self._part)
             return self._part.identity.size_bytes
         finally:
+            # Also when this run is cancelled: what came is worth keeping.
+            while self._keeps:
+                await asyncio.wait({self._keeps.pop()})
             if self._part is not None:
                 self._part.close()
                 self._part = None
@@ -187,7 +191,9 @@ class Download:
             ended = str(again)
         finally:
             if at > start:
-                await asyncio.shield(self._keep(part, (start, at)))
+                keeping = asyncio.create_task(self._keep(part, (start, at)))
+                self._keeps.add(keeping)
+                await asyncio.shield(keeping)
         if at < end:
             raise _Broken(at, ended or f"{answer.host} hung up")
         return at

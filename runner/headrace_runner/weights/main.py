@@ -68,7 +68,7 @@ async def _run(settings: WeightsSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     origin = origin_of(settings.source, Secret(settings.secret_dir), hugging_face=settings.hugging_face)
-    manner, progress = Manner(settings.chunk_bytes, settings.parallel), Progress()
+    manner, progress = Manner(settings.chunk_bytes, settings.parallel, settings.tries), Progress()
     cache = Cache(settings.cache, settings.limit_bytes)
     async with (
         _reporting(settings, progress),

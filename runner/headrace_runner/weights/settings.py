@@ -11,7 +11,7 @@ from headrace_bus import ModelKey
 from headrace_crds.hosts import AllowedHost, parse_hosts
 from headrace_crds.source import Source
 from headrace_runner.settings import SettingsError
-from headrace_runner.weights.download import CHUNK_BYTES, PARALLEL
+from headrace_runner.weights.download import CHUNK_BYTES, PARALLEL, TRIES
 
 HUGGING_FACE: Final = "https://huggingface.co"
 
@@ -30,6 +30,7 @@ class WeightsSettings:
     bytes_per_second: int | None
     parallel: int
     chunk_bytes: int
+    tries: int
     exempt: tuple[AllowedHost, ...]
     hugging_face: str
     secret_dir: Path
@@ -62,6 +63,7 @@ class WeightsSettings:
             bytes_per_second=_integer(environment, "HEADRACE_WEIGHTS_BYTES_PER_SECOND", 0, 0, 1 << 50) or None,
             parallel=_integer(environment, "HEADRACE_WEIGHTS_PARALLEL", PARALLEL, 1, 64),
             chunk_bytes=_integer(environment, "HEADRACE_WEIGHTS_CHUNK_BYTES", CHUNK_BYTES, 4096, 1 << 30),
+            tries=_integer(environment, "HEADRACE_WEIGHTS_TRIES", TRIES, 1, 100),
             exempt=exempt,
             hugging_face=environment.get("HEADRACE_WEIGHTS_HUGGING_FACE") or HUGGING_FACE,
             secret_dir=Path(environment.get("HEADRACE_WEIGHTS_SECRET_DIR") or "/etc/headrace/source"),

@@ -217,7 +217,7 @@ async def test_an_address_that_was_given_for_a_while_is_asked_for_again(fetching
         both = f"127.0.0.1:{server.port},127.0.0.1:{door.port}"
         await fetching.run(server, origin=HttpOrigin(door.url()), exempt=both)
     assert there(fetching, server)
-    assert len(door.asked) == 2
+    assert 2 <= len(door.asked) <= 5, "by those that were under way, and no more"
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ async def test_a_cancelled_download_keeps_what_came(fetching: Fetching, server: 
         journal = json.loads((fetching.cache.folder(server.sha256) / "model.gguf.part.json").read_text())
         kept = sum(end - start for start, end in journal["spans"])
         assert kept > 0
-        server.bytes_per_second, server.sent_bytes = None, 0
+        server.bytes_per_second, asked = None, len(server.asked)
         await fetching.run(server)
     assert there(fetching, server)
-    assert server.sent_bytes <= len(server.content) - kept
+    assert server.asked_bytes(asked) == len(server.content) - kept

@@ -44,9 +44,15 @@ class FileServer:
     port: int = 0
     asked: list[Asked] = field(default_factory=list)
     sent_bytes: int = 0
+    connections: int = 0
     open_now: int = 0
     open_most: int = 0
     headers: list[str] = field(default_factory=list)
+
+    def asked_bytes(self, since: int = 0) -> int:
+        """What the ranges of requests from that one on cover together, each time that they do."""
+        size = len(self.content)
+        return sum(min(span[1], size) - span[0] for each in self.asked[since:] if (span := each.span) is not None)
 
     @property
     def sha256(self) -> str:
@@ -62,6 +68,7 @@ class FileServer:
                 await asyncio.sleep(0.01)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -77,9 +84,10 @@ class FileServer:
                     self.open_now -= 1
                 if writer.is_closing():
                     return
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             return
         finally:
+            self.connections -= 1
             writer.transport.abort()
 
     async def _answer(self, request: Asked, writer: asyncio.StreamWriter) -> None:
