@@ -24,7 +24,13 @@ from headrace_operator.decide.snapshots import FetchView, JobView, ModelSnapshot
 from headrace_operator.decide.weights_access import SourceAccess
 
 AGAIN: Final = frozenset(
-    {Reason.DISK_FULL, Reason.SOURCE_UNREACHABLE, Reason.DOWNLOAD_FAILED, Reason.CREDENTIALS_REFUSED}
+    {
+        Reason.DISK_FULL,
+        Reason.SOURCE_UNREACHABLE,
+        Reason.DOWNLOAD_FAILED,
+        Reason.CREDENTIALS_REFUSED,
+        Reason.CREDENTIALS_NOT_FOUND,
+    }
 )
 """Reasons that may pass without a change of the model."""
 PAUSE_SECONDS: Final = 600
