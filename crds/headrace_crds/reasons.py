@@ -109,6 +109,7 @@ class Reason(StrEnum):
     DOWNLOAD_FAILED = "DownloadFailed"
     CACHE_NOT_CONFIGURED = "CacheNotConfigured"
     CACHE_NOT_WRITABLE = "CacheNotWritable"
+    IMAGE_VOLUMES_UNAVAILABLE = "ImageVolumesUnavailable"
     HOST_PATH_NOT_ALLOWED = "HostPathNotAllowed"
     MODEL_FILE_NOT_FOUND = "ModelFileNotFound"
     INVALID_MODEL_FILE = "InvalidModelFile"

@@ -22,6 +22,7 @@ from headrace_operator.decide import untrusted, webhook
 from headrace_operator.decide.acceptance import escaped_bytes
 from headrace_operator.decide.children import ANNOTATION_SPEC_GENERATION, ANNOTATION_SPEC_HASH
 from headrace_operator.decide.clocks import milliseconds
+from headrace_operator.decide.pod import WEIGHTS_VOLUME
 from headrace_operator.decide.snapshots import (
     ContainerView,
     DeploymentView,
@@ -194,7 +195,12 @@ def deployment_view(body: Mapping[str, Any]) -> DeploymentView:
         spec_hash=annotations.get(ANNOTATION_SPEC_HASH, ""),
         spec_generation=_integer(annotations.get(ANNOTATION_SPEC_GENERATION)),
         replica_failure=str(refused[0].get("message", "")) if refused else "",
+        weights_dropped=any(each.get("name") == WEIGHTS_VOLUME and "emptyDir" in each for each in _volumes(body)),
     )
+
+
+def _volumes(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return (((body.get("spec") or {}).get("template") or {}).get("spec") or {}).get("volumes") or []
 
 
 def controller_uid(metadata: Mapping[str, Any]) -> str:

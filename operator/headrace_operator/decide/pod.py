@@ -13,6 +13,7 @@ USER_ID: Final = 65532
 STOP_SECONDS: Final = 30
 TOKEN_SECONDS: Final = 3600
 HTTP_PORT: Final = 8080
+WEIGHTS_VOLUME: Final = "model"
 
 _RUN: Final = "/run/headrace"
 _ENGINE_FILES: Final = {
@@ -174,7 +175,7 @@ def _engine(model: LLMModel, local: Local, settings: RunnerSettings) -> dict[str
         "resources": resources,
         "volumeMounts": [
             {"name": "socket", "mountPath": _RUN},
-            {"name": "model", "mountPath": "/models", "readOnly": True},
+            {"name": WEIGHTS_VOLUME, "mountPath": "/models", "readOnly": True},
             {"name": "tmp-engine", "mountPath": "/tmp"},  # noqa: S108
         ],
     }
@@ -197,7 +198,7 @@ def container(name: str, settings: RunnerSettings) -> dict[str, Any]:
 def _volumes(weights: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return [
         {"name": "socket", "emptyDir": {"sizeLimit": "16Mi"}},
-        {"name": "model", **weights},
+        {"name": WEIGHTS_VOLUME, **weights},
         *shared_volumes(name),
         {"name": "tmp-engine", "emptyDir": {"sizeLimit": "256Mi"}},
     ]

@@ -142,6 +142,8 @@ class DeploymentView:
     spec_generation: int
     replica_failure: str = ""
     """Message of the ReplicaFailure condition: the pods are refused."""
+    weights_dropped: bool = False
+    """An API server without image volumes drops what it does not know, and an empty directory is left of them."""
 
 
 @dataclass(frozen=True, slots=True)

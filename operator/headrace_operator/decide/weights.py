@@ -5,7 +5,7 @@ no Job ─► Job ─► Downloading ─► verified: written into the status, r
             └──► failed ─► DiskFull, SourceUnreachable, …: another Job after a pause that grows up to an hour
                       └──► WrongDigest, …: Stalled until the model is changed or the Job deleted
 
-A claim's own file, an image and a node's file are where they are: only the last can be refused here.
+A claim's own file, an image and a node's file are where they are; of the last two it is said why not.
 """
 
 from dataclasses import dataclass
@@ -63,6 +63,11 @@ def judge(s: ModelSnapshot, model: LLMModel) -> Weights:
         message = f"the chart's weights.hostPaths admits no {node.path!r}: have an admin add its folder there"
         finding = Finding(Rank.NONE, Reason.HOST_PATH_NOT_ALLOWED, message, stalled=True)
         return Weights(False, finding)
+    if local.source.image is not None and s.deployment is not None and s.deployment.weights_dropped:
+        message = (
+            "the cluster has no image volumes: turn on Kubernetes' ImageVolume (1.33 or later), or use another source"
+        )
+        return Weights(False, Finding(Rank.NONE, Reason.IMAGE_VOLUMES_UNAVAILABLE, message, stalled=True))
     return Weights(True)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from operator_cases import MODEL, NOW_MS, RUNNER, conditions_of, model, model_snapshot, pod, report
+from operator_cases import MODEL, NOW_MS, RUNNER, conditions_of, deployment, model, model_snapshot, pod, report
 
 from headrace_crds.model import LLMModel
 from headrace_crds.outcome import timestamp
@@ -409,8 +409,8 @@ def test_a_node_directory_binds_runners_to_the_node_that_fetched() -> None:
     found = weights.judge(s, of)
     assert found.fetched is not None
     assert (found.fetched.cache, found.fetched.node) == ("/var/lib/weights", "node-7")
-    deployment = next(each for each in children.build(s, of) if each["kind"] == "Deployment")
-    spec = deployment["spec"]["template"]["spec"]
+    made = next(each for each in children.build(s, of) if each["kind"] == "Deployment")
+    spec = made["spec"]["template"]["spec"]
     volume = next(each for each in spec["volumes"] if each["name"] == "model")
     assert volume["hostPath"] == {"path": "/var/lib/weights", "type": "Directory"}
     terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
@@ -442,8 +442,8 @@ def test_a_nodes_file_needs_the_admins_word(folders: tuple[str, ...], admitted: 
     found = weights.judge(s, of)
     assert found.ready is admitted
     if admitted:
-        deployment = next(each for each in children.build(s, of) if each["kind"] == "Deployment")
-        volumes = deployment["spec"]["template"]["spec"]["volumes"]
+        made = next(each for each in children.build(s, of) if each["kind"] == "Deployment")
+        volumes = made["spec"]["template"]["spec"]["volumes"]
         assert {"name": "model", "hostPath": {"path": "/srv/models", "type": "Directory"}} in volumes
     else:
         assert children.build(s, of) == []
@@ -462,8 +462,8 @@ def test_runners_on_a_nodes_file_that_is_not_admitted_any_more_stop() -> None:
 def test_an_image_is_mounted() -> None:
     source = {"image": {"reference": "r.example/m:q4", "path": "m.gguf"}, "sha256": SHA256}
     of = model(local={"source": source})
-    deployment = next(each for each in children.build(seen(of), of) if each["kind"] == "Deployment")
-    spec = deployment["spec"]["template"]["spec"]
+    made = next(each for each in children.build(seen(of), of) if each["kind"] == "Deployment")
+    spec = made["spec"]["template"]["spec"]
     assert {"name": "model", "image": {"reference": "r.example/m:q4", "pullPolicy": "IfNotPresent"}} in spec["volumes"]
     engine = next(each for each in spec["containers"] if each["name"] == "engine")
     environment = {each["name"]: each.get("value") for each in engine["env"]}
@@ -471,10 +471,18 @@ def test_an_image_is_mounted() -> None:
     assert environment["HEADRACE_MODEL_SHA256"] == SHA256
 
 
+def test_a_cluster_that_drops_image_volumes_is_said_and_no_runner_starts_on_an_empty_directory() -> None:
+    source = {"image": {"reference": "r.example/m:q4", "path": "m.gguf"}, "sha256": SHA256}
+    of = model(local={"source": source})
+    s = seen(of, deployment=replace(deployment(of), weights_dropped=True))
+    assert decide_model.find(s, of).reason == "ImageVolumesUnavailable"
+    assert replicas(s, of) == 0
+
+
 def test_the_engine_looks_where_the_job_puts_it() -> None:
     of = fetched(weights=HERE)
-    deployment = next(each for each in children.build(seen(of), of) if each["kind"] == "Deployment")
-    engine = next(each for each in deployment["spec"]["template"]["spec"]["containers"] if each["name"] == "engine")
+    made = next(each for each in children.build(seen(of), of) if each["kind"] == "Deployment")
+    engine = next(each for each in made["spec"]["template"]["spec"]["containers"] if each["name"] == "engine")
     environment = {each["name"]: each.get("value") for each in engine["env"]}
     assert environment["HEADRACE_MODEL_PATH"] == f"/models/{SHA256}/model.gguf"
     assert environment["HEADRACE_MODEL_SHA256"] == SHA256
