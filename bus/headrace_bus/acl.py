@@ -48,6 +48,18 @@ def acl_rules(model: ModelKey) -> list[str]:
     ]
 
 
+def report_rules(model: ModelKey) -> list[str]:
+    """A downloader of this model's weights: it says how far it is by `report`, and sees no queue. Raises ValueError."""
+    prefix = key_prefix(model)
+    return [
+        "resetkeys",
+        *(f"~{prefix}{key}" for key in ("", "report:*", "workers")),
+        "resetchannels",
+        f"&{wake_channel(model)}",
+        *_commands(*_CONNECT, _CALLS, "+time +get +set +zadd +zremrangebyscore +pttl +pexpire +publish"),
+    ]
+
+
 OPERATOR_ACL: Final[tuple[str, ...]] = (
     "resetkeys",
     # Neither sessions nor tickets nor rates: those are the facades' alone.

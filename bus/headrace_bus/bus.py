@@ -370,12 +370,13 @@ class Bus(CacheBus, GateBus):
             raise BusMisconfigured(f"maxmemory-policy is {state.maxmemory_policy!r}; queued work needs 'noeviction'")
         return state
 
-    async def grant(self, model: ModelKey, user: str, password: str) -> None:
-        """Makes or resets the Redis user of a model's runners; another password ends the connections made with the old.
+    async def grant(self, model: ModelKey, user: str, password: str, *, reports_alone: bool = False) -> None:
+        """Makes or resets the Redis user of a model's runners, or of what only reports for it; another password ends
+        the connections made with the old.
 
         A restart of Redis forgets the user (`ServerState.run_id`), and the scripts that runners may call but not load.
         """
-        await users.grant(self._connection, model, user, password)
+        await users.grant(self._connection, model, user, password, reports_alone=reports_alone)
 
     async def revoke(self, user: str) -> None:
         """Deletes a runners' user, which ends its connections, blocked ones included."""

@@ -2,19 +2,22 @@
 
 import hashlib
 
-from headrace_bus.acl import acl_rules, user_name
+from headrace_bus.acl import acl_rules, report_rules, user_name
 from headrace_bus.connection import Connection
 from headrace_bus.keys import ModelKey
 
 
-async def grant(connection: Connection, model: ModelKey, user: str, password: str) -> None:
+async def grant(
+    connection: Connection, model: ModelKey, user: str, password: str, *, reports_alone: bool = False
+) -> None:
     """Makes or resets the user; connections made with another password end. Raises ValueError."""
     await connection.load_scripts()
     digest = hashlib.sha256(password.encode()).hexdigest()
     if await _passwords(connection, user_name(user)) not in ([], [digest.encode()]):
         # SETUSER alone leaves connections that have authenticated.
         await revoke(connection, user)
-    rules = ("reset", "on", f"#{digest}", *acl_rules(model))
+    rights = report_rules(model) if reports_alone else acl_rules(model)
+    rules = ("reset", "on", f"#{digest}", *rights)
     await connection.command("ACL", "SETUSER", user_name(user), *rules)
 
 

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable
 
-from headrace_crds.model import Adapter, Capability, KvCache, LLMModelSpec, Local, WeightsPart
+from headrace_crds.model import Adapter, Capability, KvCache, LLMModelSpec, Local
+from headrace_crds.source import WeightsPart
 
 DEFAULT_CAPABILITIES = (Capability.CHAT, Capability.COMPLETION)
 

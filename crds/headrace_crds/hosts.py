@@ -19,6 +19,8 @@ PORTS: Final = frozenset({443, 8443})
 DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 REMOTE_SETTING: Final = "remote.allowedHosts"
 """The chart's setting that lets remote models reach addresses that are not public, and speak http."""
+WEIGHTS_SETTING: Final = "weights.allowedHosts"
+"""The chart's setting that lets weights come from addresses that are not public, and by http."""
 _URL: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<path>/[^?#\s\\]*)?(?:\?(?P<query>[^#\s\\]*))?",
@@ -199,4 +201,18 @@ def judge(parts: Parts, *, allowed: Iterable[AllowedHost], exempt: Iterable[Allo
         raise Refused(f"{target.origin} is not https: use https, or name the host in the chart's {REMOTE_SETTING}")
     if host.literal:
         target.judged([host.name])
+    return target
+
+
+def judge_source(url: str, *, exempt: Iterable[AllowedHost]) -> Target:
+    """Where weights are fetched from that have this URL, or are redirected to it: any public host under https, and
+    whatever ``exempt`` names. What comes is known by its digest. Raises Refused, which says what to do.
+    """
+    parts = split(url)
+    trusted = any(entry.names(parts.host, parts.port) for entry in exempt)
+    target = Target(parts.scheme, parts.host, parts.port, parts.path, parts.query, trusted, WEIGHTS_SETTING)
+    if not trusted and parts.scheme != "https":
+        raise Refused(f"{target.origin} is not https: use https, or name the host in the chart's {WEIGHTS_SETTING}")
+    if parts.host.literal:
+        target.judged([parts.host.name])
     return target

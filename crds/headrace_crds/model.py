@@ -12,63 +12,10 @@ from headrace_crds.remote import Price, Remote
 from headrace_crds.runner_template import RunnerTemplate
 from headrace_crds.scaling import REPLICAS_MAX, Scaling, ScalingMode, ScalingStatus
 from headrace_crds.sharing import Sharing
+from headrace_crds.source import PATH, Source, WeightsCache
 
-PATH = r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
 SCALE = r"^-?[0-9]{1,3}(\.[0-9]{1,6})?$"
 RESOURCE_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
-
-
-class ClaimSource(ApiModel):
-    """A GGUF file on a PersistentVolumeClaim of the model's namespace."""
-
-    claim_name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-    """Name of the PersistentVolumeClaim. It is mounted read-only."""
-    path: Annotated[str, Field(min_length=1, max_length=1024, pattern=PATH)] | None = None
-    """The GGUF file's path inside the volume: relative, without hidden or parent segments. For weights in several files
-    source.files names them instead."""
-
-
-class WeightsPart(ApiModel):
-    """One file of a split GGUF."""
-
-    path: Annotated[str, Field(min_length=1, max_length=1024, pattern=PATH)]
-    """The file's path inside the volume."""
-    sha256: Annotated[str, Field(max_length=64, pattern=SHA256)] | None = None
-    """Digest of the file, 64 lower-case hex digits; checked before every load when given."""
-
-
-class Source(ApiModel):
-    """Where the weights come from."""
-
-    rules: ClassVar = (
-        exactly_one_of(
-            "persistentVolumeClaim", message="source needs persistentVolumeClaim: {claimName, path} with the GGUF file"
-        ),
-        Rule(
-            "!has(self.persistentVolumeClaim) || has(self.persistentVolumeClaim.path) != has(self.files)",
-            "source needs either persistentVolumeClaim.path, or files with all parts of a split GGUF",
-        ),
-        Rule(
-            "!has(self.files) || !has(self.sha256)",
-            "sha256 is of one file: give each of files its own",
-            ".sha256",
-        ),
-    )
-
-    persistent_volume_claim: ClaimSource | None = None
-    """A GGUF file on a PersistentVolumeClaim."""
-    sha256: Annotated[str, Field(max_length=64, pattern=SHA256)] | None = None
-    """Digest of the file, 64 lower-case hex digits; checked before every load when given."""
-    files: Annotated[list[WeightsPart], Field(min_length=2, max_length=64)] | None = None
-    """All parts of a split GGUF in order, as llama.cpp's gguf-split makes them."""
-
-    @property
-    def parts(self) -> list[WeightsPart]:
-        """The weights' files in order, however many they are."""
-        if self.files:
-            return self.files
-        claim = self.persistent_volume_claim
-        return [WeightsPart(path=claim.path, sha256=self.sha256)] if claim is not None and claim.path else []
 
 
 class Adapter(ApiModel):
@@ -170,10 +117,22 @@ class Local(ApiModel):
             "a quantized kvCache.valueType needs flashAttention Auto or Enabled",
             ".kvCache.valueType",
         ),
+        Rule(
+            "!has(self.cache) || has(self.source.http) || has(self.source.huggingFace) || has(self.source.s3)",
+            "cache goes with source.http, source.huggingFace and source.s3: nothing else is fetched",
+            ".cache",
+        ),
+        Rule(
+            "!has(self.adapters) || !(has(self.source.http) || has(self.source.huggingFace) || has(self.source.s3))",
+            "adapters lie on the volume of the weights: use source.persistentVolumeClaim or source.image",
+            ".adapters",
+        ),
     )
 
     source: Source
     """Where the weights come from."""
+    cache: WeightsCache | None = None
+    """Where weights are kept that are fetched over a network; absent: in the nodes' directory that the chart names."""
     context_tokens: Annotated[int, Field(ge=128, le=1048576)] = 4096
     """Context of one sequence in tokens: prompt and result together."""
     parallelism: Annotated[int, Field(ge=1, le=64)] = 1
@@ -291,9 +250,30 @@ class Load(ApiModel):
     """Progress of getting ready to serve."""
 
     stage: Annotated[str, Field(max_length=32)]
-    """Scheduling, Starting, Verifying, Loading or Serving."""
+    """Downloading, Scheduling, Starting, Verifying, Loading or Serving."""
     since: Timestamp | None = None
     """When this stage was entered."""
+    percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """How much of the weights has been fetched; written when it changes, and the two below with it."""
+    bytes_per_second: Annotated[int, Field(ge=0)] | None = None
+    """How fast they come, to two digits."""
+    eta_seconds: Annotated[int, Field(ge=0)] | None = None
+    """How long the rest takes at that pace, to two digits."""
+
+
+class FetchedWeights(ApiModel):
+    """Weights that a Job has fetched and verified."""
+
+    sha256: Annotated[str, Field(max_length=64)]
+    """Digest of the file."""
+    cache: Annotated[str, Field(max_length=512)]
+    """Where they are kept: a claim's name, or the directory on a node."""
+    size_bytes: Annotated[int, Field(ge=0)] = 0
+    """Size of the file."""
+    node: Annotated[str, Field(max_length=253)] | None = None
+    """The node whose directory has them; absent for a claim."""
+    since: Timestamp
+    """When they were found there last."""
 
 
 class Breaker(StrEnum):
@@ -335,6 +315,8 @@ class LLMModelStatus(ApiModel):
     """Label selector of the runner pods, for /scale."""
     load: Load | None = None
     """Progress of getting ready to serve; absent when there is none."""
+    weights: FetchedWeights | None = None
+    """The weights in the cache, once they are verified; absent where nothing is fetched."""
     engine: EngineInfo | None = None
     """What the engine found in the weights of this generation; absent for a remote model."""
     provider: ProviderStatus | None = None

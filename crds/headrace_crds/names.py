@@ -20,6 +20,7 @@ ANNOTATION_REPLAY_OF: Final = f"{GROUP}/replay-of"
 ANNOTATION_TRACEPARENT: Final = f"{GROUP}/traceparent"
 """On a task: the W3C trace context of whoever made it. Anybody may write it; what is none is ignored."""
 LABEL_COMPONENT: Final = "app.kubernetes.io/component"
+WEIGHTS_COMPONENT: Final = "weights"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 LABEL_PART_OF: Final = "app.kubernetes.io/part-of"
 
@@ -59,6 +60,16 @@ def runner_labels(model: str) -> dict[str, str]:
         LABEL_PART_OF: "headrace",
         LABEL_MODEL: model,
     }
+
+
+def weights_labels(model: str) -> dict[str, str]:
+    """Of the Job that fetches weights, and of its pods."""
+    return {**runner_labels(model), LABEL_COMPONENT: WEIGHTS_COMPONENT}
+
+
+def weights_name(model: str) -> str:
+    """Name of what a model has twice, once for the weights Job; no model's name holds a dot."""
+    return f"{runner_name(model)}.weights"
 
 
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"

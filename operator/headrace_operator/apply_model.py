@@ -1,17 +1,19 @@
 """The only writes of a model's reconcile: queue and grant, children, status once, then the event."""
 
+import contextlib
 from typing import Final
 
 import structlog
 
+from headrace_crds.names import runner_name
 from headrace_operator import announce, bindings
 from headrace_operator.context import Applied, Context, bus_key
 from headrace_operator.decide import children
-from headrace_operator.decide.children import redis_user
-from headrace_operator.decide.plans import ModelPlan
+from headrace_operator.decide.children import redis_user, weights_password, weights_user
+from headrace_operator.decide.plans import ModelPlan, WeightsPlan
 from headrace_operator.decide.snapshots import ModelSnapshot
 from headrace_operator.errors import KubeNotFound, NotLeading
-from headrace_operator.kube import MODELS
+from headrace_operator.kube import JOBS, MODELS
 from headrace_operator.refs import ModelRef
 from headrace_operator.views import deployment_view, parse_model
 
@@ -30,6 +32,8 @@ async def apply(plan: ModelPlan, s: ModelSnapshot, ctx: Context) -> float | None
         await _grant(s, ctx)
     if plan.children:
         await _apply_children(plan, s, ctx)
+    if plan.weights is not None:
+        await _fetch_weights(plan.weights, s, ctx)
     if plan.status is not None and not ctx.model_statuses.take(s.ref):
         return STATUS_LATER_SECONDS
     try:
@@ -47,6 +51,7 @@ async def _retire(ref: ModelRef, now_ms: int, ctx: Context) -> None:
     # In this order: whoever is still connected could write while its keys go, and a registration that stands until
     # all is done is what the sweep finds after a crash in between.
     await ctx.bus.revoke(redis_user(ref))
+    await ctx.bus.revoke(weights_user(ref))
     await ctx.bus.purge(bus_key(ref))
     if ref in ctx.memory.granted or ref in ctx.memory.registered:
         _log.info("model retired", model=str(ref))
@@ -74,6 +79,10 @@ async def _grant(s: ModelSnapshot, ctx: Context) -> None:
         ctx.memory.registered.add(s.ref)
     if ctx.memory.granted.get(s.ref) != stands:
         await ctx.bus.grant(bus_key(s.ref), redis_user(s.ref), s.redis_password)
+        if s.model.spec.local is not None:
+            await ctx.bus.grant(
+                bus_key(s.ref), weights_user(s.ref), weights_password(s.redis_password), reports_alone=True
+            )
         ctx.memory.granted[s.ref] = stands
     ctx.memory.inherited.discard(s.ref)
 
@@ -95,12 +104,30 @@ async def _apply_children(plan: ModelPlan, s: ModelSnapshot, ctx: Context) -> No
             ctx.store.put_deployment(s.ref, view)
             metadata = s.model.metadata
             ctx.memory.applied[s.ref] = Applied(
-                metadata.uid, metadata.generation, view.generation, ctx.monotonic(), versions
+                metadata.uid,
+                metadata.generation,
+                view.generation,
+                ctx.monotonic(),
+                versions,
+                plan.weights_ready,
             )
             ctx.memory.probed[s.ref] = ctx.monotonic()
     if any(report.commit_forbidden for report in s.reports.values()):
         await bindings.renew(s.ref, ctx)
     _log.info("children applied", model=str(s.ref), generation=s.model.metadata.generation)
+
+
+async def _fetch_weights(plan: WeightsPlan, s: ModelSnapshot, ctx: Context) -> None:
+    """Raises KubeConflict where a Job of that name has come meanwhile."""
+    name = runner_name(s.ref.name)
+    if plan.remove_uid:
+        with contextlib.suppress(KubeNotFound):
+            await ctx.kube.delete(JOBS, s.ref.namespace, name, uid=plan.remove_uid)
+    if plan.policy is not None:
+        await ctx.kube.apply(plan.policy)
+    if plan.job is not None:
+        await ctx.kube.create(JOBS, s.ref.namespace, plan.job)
+        _log.info("weights job made", model=str(s.ref), replaces=plan.remove_uid)
 
 
 async def _write_status(plan: ModelPlan, s: ModelSnapshot, ctx: Context) -> None:

@@ -49,6 +49,8 @@ class Applied:
     at: float
     versions: Mapping[str, str]
     """Kind to resourceVersion: another one means that somebody else wrote, or deleted."""
+    weights_ready: bool = True
+    """They were made for runners that find their weights."""
 
 
 @dataclass(frozen=True, slots=True)

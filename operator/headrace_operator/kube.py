@@ -60,6 +60,7 @@ MODELS: Final = Resource(f"{GROUP}/{VERSION}", "llmmodels")
 QUOTAS: Final = Resource(f"{GROUP}/{VERSION}", "llmquotas")
 TASKS: Final = Resource(f"{GROUP}/{VERSION}", "llmtasks")
 DEPLOYMENTS: Final = Resource("apps/v1", "deployments")
+JOBS: Final = Resource("batch/v1", "jobs")
 CLAIMS: Final = Resource("v1", "persistentvolumeclaims")
 CONFIG_MAPS: Final = Resource("v1", "configmaps")
 EVENTS: Final = Resource("events.k8s.io/v1", "events")
@@ -220,7 +221,9 @@ class Kube:
     ) -> None:
         """That very object, in that version if one is given. Raises KubeNotFound, and KubeConflict for another."""
         preconditions = {"uid": uid, **({"resourceVersion": resource_version} if resource_version else {})}
-        await self._request("DELETE", resource.path(namespace, name), body={"preconditions": preconditions})
+        # Else a Job's pods would be orphaned.
+        options = {"preconditions": preconditions, "propagationPolicy": "Background"}
+        await self._request("DELETE", resource.path(namespace, name), body=options)
 
     async def read(self, path: str) -> Body:
         """Anything else, such as discovery."""

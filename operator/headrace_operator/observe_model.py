@@ -1,6 +1,7 @@
 """The only reads of a model's reconcile."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from headrace_bus import BusCorrupt
@@ -8,22 +9,23 @@ from headrace_crds.base import ConditionStatus, find_condition
 from headrace_crds.model import LLMModel
 from headrace_crds.names import ANNOTATION_ALLOWED_HOSTS, runner_name
 from headrace_operator.context import Context, SecretLook, bus_key
-from headrace_operator.decide import access
+from headrace_operator.decide import access, children, weights
 from headrace_operator.decide.access import Access
 from headrace_operator.decide.children import KINDS, spec_hash
 from headrace_operator.decide.clocks import milliseconds
 from headrace_operator.decide.snapshots import (
     CredentialsView,
     DeploymentView,
+    JobView,
     LiveChild,
     ModelSnapshot,
     Ownership,
     Report,
 )
 from headrace_operator.errors import KubeRefused
-from headrace_operator.kube import CHILDREN, CLAIMS, DEPLOYMENTS, MODELS, Body
+from headrace_operator.kube import CHILDREN, CLAIMS, DEPLOYMENTS, JOBS, MODELS, Body
 from headrace_operator.refs import ModelRef
-from headrace_operator.views import controller_uid, deployment_view, parse_model, report
+from headrace_operator.views import controller_uid, deployment_view, job_view, parse_model, report
 
 OLDER_LIMIT: Final = 100
 CHILDREN_RESYNC_SECONDS: Final = 300.0
@@ -49,31 +51,47 @@ async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
     credentials, certificate = await _secrets(ref, model, ctx)
     granted = access.of(model, ctx.settings.runner, credentials, certificate)
     planned = ctx.memory.planned.get(ref) if model.spec.scales_itself else None
-    due = children_due(ref, model, deployment, ctx, granted) or rights_doubted(ref, reports, ctx)
-    if deployment is None and granted is not None and not granted.granted:
-        # There is nothing to stop, and nothing is made.
-        due = False
-    due |= planned is not None and deployment is not None and deployment.replicas != planned.replicas
-    if due or await _children_changed(ref, ctx):
-        live, deployment = await _live_children(ref, model, ctx)
-    return ModelSnapshot(
+    seen = ModelSnapshot(
         ref=ref,
         now_ms=now_ms,
         model=model,
         runner=ctx.settings.runner,
         redis_password=ctx.redis_password(model.metadata.uid),
         deployment=deployment,
-        pods=ctx.store.pods(ref),
+        pods=[pod for pod in ctx.store.pods(ref) if not pod.fetches],
         reports=reports,
-        live=live,
         served_uid=ctx.memory.granted.get(ref, ("", ""))[1],
         queue_older=ref in ctx.memory.inherited and await _queue_is_older(ref, model, ctx),
+        job_pods=[pod for pod in ctx.store.pods(ref) if pod.fetches],
         claim_missing=await _claim_missing(model, ctx),
         credentials=credentials,
         client_certificate=certificate,
         may_share=ref.namespace in ctx.settings.sharing_model_namespaces,
         planned=planned,
     )
+    if weights.wants_job(seen, model):
+        seen = replace(seen, job=await _job(ref, model, ctx))
+    due = children_due(ref, model, deployment, ctx, granted) or rights_doubted(ref, reports, ctx)
+    due = due or _weights_came_or_went(seen, model, ctx)
+    due |= deployment is not None and deployment.replicas != children.replicas(seen, model, granted)
+    stopped = granted is not None and not granted.granted
+    if deployment is None and (stopped or not weights.mountable(model, ctx.settings.runner.weights)):
+        # There is nothing to stop, and nothing is made.
+        due = False
+    if due or await _children_changed(ref, ctx):
+        live, deployment = await _live_children(ref, model, ctx)
+    return replace(seen, deployment=deployment, live=live)
+
+
+def _weights_came_or_went(s: ModelSnapshot, model: LLMModel, ctx: Context) -> bool:
+    """The children were made for the other case."""
+    applied = ctx.memory.applied.get(s.ref)
+    return applied is not None and applied.weights_ready is not weights.judge(s, model).ready
+
+
+async def _job(ref: ModelRef, model: LLMModel, ctx: Context) -> JobView | None:
+    body = await ctx.kube.get(JOBS, ref.namespace, runner_name(ref.name))
+    return None if body is None else job_view(body, _ownership(body, model))
 
 
 async def _queue_is_older(ref: ModelRef, model: LLMModel, ctx: Context) -> bool:
@@ -178,6 +196,10 @@ async def _reports(ref: ModelRef, ctx: Context) -> dict[str, Report]:
 async def _claim_missing(model: LLMModel, ctx: Context) -> bool:
     local = model.spec.local
     claim = local.source.persistent_volume_claim if local is not None else None
+    cache = local.cache.persistent_volume_claim if local is not None and local.cache is not None else None
+    if cache is not None and weights.known(model, "") is None:
+        # Weights are fetched for a model at rest as well.
+        return await ctx.kube.probe(CLAIMS, model.metadata.namespace, cache.claim_name) is None
     if claim is None or model.wanted_replicas == 0 or _is(model, "Available"):
         return False
     return await ctx.kube.probe(CLAIMS, model.metadata.namespace, claim.claim_name) is None
@@ -186,14 +208,17 @@ async def _claim_missing(model: LLMModel, ctx: Context) -> bool:
 async def _secrets(
     ref: ModelRef, model: LLMModel, ctx: Context
 ) -> tuple[CredentialsView | None, CredentialsView | None]:
-    """Of the Secrets that a remote model names for key and client certificate, the metadata alone; None where it names
-    none.
+    """Of the Secrets that a model names, the metadata alone: a remote one's for key and client certificate, a local
+    one's for fetching its weights. None where it names none.
     """
-    remote = model.spec.remote
-    if remote is None:
+    remote, local = model.spec.remote, model.spec.local
+    key = local.source.secret_name if local is not None else None
+    certificate = None
+    if remote is not None:
+        key = None if remote.credentials is None else remote.credentials.secret_key_ref.name
+        certificate = None if remote.client_certificate is None else remote.client_certificate.secret_name
+    if key is None and certificate is None:
         return None, None
-    key = None if remote.credentials is None else remote.credentials.secret_key_ref.name
-    certificate = None if remote.client_certificate is None else remote.client_certificate.secret_name
     last, kept = ctx.memory.secrets.get(ref, {}), dict[str, SecretLook]()
     for name in {each for each in (key, certificate) if each is not None}:
         # Reports wake this look every two seconds.

@@ -15,6 +15,7 @@ from headrace_crds.reasons import Reason
 from headrace_crds.scaling import Scaling as ScalingSpec
 from headrace_crds.scaling import ScalingStatus
 from headrace_operator.context import Context, bus_key
+from headrace_operator.decide import weights
 from headrace_operator.decide.model_status import same_plan
 from headrace_operator.decide.nodes import admits
 from headrace_operator.decide.snapshots import PodView, Report
@@ -127,18 +128,20 @@ class Planning:
         stats = await self._ctx.bus.stats(bus_key(ref))
         documents = await self._ctx.bus.reports(bus_key(ref))
         reports = {pod: read for pod, document in documents.items() if (read := report(document)) is not None}
-        pods = [pod for pod in self._ctx.store.pods(ref) if _stands(pod)]
+        pods = [pod for pod in self._ctx.store.pods(ref) if _stands(pod) and not pod.fetches]
         replicas = [_replica(pod, reports.get(pod.name)) for pod in pods]
         replicas += self._ordered(ref, sum(not pod.terminating for pod in pods), now_ms)
         if any(replica.state is ReplicaState.SERVING for replica in replicas):
             self._served_ms[ref] = now_ms
-        backlog = _backlog(self._ctx.store.open_tasks_of(ref), stats, now_ms)
+        startable = self._startable(model)
+        # While its weights are fetched no GPU is held for it.
+        backlog = _backlog(self._ctx.store.open_tasks_of(ref), stats, now_ms) if startable else Backlog()
         if backlog.total or stats.leased:
             self._worked_ms[ref] = now_ms
         self._measure_starts(ref)
         return ModelFacts(
             ref=str(ref),
-            scaling=_scaling(model),
+            scaling=_scaling(model, startable=startable),
             slots=_slots(model),
             gpu=self._need(model),
             backlog=backlog,
@@ -149,6 +152,11 @@ class Planning:
             served_ms=self._served_ms.get(ref, 0),
             replicas=tuple(replicas),
         )
+
+    def _startable(self, model: LLMModel) -> bool:
+        local = model.spec.local
+        directory = self._ctx.settings.runner.weights.node_directory
+        return local is None or not local.source.fetched or weights.known(model, directory) is not None
 
     def _ordered(self, ref: ModelRef, living: int, now_ms: int) -> list[Replica]:
         """What the Deployment asks for and nobody has made yet: their GPUs are spoken for."""
@@ -187,12 +195,12 @@ def _slots(model: LLMModel) -> int:
     return (model.spec.remote.max_concurrency if model.spec.remote is not None else None) or REMOTE_SLOTS
 
 
-def _scaling(model: LLMModel) -> Scaling:
+def _scaling(model: LLMModel, *, startable: bool) -> Scaling:
     if not model.spec.scales_itself:
         return Scaling(manual=model.spec.replicas)
     spec = model.spec.scaling or ScalingSpec()
     return Scaling(
-        min_replicas=max(spec.min_replicas, 0 if _tried(model) else 1),
+        min_replicas=max(spec.min_replicas, 0 if _tried(model) else 1) if startable else 0,
         max_replicas=spec.max_replicas,
         idle_seconds=spec.idle_seconds,
         tasks_per_replica=spec.tasks_per_replica,

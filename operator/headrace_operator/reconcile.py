@@ -69,7 +69,7 @@ async def _apply(plan: ModelPlan, snapshot: ModelSnapshot, ctx: Context) -> floa
     try:
         return await apply_model.apply(plan, snapshot, ctx)
     except KubeRefused as error:
-        if snapshot.model is None or not plan.children:
+        if snapshot.model is None or not (plan.children or plan.weights):
             raise
         refused = decide_model.refused(snapshot, snapshot.model, str(error))
         return await apply_model.apply(refused, snapshot, ctx)

@@ -16,6 +16,7 @@ from headrace_operator.decide.snapshots import RunnerSettings
 from headrace_operator.decide.tracing import RunnerTracing
 from headrace_operator.decide.window import Bounds
 from headrace_operator.webhooks.policy import WebhookSettings
+from headrace_operator.weights_settings import read_weights
 
 _REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 _PULL_POLICIES: Final = ("IfNotPresent", "Always", "Never")
@@ -136,6 +137,7 @@ def _runner(environment: Mapping[str, str], namespace: str) -> RunnerSettings:
         max_vram_usage_percent=int(_number(environment, "HEADRACE_MAX_VRAM_USAGE_PERCENT", 95, 1, 100)),
         remote_allowed_hosts=_hosts(environment, "HEADRACE_REMOTE_ALLOWED_HOSTS"),
         tracing=RunnerTracing.from_environment(environment),
+        weights=read_weights(environment.get("HEADRACE_WEIGHTS", "")),
     )
 
 

@@ -15,7 +15,7 @@ from headrace_bus import ENVELOPE_MAX_BYTES
 from headrace_crds.base import GROUP, ApiModel
 from headrace_crds.cost import Spend, spend_of
 from headrace_crds.model import Breaker, EngineInfo, LLMModel
-from headrace_crds.names import LABEL_MODEL, assigned_model
+from headrace_crds.names import LABEL_COMPONENT, LABEL_MODEL, WEIGHTS_COMPONENT, assigned_model
 from headrace_crds.quota import LLMQuota
 from headrace_crds.result import Usage
 from headrace_crds.task import LLMTask
@@ -24,7 +24,18 @@ from headrace_operator.decide.acceptance import escaped_bytes
 from headrace_operator.decide.children import ANNOTATION_SPEC_GENERATION, ANNOTATION_SPEC_HASH
 from headrace_operator.decide.clocks import milliseconds
 from headrace_operator.decide.nodes import NodeView, Taint
-from headrace_operator.decide.snapshots import ContainerView, DeploymentView, PodView, ProviderView, Report
+from headrace_operator.decide.pod import WEIGHTS_VOLUME
+from headrace_operator.decide.snapshots import (
+    ContainerView,
+    DeploymentView,
+    FetchView,
+    JobView,
+    Ownership,
+    PodView,
+    ProviderView,
+    Report,
+)
+from headrace_operator.decide.weights_job import ANNOTATION_WEIGHTS, ANNOTATION_WEIGHTS_TRIES
 from headrace_operator.errors import ObjectInvalid
 from headrace_operator.refs import ModelRef, TaskRef, version_of
 
@@ -187,7 +198,12 @@ def deployment_view(body: Mapping[str, Any]) -> DeploymentView:
         spec_generation=_integer(annotations.get(ANNOTATION_SPEC_GENERATION)),
         replicas=int((body.get("spec") or {}).get("replicas") or 0),
         replica_failure=str(refused[0].get("message", "")) if refused else "",
+        weights_dropped=any(each.get("name") == WEIGHTS_VOLUME and "emptyDir" in each for each in _volumes(body)),
     )
+
+
+def _volumes(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return (((body.get("spec") or {}).get("template") or {}).get("spec") or {}).get("volumes") or []
 
 
 def controller_uid(metadata: Mapping[str, Any]) -> str:
@@ -214,6 +230,8 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         node=str((body.get("spec") or {}).get("nodeName") or ""),
         message=" ".join(part for part in (status.get("reason"), status.get("message")) if part),
         containers=tuple(_container(each) for each in status.get("containerStatuses") or []),
+        owner_uid=controller_uid(metadata),
+        fetches=labels_of(body).get(LABEL_COMPONENT) == WEIGHTS_COMPONENT,
     )
 
 
@@ -226,6 +244,25 @@ def _container(status: Mapping[str, Any]) -> ContainerView:
         waiting_message=waits.get("message") or "",
         started_ms=milliseconds((state.get("running") or {}).get("startedAt")),
         restarts=int(status.get("restartCount") or 0),
+        last_words=str((state.get("terminated") or {}).get("message") or ""),
+    )
+
+
+def job_view(body: Mapping[str, Any], ownership: Ownership) -> JobView:
+    metadata, status = body["metadata"], body.get("status") or {}
+    annotations = metadata.get("annotations") or {}
+    ended = {c.get("type"): c for c in status.get("conditions") or [] if c.get("status") == "True"}
+    end = ended.get("Complete") or ended.get("Failed") or {}
+    return JobView(
+        uid=metadata["uid"],
+        ownership=ownership,
+        made_of=annotations.get(ANNOTATION_WEIGHTS, ""),
+        tries=_integer(annotations.get(ANNOTATION_WEIGHTS_TRIES)),
+        created_ms=milliseconds(metadata.get("creationTimestamp")) or 0,
+        complete="Complete" in ended,
+        failed="Failed" in ended,
+        ended_ms=milliseconds(end.get("lastTransitionTime")) or 0,
+        deleting=metadata.get("deletionTimestamp") is not None,
     )
 
 
@@ -243,6 +280,7 @@ def report(document: Mapping[str, Any]) -> Report | None:
             busy=untrusted.number(document.get("busy") or 0),
             engine=_engine(engine) if engine else None,
             provider=_provider(document.get("provider")),
+            fetch=_fetch(document.get("weights")),
             commit_forbidden=document.get("commitForbidden") is True,
         )
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -268,6 +306,25 @@ def _provider(document: object) -> ProviderView | None:
             message=untrusted.message(str(document.get("message") or "")),
             retry_seconds=untrusted.number(wait) if wait is not None else 0,
             concurrency=untrusted.number(concurrency) if concurrency is not None else None,
+        )
+    except ValueError:
+        return None
+
+
+def _fetch(document: object) -> FetchView | None:
+    """As `_provider`."""
+    if not isinstance(document, Mapping):
+        return None
+
+    def optional(name: str) -> int | None:
+        return None if document.get(name) is None else untrusted.number(document[name])
+
+    try:
+        return FetchView(
+            done_bytes=untrusted.number(document.get("doneBytes")),
+            total_bytes=optional("totalBytes"),
+            bytes_per_second=optional("bytesPerSecond"),
+            eta_seconds=optional("etaSeconds"),
         )
     except ValueError:
         return None

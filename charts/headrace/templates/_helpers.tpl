@@ -64,6 +64,19 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "headrace.operatorServ
 {{- toJson $spec -}}
 {{- end -}}
 
+{{/* As the operator reads it; numbers that Helm reads from a file are floats. */}}
+{{- define "headrace.weights" -}}
+{{- $weights := deepCopy .Values.weights -}}
+{{- $_ := set $weights "bandwidthBytesPerSecond" (int64 $weights.bandwidthBytesPerSecond) -}}
+{{- $_ := set $weights "parallel" (int64 $weights.parallel) -}}
+{{- $_ := set $weights "cache" (dict "nodeDirectory" (default "" $weights.cache.nodeDirectory) "limitBytes" (int64 $weights.cache.limitBytes)) -}}
+{{- range $member := list "allowedHosts" "hostPaths" -}}
+{{- $_ := set $weights $member (default list (index $weights $member)) -}}
+{{- end -}}
+{{- $_ := set $weights "resources" (default dict $weights.resources) -}}
+{{- toJson $weights -}}
+{{- end -}}
+
 {{/* Names, comma-separated, as the operator reads them. */}}
 {{- define "headrace.runnerPullSecrets" -}}
 {{- $names := list -}}

@@ -7,16 +7,17 @@ ServiceAccount ◄── RoleBinding ──► ClusterRole headrace-runner (the 
 
 import base64
 import hashlib
+import hmac
 import json
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from headrace_crds.base import GROUP, VERSION
+from headrace_crds.base import GROUP
 from headrace_crds.model import LLMModel
 from headrace_crds.names import RUNNER_CLUSTER_ROLE, runner_labels, runner_name
 from headrace_crds.runner_template import RunnerTemplate
-from headrace_operator.decide import access, network, pod, remote_pod
+from headrace_operator.decide import access, network, pod, remote_pod, weights, weights_job
 from headrace_operator.decide.access import Access
 from headrace_operator.decide.snapshots import ModelSnapshot, Ownership
 from headrace_operator.refs import ModelRef
@@ -31,9 +32,13 @@ KINDS: Final = ("ServiceAccount", "RoleBinding", "Secret", "NetworkPolicy", "Dep
 
 
 def build(s: ModelSnapshot, model: LLMModel) -> list[dict[str, Any]]:
-    """Every child's manifest, in the order of KINDS; none while a remote model that has no pods may not have any."""
+    """Every child's manifest, in the order of KINDS; none while a model that has no pods may not have any: a remote one
+    without access, a local one whose weights may not be mounted.
+    """
     granted = access.of(model, s.runner, s.credentials, s.client_certificate)
     if granted is not None and not granted.granted and not _stands(s):
+        return []
+    if not weights.mountable(model, s.runner.weights) and not (_stands(s) and _has_volume(model)):
         return []
     return [
         _service_account(model),
@@ -46,6 +51,11 @@ def build(s: ModelSnapshot, model: LLMModel) -> list[dict[str, Any]]:
 
 def _stands(s: ModelSnapshot) -> bool:
     return any(child.kind == "Deployment" and child.ownership is Ownership.OURS for child in s.live or ())
+
+
+def _has_volume(model: LLMModel) -> bool:
+    """What was mounted once can be named again, for a Deployment of no pods."""
+    return model.spec.local is not None and not model.spec.local.source.fetched
 
 
 def of_account(deployment: Mapping[str, Any], account_uid: str) -> dict[str, Any]:
@@ -67,7 +77,11 @@ def spec_hash(model: LLMModel, granted: Access | None = None) -> str:
     """Digest of what a runner is made from. Scaling and defaults are not in it: they must not restart pods. The value
     of a remote model's key is not either, nor its client certificate: they are read when they change.
     """
-    made_from: dict[str, Any] = model.spec.local.dump() if model.spec.local is not None else {}
+    local = model.spec.local
+    made_from: dict[str, Any] = local.dump() if local is not None else {}
+    if local is not None and local.source.fetched:
+        # Wherever the same bytes come from, and whoever removes others.
+        made_from |= {"source": {"sha256": local.source.sha256}, "cache": weights.cache_name(local, "")}
     if model.spec.remote is not None:
         granted = granted or Access()
         made_from = {
@@ -90,24 +104,9 @@ def _metadata(
     model: LLMModel, annotations: Mapping[str, str] | None = None, labels: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     name = model.metadata.name
-    metadata: dict[str, Any] = {
-        "name": runner_name(name),
-        "namespace": model.metadata.namespace,
-        "labels": {**(labels or {}), **runner_labels(name)},
-        "ownerReferences": [
-            {
-                "apiVersion": f"{GROUP}/{VERSION}",
-                "kind": "LLMModel",
-                "name": name,
-                "uid": model.metadata.uid,
-                "controller": True,
-                "blockOwnerDeletion": True,
-            }
-        ],
-    }
-    if annotations:
-        metadata["annotations"] = dict(annotations)
-    return metadata
+    return pod.owned(
+        model, runner_name(name), labels={**(labels or {}), **runner_labels(name)}, annotations=annotations
+    )
 
 
 def _service_account(model: LLMModel) -> dict[str, Any]:
@@ -136,14 +135,27 @@ def _role_binding(model: LLMModel) -> dict[str, Any]:
 
 
 def _secret(s: ModelSnapshot, model: LLMModel) -> dict[str, Any]:
-    url = redis_url(s.runner.redis_address, redis_user(s.ref), s.redis_password)
+    urls = {REDIS_URL_KEY: redis_url(s.runner.redis_address, redis_user(s.ref), s.redis_password)}
+    if model.spec.local is not None and model.spec.local.source.fetched:
+        password = weights_password(s.redis_password)
+        urls[weights_job.REDIS_URL_KEY] = redis_url(s.runner.redis_address, weights_user(s.ref), password)
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": _metadata(model),
         "type": "Opaque",
-        "data": {REDIS_URL_KEY: base64.b64encode(url.encode()).decode()},
+        "data": {key: base64.b64encode(each.encode()).decode() for key, each in urls.items()},
     }
+
+
+def weights_user(ref: ModelRef) -> str:
+    """Of the Job that fetches the weights: it may say how far it is, and nothing else."""
+    return f"{redis_user(ref)}:weights"
+
+
+def weights_password(password: str) -> str:
+    """Made of the runners' such that it does not tell them."""
+    return hmac.new(password.encode(), b"weights", hashlib.sha256).hexdigest()
 
 
 def redis_url(address: str, user: str, password: str) -> str:
@@ -176,7 +188,7 @@ def _deployment(s: ModelSnapshot, model: LLMModel, granted: Access | None) -> di
         "kind": "Deployment",
         "metadata": _metadata(model, annotations, template.labels),
         "spec": {
-            "replicas": s.replicas(model) if granted is None or granted.granted else 0,
+            "replicas": replicas(s, model, granted),
             "revisionHistoryLimit": 1,
             "selector": {"matchLabels": labels},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": surge},
@@ -188,7 +200,17 @@ def _deployment(s: ModelSnapshot, model: LLMModel, granted: Access | None) -> di
     }
 
 
+def replicas(s: ModelSnapshot, model: LLMModel, granted: Access | None) -> int:
+    """Runner pods that its Deployment is to have."""
+    return s.replicas(model) if _may_run(s, model, granted) else 0
+
+
+def _may_run(s: ModelSnapshot, model: LLMModel, granted: Access | None) -> bool:
+    return weights.judge(s, model).ready and (granted is None or granted.granted)
+
+
 def _pod(s: ModelSnapshot, model: LLMModel, granted: Access | None, generation: int) -> dict[str, Any]:
     if model.spec.remote is None or granted is None:
-        return pod.spec(model, s.runner, spec_generation=generation)
+        affinity = weights.node_affinity(weights.judge(s, model).fetched)
+        return pod.spec(model, s.runner, spec_generation=generation, affinity=affinity)
     return remote_pod.spec(model, model.spec.remote, granted, s.runner, spec_generation=generation)

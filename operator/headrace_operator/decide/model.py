@@ -13,7 +13,7 @@ from headrace_crds.model import EngineInfo, LLMModel, ProviderStatus
 from headrace_crds.reasons import Reason
 from headrace_crds.remote import Remote
 from headrace_crds.scaling import NO_GPU
-from headrace_operator.decide import access, children, model_status, placement, provider
+from headrace_operator.decide import access, children, model_status, placement, provider, weights
 from headrace_operator.decide.placement import Finding, Rank
 from headrace_operator.decide.plans import Announcement, ModelPlan
 from headrace_operator.decide.snapshots import LiveChild, ModelSnapshot, Ownership, PodView, Report
@@ -37,6 +37,7 @@ def decide(s: ModelSnapshot) -> ModelPlan:
         finding = Finding(Rank.NONE, Reason.STARTING, "waits until the objects of the deleted model are collected")
         return _told(s, s.model, "waits for the predecessor", finding, retire=retire)
     manifests = children.build(s, s.model) if s.live is not None else []
+    fetching = weights.judge(s, s.model)
     return _told(
         s,
         s.model,
@@ -45,6 +46,8 @@ def decide(s: ModelSnapshot) -> ModelPlan:
         retire=retire,
         serve=True,
         children=manifests,
+        weights=fetching.plan,
+        weights_ready=fetching.ready,
         uids={child.kind: child.uid for child in s.live or () if child.ownership is Ownership.OURS},
     )
 
@@ -73,6 +76,8 @@ def find(s: ModelSnapshot, model: LLMModel) -> Finding:
     granted = access.of(model, s.runner, s.credentials, s.client_certificate)
     if granted is not None and granted.refusal is not None:
         return granted.refusal
+    if (fetching := weights.judge(s, model)).finding is not None:
+        return fetching.finding
     if s.replicas(model) == 0:
         return _at_zero(s, model)
     local = model.spec.local
@@ -165,6 +170,7 @@ def judge(s: ModelSnapshot, model: LLMModel, finding: Finding) -> model_status.J
         may_share=s.may_share,
         replicas=s.replicas(model),
         planned=s.planned,
+        weights=weights.judge(s, model).fetched,
     )
 
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from headrace_crds.base import Condition, ConditionStatus, find_condition
-from headrace_crds.model import EngineInfo, LLMModel, Load, ModelPhase, ProviderStatus
+from headrace_crds.model import EngineInfo, FetchedWeights, LLMModel, Load, ModelPhase, ProviderStatus
 from headrace_crds.names import runner_labels
 from headrace_crds.outcome import timestamp, with_condition
 from headrace_crds.reasons import Reason
 from headrace_crds.scaling import ScalingStatus
-from headrace_operator.decide.placement import Finding
+from headrace_operator.decide.placement import Fetched, Finding
 from headrace_operator.decide.sharing import reaches_out
 from headrace_operator.decide.waiting import not_named
 
@@ -32,11 +32,15 @@ class Judgement:
     paused: bool = False
     """A remote model makes no requests at the moment; the finding says why."""
     provider: ProviderStatus | None = None
+    weights: FetchedWeights | None = None
     may_share: bool = True
     """The chart lets models of this namespace serve others."""
     replicas: int = 1
     """Runner pods that it is to have."""
     planned: ScalingStatus | None = None
+
+
+_LOADS: Final = frozenset({Reason.DOWNLOADING_WEIGHTS, Reason.VERIFYING_WEIGHTS, Reason.LOADING_WEIGHTS})
 
 
 def derive_phase(judgement: Judgement) -> ModelPhase:
@@ -51,7 +55,7 @@ def derive_phase(judgement: Judgement) -> ModelPhase:
         return ModelPhase.SCALED_TO_ZERO
     if judgement.paused:
         return ModelPhase.PAUSED
-    if judgement.finding.reason in (Reason.VERIFYING_WEIGHTS, Reason.LOADING_WEIGHTS):
+    if judgement.finding.reason in _LOADS:
         return ModelPhase.LOADING
     return ModelPhase.STARTING
 
@@ -68,13 +72,22 @@ def build(model: LLMModel, judgement: Judgement, *, now_ms: int) -> dict[str, An
     }
     if judgement.engine is not None:
         status["engine"] = judgement.engine.dump()
+    if judgement.weights is not None:
+        status["weights"] = judgement.weights.dump()
     if judgement.provider is not None:
         status["provider"] = judgement.provider.dump()
     if (scaling := _scaling(model, judgement.planned)) is not None:
         status["scaling"] = scaling.dump()
     if judgement.finding.stage is not None:
         since_ms = judgement.finding.since_ms
-        load = Load(stage=judgement.finding.stage, since=timestamp(since_ms) if since_ms else None)
+        fetched = judgement.finding.fetched or Fetched()
+        load = Load(
+            stage=judgement.finding.stage,
+            since=timestamp(since_ms) if since_ms else None,
+            percent=fetched.percent,
+            bytes_per_second=fetched.bytes_per_second,
+            eta_seconds=fetched.eta_seconds,
+        )
         status["load"] = load.dump()
     return status
 

@@ -32,8 +32,13 @@ _PUBLIC: Final = (
 )
 
 
-def policy(labels: Mapping[str, str], settings: RunnerSettings, doors: Sequence[Door] = ()) -> dict[str, Any]:
-    """Probes come from the node, which network policies do not keep out. `doors` lead to a remote model's provider."""
+def policy(
+    labels: Mapping[str, str], settings: RunnerSettings, doors: Sequence[Door] = (), *, api_server: bool = True
+) -> dict[str, Any]:
+    """Probes come from the node, which network policies do not keep out. `doors` lead to a remote model's provider, or
+    to where weights come from.
+    """
+    api_servers = [{"ports": [_tcp(port) for port in settings.api_server_ports]}] if api_server else []
     operator_namespace = {"namespaceSelector": {"matchLabels": {_NAMESPACE_NAME: settings.namespace}}}
     return {
         "podSelector": {"matchLabels": dict(labels)},
@@ -42,7 +47,7 @@ def policy(labels: Mapping[str, str], settings: RunnerSettings, doors: Sequence[
         "egress": [
             {"ports": [_tcp(53), {"protocol": "UDP", "port": 53}]},
             _redis(settings),
-            {"ports": [_tcp(port) for port in settings.api_server_ports]},
+            *api_servers,
             *map(_provider, doors),
             *tracing.egress(settings.tracing),
         ],

@@ -45,6 +45,15 @@ class Rank(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Fetched:
+    """How much of the weights has come, as it is to be written."""
+
+    percent: int | None = None
+    bytes_per_second: int | None = None
+    eta_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """Where one pod, or a model without one, stands."""
 
@@ -57,6 +66,7 @@ class Finding:
     """Will not heal by itself."""
     engine: EngineInfo | None = None
     provider: ProviderView | None = None
+    fetched: Fetched | None = None
 
 
 def best(

@@ -80,8 +80,17 @@ SETTLED: Final = TaskPlan("as it should be")
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsPlan:
+    """Carried out in this order: the former Job goes, the network policy is applied, the Job is made."""
+
+    remove_uid: str = ""
+    policy: Mapping[str, Any] | None = None
+    job: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """Carried out in this order: retire, queue registration and grant, children, status, announcement."""
+    """Carried out in this order: retire, queue registration and grant, children, weights, status, announcement."""
 
     details: str
     retire: bool = False
@@ -90,6 +99,10 @@ class ModelPlan:
     """The queue is registered and the runners' Redis user granted."""
     children: Sequence[Mapping[str, Any]] = ()
     """Manifests to apply; empty when nothing is due."""
+    weights: WeightsPlan | None = None
+    """What is done about the Job that fetches the weights."""
+    weights_ready: bool = True
+    """The children were made for runners that find their weights."""
     status: Mapping[str, Any] | None = None
     announcement: Announcement | None = None
     uids: Mapping[str, str] = field(default_factory=dict)

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from headrace_crds.base import GROUP, VERSION
 from headrace_crds.engine_settings import engine_environment
-from headrace_crds.model import ClaimSource, LLMModel, Local
+from headrace_crds.model import LLMModel, Local
 from headrace_crds.names import runner_name
 from headrace_crds.runner_template import RunnerTemplate
 from headrace_operator.decide import tracing
@@ -17,6 +18,7 @@ COMMIT_SECONDS: Final = 25
 """What it has beyond that for results that are finished and not committed."""
 TOKEN_SECONDS: Final = 3600
 HTTP_PORT: Final = 8080
+WEIGHTS_VOLUME: Final = "model"
 
 _RUN: Final = "/run/headrace"
 _ENGINE_FILES: Final = {
@@ -25,11 +27,14 @@ _ENGINE_FILES: Final = {
 }
 
 
-def spec(model: LLMModel, settings: RunnerSettings, *, spec_generation: int) -> dict[str, Any]:
+def spec(
+    model: LLMModel, settings: RunnerSettings, *, spec_generation: int, affinity: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Of a local model: a pod spec that Pod Security "restricted" admits."""
-    local, claim = served(model)
+    local, weights = served(model, settings)
     containers = [_local_runner(model, local, settings, spec_generation), _engine(model, local, settings)]
-    return enclosing(model, settings, containers, _volumes(claim, runner_name(model.metadata.name)))
+    made = enclosing(model, settings, containers, _volumes(weights, runner_name(model.metadata.name)))
+    return {**made, "affinity": affinity} if affinity is not None else made
 
 
 def enclosing(
@@ -67,12 +72,55 @@ def _drain_seconds(model: LLMModel) -> int:
     return model.spec.scaling.drain_seconds if model.spec.scaling is not None else DRAIN_SECONDS
 
 
-def served(model: LLMModel) -> tuple[Local, ClaimSource]:
-    """What CEL promises: a local model with a claim. Raises ValueError."""
+def served(model: LLMModel, settings: RunnerSettings) -> tuple[Local, dict[str, Any]]:
+    """The local model, and the volume of its weights without its name. Raises ValueError where CEL promises better."""
     local = model.spec.local
-    if local is None or local.source.persistent_volume_claim is None:
-        raise ValueError("spec.local.source.persistentVolumeClaim is missing")
-    return local, local.source.persistent_volume_claim
+    source = local.source if local is not None else None
+    if local is None or source is None:
+        raise ValueError("spec.local is missing")
+    if source.persistent_volume_claim is not None:
+        return local, _claim(source.persistent_volume_claim.claim_name)
+    if source.image is not None:
+        return local, {"image": {"reference": source.image.reference, "pullPolicy": "IfNotPresent"}}
+    if source.node_folder is not None:
+        return local, {"hostPath": {"path": source.node_folder, "type": "Directory"}}
+    if local.cache is not None and local.cache.persistent_volume_claim is not None:
+        return local, _claim(local.cache.persistent_volume_claim.claim_name)
+    if not settings.weights.node_directory:
+        raise ValueError("there is no cache for the weights")
+    return local, {"hostPath": {"path": settings.weights.node_directory, "type": "Directory"}}
+
+
+def _claim(name: str) -> dict[str, Any]:
+    return {"persistentVolumeClaim": {"claimName": name, "readOnly": True}}
+
+
+def owned(
+    model: LLMModel,
+    name: str,
+    *,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Metadata of an object that goes with its model."""
+    metadata: dict[str, Any] = {
+        "name": name,
+        "namespace": model.metadata.namespace,
+        "labels": dict(labels),
+        "ownerReferences": [
+            {
+                "apiVersion": f"{GROUP}/{VERSION}",
+                "kind": "LLMModel",
+                "name": model.metadata.name,
+                "uid": model.metadata.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+    }
+    if annotations:
+        metadata["annotations"] = dict(annotations)
+    return metadata
 
 
 def _local_runner(model: LLMModel, local: Local, settings: RunnerSettings, spec_generation: int) -> dict[str, Any]:
@@ -110,9 +158,9 @@ def runner(
     }
     pod_name = {"name": "HEADRACE_POD", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}
     return {
-        **_container("runner", settings),
+        **container("runner", settings),
         "command": ["headrace-runner"],
-        "env": [*_env({**shared, **environment}), *tracing.env(settings.tracing), pod_name],
+        "env": [*env({**shared, **environment}), *tracing.env(settings.tracing), pod_name],
         "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
         "readinessProbe": _probe("/readyz", period_seconds=2, failures=2),
         # On a busy node the start takes long; liveness begins after it.
@@ -136,19 +184,19 @@ def _engine(model: LLMModel, local: Local, settings: RunnerSettings) -> dict[str
         environment["MAX_VRAM_USAGE_PERCENT"] = str(settings.max_vram_usage_percent)
         resources["limits"] = {**resources.get("limits", {}), local.gpu.resource_name: str(local.gpu.count)}
     return {
-        **_container("engine", settings),
+        **container("engine", settings),
         "command": ["headrace-engine"],
-        "env": _env(environment),
+        "env": env(environment),
         "resources": resources,
         "volumeMounts": [
             {"name": "socket", "mountPath": _RUN},
-            {"name": "model", "mountPath": "/models", "readOnly": True},
+            {"name": WEIGHTS_VOLUME, "mountPath": "/models", "readOnly": True},
             {"name": "tmp-engine", "mountPath": "/tmp"},  # noqa: S108
         ],
     }
 
 
-def _container(name: str, settings: RunnerSettings) -> dict[str, Any]:
+def container(name: str, settings: RunnerSettings) -> dict[str, Any]:
     return {
         "name": name,
         "image": settings.image,
@@ -162,10 +210,10 @@ def _container(name: str, settings: RunnerSettings) -> dict[str, Any]:
     }
 
 
-def _volumes(claim: ClaimSource, name: str) -> list[dict[str, Any]]:
+def _volumes(weights: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return [
         {"name": "socket", "emptyDir": {"sizeLimit": "16Mi"}},
-        {"name": "model", "persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}},
+        {"name": WEIGHTS_VOLUME, **weights},
         *shared_volumes(name),
         {"name": "tmp-engine", "emptyDir": {"sizeLimit": "256Mi"}},
     ]
@@ -187,7 +235,7 @@ def shared_volumes(name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _env(values: dict[str, str]) -> list[dict[str, Any]]:
+def env(values: dict[str, str]) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in values.items()]
 
 

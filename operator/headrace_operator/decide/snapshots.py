@@ -106,6 +106,8 @@ class ContainerView:
     waiting_message: str = ""
     started_ms: int | None = None
     restarts: int = 0
+    last_words: str = field(default="", repr=False)
+    """Its termination message, where it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,9 @@ class PodView:
     node: str = ""
     message: str = ""
     containers: tuple[ContainerView, ...] = ()
+    owner_uid: str = ""
+    fetches: bool = False
+    """It is of the Job that fetches the weights, and no runner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,8 @@ class DeploymentView:
     replicas: int = 0
     replica_failure: str = ""
     """Message of the ReplicaFailure condition: the pods are refused."""
+    weights_dropped: bool = False
+    """An API server without image volumes drops what it does not know, and an empty directory is left of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +175,32 @@ class CredentialsView:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchView:
+    """How far a downloader said that it is."""
+
+    done_bytes: int
+    total_bytes: int | None = None
+    bytes_per_second: int | None = None
+    eta_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """What is seen of the Job that fetches the weights."""
+
+    uid: str
+    ownership: "Ownership"
+    made_of: str = ""
+    """Digest of what it was made from."""
+    tries: int = 0
+    created_ms: int = 0
+    complete: bool = False
+    failed: bool = False
+    ended_ms: int = 0
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a runner told about itself; times are its clock's."""
 
@@ -181,6 +214,7 @@ class Report:
     """Work in flight."""
     engine: EngineInfo | None = None
     provider: ProviderView | None = None
+    fetch: FetchView | None = None
     commit_forbidden: bool = False
     """The API server's last word to this runner was that it may not commit."""
 
@@ -206,6 +240,24 @@ class LiveChild:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsSettings:
+    """The chart's `weights`: how and where weights are fetched."""
+
+    node_directory: str = ""
+    """Of models without spec.local.cache; empty: there is none."""
+    limit_bytes: int | None = None
+    """Of the node directory."""
+    allowed_hosts: tuple[str, ...] = ()
+    """`host[:port]` that weights may come from wherever they are, and by http."""
+    host_paths: tuple[str, ...] = ()
+    """Folders of the nodes whose files models may name."""
+    bytes_per_second: int | None = None
+    parallel: int = 4
+    hugging_face: str = "https://huggingface.co"
+    resources: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerSettings:
     """The part of the operator's settings that shapes runner pods."""
 
@@ -224,6 +276,7 @@ class RunnerSettings:
     remote_allowed_hosts: tuple[str, ...] = ()
     """`host[:port]` that remote models may reach wherever they are, and by http; proxies are among them."""
     tracing: RunnerTracing = field(default_factory=RunnerTracing)
+    weights: WeightsSettings = field(default_factory=WeightsSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +299,14 @@ class ModelSnapshot:
     """Uid of the incarnation whose queue and Redis user stand; empty when none is known."""
     queue_older: bool = False
     """Looked for when an operator begins: its queue holds work that was handed out before this incarnation existed."""
+    job: JobView | None = None
+    """Of the weights, looked for while they are not known to be there."""
+    job_pods: Sequence[PodView] = ()
     claim_missing: bool = False
     """The PersistentVolumeClaim was looked for and does not exist."""
     credentials: CredentialsView | None = None
-    """Of the Secret that a remote model names for its key; None where it names none."""
+    """Of the Secret that a remote model names for its key, or that fetching the weights needs; None where there is
+    none."""
     client_certificate: CredentialsView | None = None
     """Likewise of the client certificate's."""
     may_share: bool = True

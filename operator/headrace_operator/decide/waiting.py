@@ -15,7 +15,14 @@ from headrace_operator.refs import ModelRef
 
 # A status that still says Serving or ScaledToZero of a model that does neither any more is about to be written.
 _ON_ITS_WAY: Final = frozenset(
-    {Reason.STARTING, Reason.VERIFYING_WEIGHTS, Reason.LOADING_WEIGHTS, Reason.SERVING, Reason.SCALED_TO_ZERO}
+    {
+        Reason.STARTING,
+        Reason.DOWNLOADING_WEIGHTS,
+        Reason.VERIFYING_WEIGHTS,
+        Reason.LOADING_WEIGHTS,
+        Reason.SERVING,
+        Reason.SCALED_TO_ZERO,
+    }
 )
 
 

@@ -4,6 +4,8 @@ What was judged is what is loaded: llama.cpp gets the open descriptors' paths, s
 after the check is not read. A volume that is mounted read-only keeps others from writing into the file itself.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import mmap
 import os
@@ -148,6 +150,9 @@ def _open(path: Path, models_dir: Path) -> _Opened:
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise EngineRefusal("ModelFileNotFound", f"{name!r} is not a file; {_listing(path, models_dir)}")
+    # Whoever makes room in a cache of weights leaves this one; not every filesystem can say so.
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     return _Opened(name, descriptor, status.st_size)
 
 

@@ -56,7 +56,9 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
         proxy: Target | None = None,
         tls: ssl.SSLContext,
         certificate: ClientCertificate | None = None,
+        received_limit_bytes: int = RECEIVED_LIMIT_BYTES,
     ) -> None:
+        self._limit_bytes = received_limit_bytes
         self._resolver, self._connector, self._proxy, self._tls = resolver, connector, proxy, tls
         self._certificate = certificate
         self._targets: dict[tuple[str, int], Target] = {}
@@ -115,7 +117,7 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
                 if left == 1:
                     raise
             else:
-                return _Stream(stream, target.host.name)
+                return _Stream(stream, target.host.name, self._limit_bytes)
         raise NameNotResolved(f"{target.host} has no address: look at the host's name and at the cluster's DNS")
 
     async def _addresses(self, target: Target) -> Sequence[str]:
@@ -160,8 +162,8 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
 class _Stream(httpcore2.AsyncNetworkStream):
     """A connection that counts what it receives, says what is wrong with TLS, and is closed when TLS is cancelled."""
 
-    def __init__(self, stream: httpcore2.AsyncNetworkStream, host: str) -> None:
-        self._stream, self._host = stream, host
+    def __init__(self, stream: httpcore2.AsyncNetworkStream, host: str, limit_bytes: int) -> None:
+        self._stream, self._host, self._limit_bytes = stream, host, limit_bytes
         self._received_bytes = 0
         self._socket: socket.socket | None = None
         self._shown: ssl.SSLContext | None = None
@@ -183,7 +185,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
             self._refuse_silence()
         self._answered = True
         self._received_bytes += len(data)
-        if self._received_bytes > RECEIVED_LIMIT_BYTES:
+        if self._received_bytes > self._limit_bytes:
             raise AnswerRefused(f"{self._host} answers without end: look whether it is the API")
         return data
 
@@ -213,7 +215,8 @@ class _Stream(httpcore2.AsyncNetworkStream):
         """Raises CertificateRefused, TlsFailed, httpcore2.ConnectTimeout."""
         shown = None if self.certificate is None else self.certificate.context
         try:
-            made = _Stream(await self._stream.start_tls(shown or ssl_context, server_hostname, timeout), self._host)
+            inner = await self._stream.start_tls(shown or ssl_context, server_hostname, timeout)
+            made = _Stream(inner, self._host, self._limit_bytes)
             made.certificate, made._shown = self.certificate, shown
             return made
         except httpcore2.ConnectError as error:

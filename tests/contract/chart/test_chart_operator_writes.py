@@ -10,7 +10,14 @@ import httpx
 import pytest
 import yaml
 
-from headrace_crds.names import FIELD_MANAGER_OPERATOR, RUNNER_CLUSTER_ROLE, runner_labels, runner_name
+from headrace_crds.names import (
+    FIELD_MANAGER_OPERATOR,
+    RUNNER_CLUSTER_ROLE,
+    runner_labels,
+    runner_name,
+    weights_labels,
+    weights_name,
+)
 from tests.contract.callers import MERGE_PATCH, Caller, token_of
 from tests.contract.chart.conftest import Release
 from tests.contract.conftest import Kubectl
@@ -215,6 +222,43 @@ def result(uid: str, **metadata: Any) -> dict[str, Any]:
     task = {"apiVersion": "headrace.dev/v1alpha1", "kind": "LLMTask", "name": "t", "uid": uid, "controller": True}
     made = {"name": f"headrace-{uid}-1", "ownerReferences": [task]} | metadata
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": made, "data": {"text": "x"}}
+
+
+def weights_job(**metadata: Any) -> dict[str, Any]:
+    """As the operator makes it, as far as a policy looks."""
+    made = {"name": runner_name("m"), "labels": weights_labels("m"), "ownerReferences": [owner()]} | metadata
+    pod = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": made, "spec": {"suspend": True, "template": pod}}
+
+
+def test_a_weights_job_is_created_looked_at_and_deleted_and_nobody_elses(team: Team) -> None:
+    path = f"/apis/batch/v1/namespaces/{team.namespace}/jobs"
+    created = team.operator.request("POST", path, weights_job())
+    assert created.status_code == 201, created.text
+    own = f"{path}/{runner_name('m')}"
+    assert team.operator.request("GET", own).status_code == 200
+    forbidden(team.operator.request("PATCH", own, {"spec": {"suspend": False}}, MERGE_PATCH), "cannot patch resource")
+    assert team.operator.request("DELETE", own, {"propagationPolicy": "Background"}).status_code == 200
+    team.create(weights_job(name="backup", labels={}, ownerReferences=[]))
+    forbidden(team.operator.request("DELETE", f"{path}/backup"), "the operator writes objects")
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [{"name": "bank"}, {"name": "headrace-m.weights"}, {"labels": {}}, {"ownerReferences": []}],
+    ids=["name", "name of the policy", "labels", "owner"],
+)
+def test_a_job_that_no_model_owns_is_not_created(team: Team, strange: dict[str, Any]) -> None:
+    path = f"/apis/batch/v1/namespaces/{team.namespace}/jobs"
+    forbidden(team.operator.request("POST", path, weights_job(**strange)), "the operator writes objects")
+
+
+def test_the_weights_job_has_a_network_policy_of_its_own_and_nothing_else_has_its_name(team: Team) -> None:
+    name = weights_name("m")
+    assert team.apply(child("NetworkPolicy", name=name)).status_code == 201
+    for kind in ("Secret", "Deployment"):
+        forbidden(team.apply(child(kind, name=name)), "the operator writes objects")
+    forbidden(team.apply(child("NetworkPolicy", name=weights_name("other"))), "the operator writes objects")
 
 
 UID = "22222222-2222-2222-2222-222222222222"

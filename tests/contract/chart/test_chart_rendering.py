@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from headrace_operator.weights_settings import read_weights
 from tests.contract.chart.conftest import CHART, Document, Helm, documents, named
 from tests.contract.conftest import ROOT, Kubectl
 
@@ -184,6 +185,12 @@ def test_a_long_release_name_is_cut_to_fit(helm: Helm, kubectl: Kubectl, namespa
         ("remote.allowedHosts={169.254.169.254}", "allowedHosts"),
         ("remote.allowedHosts={http://a}", "allowedHosts"),
         ("remote.resources.limit=1", "limit"),
+        ("weights=null", "missing property 'weights'"),
+        ("weights.allowedHosts={169.254.169.254}", "allowedHosts"),
+        ("weights.hostPaths={/srv/../etc}", "hostPaths"),
+        ("weights.hostPaths={/}", "hostPaths"),
+        ("weights.cache.nodeDirectory=/var/lib/x/", "nodeDirectory"),
+        ("weights.huggingFaceEndpoint=https://hub.example/path", "huggingFaceEndpoint"),
         ("webhooks.allowedHosts={a:65536}", "allowedHosts"),
         ("facade.defaultTtlSeconds=null", "missing property 'defaultTtlSeconds'"),
         ("quota=null", "missing property 'quota'"),
@@ -213,6 +220,8 @@ LISTS = [
     "webhooks.allowedHosts",
     "webhooks.secretNamespaces",
     "remote.allowedHosts",
+    "weights.allowedHosts",
+    "weights.hostPaths",
     "admission.extraStatusWriters",
     "runner.pullSecrets",
     "extraManifests",
@@ -244,6 +253,24 @@ def test_the_operator_hears_every_setting_of_the_contract(helm: Helm) -> None:
     external = helm.render("--set", "redis.external.address=rediss://r:1/0,redis.existingSecret=s")
     assert env_of(external, "headrace-operator")["HEADRACE_RUNNER_REDIS_ADDRESS"] == "rediss://r:1/0"
     assert not [d for d in external if d["metadata"]["name"].endswith("-redis")]
+
+
+def test_the_operator_reads_what_the_chart_says_of_weights(helm: Helm) -> None:
+    assert read_weights(env_of(helm.render(), "headrace-operator")["HEADRACE_WEIGHTS"] or "") == read_weights(
+        '{"resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}}'
+    )
+    values = {
+        "cache": {"nodeDirectory": "/var/lib/weights", "limitBytes": 5_000_000_000_000},
+        "allowedHosts": ["minio.models.svc:9000"],
+        "hostPaths": ["/srv/models"],
+        "bandwidthBytesPerSecond": 1_250_000_000,
+        "resources": None,
+    }
+    rendered = helm.render("--set-json", f"weights={json.dumps(values)}")
+    read = read_weights(env_of(rendered, "headrace-operator")["HEADRACE_WEIGHTS"] or "")
+    assert (read.node_directory, read.limit_bytes) == ("/var/lib/weights", 5_000_000_000_000)
+    assert (read.allowed_hosts, read.host_paths) == (("minio.models.svc:9000",), ("/srv/models",))
+    assert (read.bytes_per_second, read.parallel, read.resources) == (1_250_000_000, 4, {})
 
 
 def test_the_facade_hears_its_settings_and_reads_one_key_of_the_secret(helm: Helm) -> None:

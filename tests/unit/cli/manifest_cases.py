@@ -47,6 +47,9 @@ def model(name: str, field: str = "", says: str = "", *, called: str = "case", *
 
 
 CLAIM = {"persistentVolumeClaim": {"claimName": "models", "path": "a.gguf"}}
+FETCHED = {"http": {"url": "https://models.example.com/m.gguf?v=1"}, "sha256": "0" * 64}
+CACHE_CLAIM = {"claimName": "weights"}
+UPWARDS = {"hostPath": {"path": "/srv/../etc/m.gguf"}}
 
 
 def shared(name: str, field: str = "", says: str = "", **namespaces: Any) -> Case:
@@ -124,6 +127,29 @@ CASES = [
             "sha256": "0" * 64,
             "files": [{"path": "a"}, {"path": "b"}],
         },
+    ),
+    model("fetched", source=FETCHED, cache={"persistentVolumeClaim": {"claimName": "weights"}, "limitBytes": 1 << 40}),
+    model("Hugging Face", source={"huggingFace": {"repo": "a/b", "file": "c/d.gguf"}, "sha256": "0" * 64}),
+    model("S3", source={"s3": {"bucket": "models", "key": "a b.gguf"}, "sha256": "0" * 64}),
+    model("image", source={"image": {"reference": "r.example/m@sha256:0", "path": "m.gguf"}, "sha256": "0" * 64}),
+    model("node's file", source={"hostPath": {"path": "/srv/models/m.gguf"}}),
+    model("node's file upwards", "spec.local.source.hostPath.path", "does not match", source=UPWARDS),
+    model("no digest", "spec.local.source.sha256", "sha256 is needed", source={"http": FETCHED["http"]}),
+    model("two sources", "spec.local.source", "in its place", source={**CLAIM, **FETCHED}),
+    model(
+        "parts over a network",
+        "spec.local.source.files",
+        "files goes with",
+        source={"hostPath": {"path": "/srv/a.gguf"}, "files": [{"path": "a"}, {"path": "b"}]},
+    ),
+    model("cache of nothing", "spec.local.cache", "cache goes with", cache={"persistentVolumeClaim": CACHE_CLAIM}),
+    model("cache without claim", "spec.local.cache", "cache needs", source=FETCHED, cache={}),
+    model(
+        "adapter beside fetched weights",
+        "spec.local.adapters",
+        "on the volume of the weights",
+        source=FETCHED,
+        adapters=[{"path": "l.gguf"}],
     ),
     model("adapter", adapters=[{"path": "l.gguf", "scale": "-0.5"}]),
     model("adapter's scale", "spec.local.adapters[0].scale", "between -100", adapters=[{"path": "l", "scale": "101"}]),
