@@ -121,14 +121,12 @@ def fits(models: list[ModelFacts], nodes: list[NodeFacts], decided: Plan) -> boo
     return True
 
 
-@settings(deadline=None)
 @given(clusters(manual=False, sizes=(1,)), policies)
 def test_no_gpu_is_given_twice(cluster: tuple[list[ModelFacts], list[NodeFacts]], policy: Policy) -> None:
     models, nodes = cluster
     assert fits(models, nodes, plan(models, nodes, NOW, policy))
 
 
-@settings(deadline=None)
 @given(clusters(manual=False), policies)
 def test_no_gpu_is_given_twice_to_models_of_several(
     cluster: tuple[list[ModelFacts], list[NodeFacts]], policy: Policy
@@ -139,7 +137,6 @@ def test_no_gpu_is_given_twice_to_models_of_several(
     assert fits(models, nodes, plan(models, nodes, NOW, policy))
 
 
-@settings(deadline=None)
 @given(clusters(), policies, st.randoms(use_true_random=False))
 def test_the_order_of_facts_is_nothing(
     cluster: tuple[list[ModelFacts], list[NodeFacts]], policy: Policy, random: object
@@ -153,7 +150,6 @@ def test_the_order_of_facts_is_nothing(
     assert first.look_again_ms == second.look_again_ms
 
 
-@settings(deadline=None)
 @given(clusters(), policies)
 def test_a_plan_applied_twice_is_a_plan_applied_once(
     cluster: tuple[list[ModelFacts], list[NodeFacts]], policy: Policy
@@ -168,7 +164,6 @@ def test_a_plan_applied_twice_is_a_plan_applied_once(
     assert not any(decision.drains for decision in second.decisions.values())
 
 
-@settings(deadline=None)
 @given(clusters(), policies)
 def test_every_decision_is_whole_and_says_why(
     cluster: tuple[list[ModelFacts], list[NodeFacts]], policy: Policy
@@ -191,7 +186,6 @@ def test_every_decision_is_whole_and_says_why(
             assert decision.replicas == decision.wanted == scaling.manual
 
 
-@settings(deadline=None)
 @given(clusters(manual=False, sizes=(1,)), policies, st.integers(1, 4))
 def test_more_gpus_are_less_for_nobody(
     cluster: tuple[list[ModelFacts], list[NodeFacts]], policy: Policy, more: int
@@ -205,7 +199,7 @@ def test_more_gpus_are_less_for_nobody(
         assert after.decisions[ref].replicas >= decision.replicas
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(clusters(manual=False, sizes=(1,)), st.sampled_from([60.0, 120.0]))
 def test_who_works_keeps_its_gpu_for_its_residency(
     cluster: tuple[list[ModelFacts], list[NodeFacts]], residency: float
@@ -227,7 +221,7 @@ def _live(model: ModelFacts) -> list[Replica]:
     return [replica for replica in model.replicas if replica.state is not DRAINING]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, len(AGE_STARTS_SECONDS) - 1), st.integers(1, 500))
 def test_more_work_wants_no_fewer_replicas(bucket: int, work: int) -> None:
     def wanted(tasks: int) -> int:
