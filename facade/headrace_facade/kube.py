@@ -106,8 +106,32 @@ class KubeClient:
         await self._request("PATCH", path, token, query=query, body={"spec": {"replicas": replicas}}, content=content)
 
     async def get_config_map(self, namespace: str, name: str, token: Token) -> KubeObject:
-        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/configmaps/{quote(name, safe='')}"
-        return await self._request("GET", path, token)
+        return await self._request("GET", _config_map(namespace, name), token)
+
+    async def create_config_map(self, namespace: str, config_map: KubeObject, token: Token) -> KubeObject:
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._request("POST", _config_map(namespace), token, query=query, body=config_map)
+
+    async def change_config_map(self, namespace: str, name: str, data: Mapping[str, str], token: Token) -> KubeObject:
+        """Sets these members of its data and no others."""
+        query, content = {"fieldManager": FIELD_MANAGER}, "application/merge-patch+json"
+        path = _config_map(namespace, name)
+        return await self._request("PATCH", path, token, query=query, body={"data": dict(data)}, content=content)
+
+    async def delete_config_map(self, namespace: str, name: str, token: Token) -> None:
+        await self._request("DELETE", _config_map(namespace, name), token)
+
+    async def list_config_maps(self, namespace: str, selector: str, most: int, token: Token) -> list[KubeObject]:
+        """Of this label selector, by name, `most` at most; for those that hold little."""
+        found: list[KubeObject] = []
+        query = {"labelSelector": selector, "limit": "100"}
+        while True:
+            answer = await self._request("GET", _config_map(namespace), token, query=query)
+            found += answer.get("items") or []
+            continue_ = (answer.get("metadata") or {}).get("continue")
+            if not continue_ or len(found) >= most:
+                return found[:most]
+            query["continue"] = continue_
 
     async def get_quota(self, namespace: str, token: Token) -> KubeObject:
         """The one quota that counts."""
@@ -117,11 +141,21 @@ class KubeClient:
         return await self._request("GET", f"{tasks_path(namespace)}/{quote(name, safe='')}", token)
 
     async def list_tasks(
-        self, namespace: str, limit: int, continue_: str | None, token: Token
+        self, namespace: str, limit: int, continue_: str | None, token: Token, *, selector: str = ""
     ) -> tuple[KubeObject, int]:
         """One page of a consistent list, and its size in bytes. Raises AnswerTooLarge."""
         query = {"limit": str(limit)} | ({"continue": continue_} if continue_ else {})
+        if selector:
+            query["labelSelector"] = selector
         return await self._sized("GET", tasks_path(namespace), token, query=query)
+
+    async def list_events(
+        self, namespace: str, selector: str, limit: int, continue_: str | None, token: Token
+    ) -> KubeObject:
+        """One page; `selector` is of fields."""
+        query = {"limit": str(limit), "fieldSelector": selector} | ({"continue": continue_} if continue_ else {})
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/events"
+        return await self._request("GET", path, token, query=query)
 
     async def check_ready(self) -> None:
         """Raises Unavailable with the reason. Asked without a token; an answer is kept for a second."""
@@ -203,6 +237,11 @@ class KubeClient:
                 share.take(len(piece))
                 body += piece
         return bytes(body)
+
+
+def _config_map(namespace: str, name: str = "") -> str:
+    path = f"/api/v1/namespaces/{quote(namespace, safe='')}/configmaps"
+    return f"{path}/{quote(name, safe='')}" if name else path
 
 
 def _objects(namespace: str, plural: str) -> str:

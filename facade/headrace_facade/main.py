@@ -15,6 +15,7 @@ from headrace_facade.app import create_app
 from headrace_facade.context import open_context
 from headrace_facade.metrics import published
 from headrace_facade.settings import Settings
+from headrace_facade.sockets.protocol import OPTIONS, SocketProtocol
 
 
 def configure_logging() -> None:
@@ -58,6 +59,8 @@ async def serve(settings: Settings) -> None:
                 # It bounds the size of headers; httptools, which would be taken where it is installed, does not.
                 http="h11",
                 limit_concurrency=settings.connections_limit,
+                ws=SocketProtocol,
+                **OPTIONS,
             )
         )
         # When it is done uvicorn raises the signal that ended it once more; that must not end us before our clients.

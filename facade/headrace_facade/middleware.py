@@ -19,6 +19,7 @@ from headrace_facade.budget import Share
 from headrace_facade.context import Context
 from headrace_facade.errors import BadRequest, BodyTooLarge, FacadeError, Internal, Unavailable
 from headrace_facade.identity.credential import credential_of
+from headrace_facade.openai_batches.upload import BODY_LIMIT_BYTES, too_large
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -27,6 +28,9 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_WITHIN_S: Final = 10.0
+_PAGE: Final = "/ui/"
+_PAGE_BODY_MOST: Final = 64 * 1024
+"""Bodies that come to the page are read before anybody knows who sends them."""
 _PROBES: Final = {"/healthz", "/readyz"}
 _SECURITY: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -48,6 +52,9 @@ class Guard:
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -66,8 +73,13 @@ class Guard:
             try:
                 scope["state"]["body_share"] = share
                 self._admit(scope)
-                body = await self._read(scope, receive, share)
-                await self._app(scope, _replay(body, receive), answer.send)
+                if _is_upload(scope):
+                    # Read by its route, piece by piece, once it is known who sends it.
+                    self._declared(scope, BODY_LIMIT_BYTES, too_large())
+                    await self._app(scope, receive, answer.send)
+                else:
+                    body = await self._read(scope, receive, share)
+                    await self._app(scope, _replay(body, receive), answer.send)
             except FacadeError as error:
                 await answer.problem(error)
             except Exception as error:
@@ -91,6 +103,37 @@ class Guard:
             server_span.told(span, scope, route, answer.status)
         self._context.metrics.answered(scope["method"], route or "unmatched", answer.status, seconds)
 
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Its bounds are the door's (`sockets`); here it gets its trace id, log line and metric."""
+        span = server_span.begun(scope, self._context.tracing)
+        trace_id = span.context.trace_id if span.context is not None else ""
+        scope.setdefault("state", {})["trace_id"] = trace_id
+        began = time.monotonic()
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+                status = message.get("status", 101)
+                headers = [*message.get("headers", ()), *((name, trace_id.encode()) for name in _TRACE)]
+                message = {**message, "headers": headers if status == 101 else [*headers, *_SECURITY]}
+            await send(message)
+
+        with (
+            tracing.entered(span),
+            structlog.contextvars.bound_contextvars(trace_id=trace_id),
+            self._context.metrics.sockets.track_inprogress(),
+        ):
+            try:
+                await self._app(scope, receive, sending)
+            except Exception as error:
+                stack = "".join(traceback.format_tb(error.__traceback__))
+                _log.error("socket failed", error=type(error).__name__, stack=stack)
+            _log.info(
+                "socket", path=scope["path"], status=status, duration_ms=round((time.monotonic() - began) * 1000, 1)
+            )
+            server_span.told(span, scope, getattr(scope.get("route"), "path", None), status)
+
     def _admit(self, scope: Scope) -> None:
         """By the headers alone, before anything is read for the caller."""
         if scope["path"] in _PROBES:
@@ -101,14 +144,14 @@ class Guard:
             credential_of(Headers(scope=scope))
 
     async def _read(self, scope: Scope, receive: Receive, share: Share) -> bytes:
-        """The body, read before it is looked at: bounded in size and time. Where no token is needed none is."""
-        if not _takes_a_token(scope):
-            return b""
+        """The body, read before it is looked at: bounded in size and time. Where nobody looks at it none is."""
         limit = self._context.settings.body_limit_bytes
-        too_large = BodyTooLarge(f"the body is larger than {limit} bytes: put less into one task")
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > limit:
-            raise too_large
+        if scope["path"].startswith(_PAGE):
+            limit = min(limit, _PAGE_BODY_MOST)
+        elif not _takes_a_token(scope):
+            return b""
+        problem = BodyTooLarge(f"the body is larger than {limit} bytes: put less into one task")
+        self._declared(scope, limit, problem)
         body = bytearray()
         try:
             async with asyncio.timeout(BODY_WITHIN_S):
@@ -118,7 +161,7 @@ class Guard:
                         raise BadRequest("the client went away")
                     piece = message.get("body", b"")
                     if len(body) + len(piece) > limit:
-                        raise too_large
+                        raise problem
                     share.take(len(piece))
                     body += piece
                     if not message.get("more_body", False):
@@ -126,9 +169,19 @@ class Guard:
         except TimeoutError as error:
             raise BadRequest(f"the body did not arrive within {BODY_WITHIN_S:.0f} seconds") from error
 
+    def _declared(self, scope: Scope, limit: int, problem: FacadeError) -> None:
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > limit:
+            raise problem
+
+
+def _is_upload(scope: Scope) -> bool:
+    return bool(scope["method"] == "POST" and scope["path"] == "/v1/files")
+
 
 def _takes_a_token(scope: Scope) -> bool:
-    return str(scope["path"]).startswith(("/api/", "/v1/"))
+    path = str(scope["path"])
+    return path.startswith(("/api/", "/v1/")) or path == "/tokenize"
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -153,7 +206,10 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message.get("headers", ()), *_SECURITY, *((name, self._trace_id.encode()) for name in _TRACE)]
+            headers = [*message.get("headers", ()), *((name, self._trace_id.encode()) for name in _TRACE)]
+            # The page has some of its own.
+            own = {name for name, _ in headers}
+            headers += [each for each in _SECURITY if each[0] not in own]
             message = {**message, "headers": headers}
         await self._send(message)
 

@@ -36,7 +36,7 @@ def told(span: Span, scope: MutableMapping[str, Any], route: str | None, status:
 
 def method(scope: MutableMapping[str, Any]) -> str:
     """Of those that are known: another one is the caller's own word."""
-    asked = str(scope["method"])
+    asked = str(scope.get("method", "GET"))  # a WebSocket's handshake is one, and its scope does not say so
     return asked if asked in _METHODS else "_OTHER"
 
 

@@ -48,10 +48,12 @@ async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
     deployment, live, reports = ctx.store.deployment(ref), None, await _reports(ref, ctx)
     credentials, certificate = await _secrets(ref, model, ctx)
     granted = access.of(model, ctx.settings.runner, credentials, certificate)
+    planned = ctx.memory.planned.get(ref) if model.spec.scales_itself else None
     due = children_due(ref, model, deployment, ctx, granted) or rights_doubted(ref, reports, ctx)
     if deployment is None and granted is not None and not granted.granted:
         # There is nothing to stop, and nothing is made.
         due = False
+    due |= planned is not None and deployment is not None and deployment.replicas != planned.replicas
     if due or await _children_changed(ref, ctx):
         live, deployment = await _live_children(ref, model, ctx)
     return ModelSnapshot(
@@ -70,6 +72,7 @@ async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
         credentials=credentials,
         client_certificate=certificate,
         may_share=ref.namespace in ctx.settings.sharing_model_namespaces,
+        planned=planned,
     )
 
 
@@ -175,7 +178,7 @@ async def _reports(ref: ModelRef, ctx: Context) -> dict[str, Report]:
 async def _claim_missing(model: LLMModel, ctx: Context) -> bool:
     local = model.spec.local
     claim = local.source.persistent_volume_claim if local is not None else None
-    if claim is None or model.spec.replicas == 0 or _is(model, "Available"):
+    if claim is None or model.wanted_replicas == 0 or _is(model, "Available"):
         return False
     return await ctx.kube.probe(CLAIMS, model.metadata.namespace, claim.claim_name) is None
 

@@ -30,9 +30,8 @@ from headrace_runner.streaming import TokenStreams
 from headrace_runner.telemetry import GpuTelemetry
 from headrace_runner.validate import Validator
 
-# Together less than the 25 s that the pod's termination grace period leaves.
-FINISH_SECONDS: Final = 5.0
 COMMIT_SECONDS: Final = 12.0
+"""Commits twice so long at the most: less than the 25 s that the pod has beyond its drain."""
 
 _log = structlog.get_logger()
 
@@ -104,7 +103,7 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
             await asyncio.wait({stopped, *broken}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
             _log.info("runner stops", in_flight=slots.generating, committing=slots.parked)
-            await claims.stop(finish_seconds=FINISH_SECONDS, commit_seconds=COMMIT_SECONDS)
+            await claims.stop(finish_seconds=settings.drain_seconds, commit_seconds=COMMIT_SECONDS)
     _log.info("runner stopped")
 
 

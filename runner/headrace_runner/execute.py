@@ -12,7 +12,7 @@ from headrace_crds.inputs import Output
 from headrace_crds.reasons import Reason
 from headrace_crds.result import Usage as BilledUsage
 from headrace_crds.task import Timings
-from headrace_crds.work import CallOptions, Work, WorkMessage
+from headrace_crds.work import CallOptions, Count, Work, WorkMessage
 from headrace_runner.attempt import Attempt
 from headrace_runner.calls import TOOLS_CPU_SECONDS, check_tools, judge_calls
 from headrace_runner.curb import Curb
@@ -162,6 +162,8 @@ async def _judged(validator: Validator, work: Work, generation: GenerationResult
 
 async def _judge(validator: Validator, work: Work, generation: GenerationResult, share: Share) -> Judgement | None:
     """None where nothing was asked of the result, or it was cut off."""
+    if work.call is not None and work.call.count is not None:
+        return None
     if work.tools or generation.tool_calls:
         judgement = await judge_calls(validator, work, generation, share)
         if judgement.finding is not Finding.VALID:
@@ -196,6 +198,10 @@ def _timings(attempt: Attempt, asked_ms: int, generation: GenerationResult) -> T
 def _request(attempt: Attempt) -> Generate | Embed:
     if attempt.work.embed:
         return Embed(f"{attempt.uid}/{attempt.number}", tuple(attempt.work.embed))
+    counted = attempt.work.call.count if attempt.work.call is not None else None
+    if counted is Count.TEXT:
+        text = "\n".join(message.text for message in attempt.work.messages)
+        return Generate(f"{attempt.uid}/{attempt.number}", prompt=text, count="Text")
     output = attempt.work.output or Output()
     return Generate(
         id=f"{attempt.uid}/{attempt.number}",
@@ -212,6 +218,7 @@ def _request(attempt: Attempt) -> Generate | Embed:
         # Of all namespaces that share a model, each learns of its own prompts only.
         cache_scope=attempt.namespace,
         whole=_is_short(attempt.work),
+        count=None if counted is None else "Conversation",
     )
 
 

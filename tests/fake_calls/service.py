@@ -34,7 +34,14 @@ class Never:
     """In a script: from here on nothing comes."""
 
 
-Step = CallEvent | FacadeError | Exception | Never
+@dataclass
+class Gate:
+    """In a script: what follows comes once it is open."""
+
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Step = CallEvent | FacadeError | Exception | Never | Gate
 
 
 def result(*choices: Choice, model: str = "team-a/small", embeddings: Sequence[list[float]] = ()) -> CallResult:
@@ -63,6 +70,8 @@ class FakeCall:
                     raise step
                 case Never():
                     await asyncio.Event().wait()
+                case Gate(opened):
+                    await opened.wait()
                 case Waiting() | Delta() | Ended():
                     yield step
 

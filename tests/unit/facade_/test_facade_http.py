@@ -296,9 +296,12 @@ async def test_openapi_describes_everything(http: httpx.AsyncClient) -> None:
     task = "/api/v1/tasks/{task_id}"
     ways = {f"{task}/{verb}" for verb in ("cancel", "suspend", "resume", "why", "report", "events")}
     calls = {f"/api/v1/{each}" for each in ("generate", "generate/stream", "embeddings", "similarity")}
+    calls |= {
+        f"/api/v1/{each}" for each in ("generate/stream/{stream}", "sessions", "sessions/{session_id}", "tickets")
+    }
     models = {f"/api/v1/models{each}" for each in ("", "/status", "/load", "/unload")}
     models |= {f"/api/v1/models/{{model}}/{each}" for each in ("status", "load", "unload")}
-    monitor = {f"/api/v1/monitor/{each}" for each in ("status", "queue")}
+    monitor = {f"/api/v1/monitor/{each}" for each in ("status", "queue", "logs")}
     assert set(document["paths"]) == {"/api/v1/tasks", task, *ways, *calls, *models, *monitor, "/healthz", "/readyz"}
     schemas = document["components"]["schemas"]
     assert "HTTPValidationError" not in schemas
