@@ -23,6 +23,8 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     """The SDK reads the process's own environment."""
     with collecting() as made:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", made.url)
+        # A busy machine may take longer to send what is left.
+        monkeypatch.setattr(otel, "CLOSE_SECONDS", 60.0)
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
         yield made
 
