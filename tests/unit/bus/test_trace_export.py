@@ -183,4 +183,6 @@ async def test_settings_that_cannot_be_used_stop_nobody(monkeypatch: pytest.Monk
     with structlog.testing.capture_logs() as logs:
         async with tracing.opened({"OTEL_EXPORTER_OTLP_ENDPOINT": "x"}, "headrace-test", "pod-0") as made:
             assert made is tracing.SILENT
-    assert [(line["event"], line["error"]) for line in logs] == [("traces cannot be sent", "ValueError")]
+    # An earlier test's exporter may still complain.
+    told = [line for line in logs if line["event"] != "traces are not sent"]
+    assert [(line["event"], line["error"]) for line in told] == [("traces cannot be sent", "ValueError")]
