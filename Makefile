@@ -77,13 +77,15 @@ images: ## build the images and bring them to the cluster
 install: ## install or upgrade the chart in that cluster
 	@hack/install
 
-.PHONY: bench-engine bench-facade bench-latency bench-providers bench-queue bench-structured bench-tasks
+.PHONY: bench-engine bench-facade bench-latency bench-planner bench-providers bench-queue bench-structured bench-tasks
 bench-engine: ## tokens per second of many tasks on one model, beside llama.cpp's own server
 	@hack/bench-engine $(ARGS)
 bench-facade: ## a chat request through facade and runner, beside LiteLLM and Portkey before the same upstream
 	@hack/bench-facade $(ARGS)
 bench-latency: ## overhead of kubectl apply → Complete over the engine's own time
 	@hack/bench-latency
+bench-planner: ## who gets GPUs: the planner beside swapping and autoscaling, in simulated time
+	@hack/bench-planner $(ARGS)
 bench-providers: ## tasks of a remote model beside the provider's SDK by itself, and under limits of requests per minute
 	@hack/bench-providers $(ARGS)
 bench-queue: ## jobs per second through the bus, beside SAQ and BullMQ on the same Redis

@@ -44,9 +44,9 @@ whose object is gone and purges deleted models. Scripts get that prefix as KEYS[
 | `booked`             | hash   | call → `<tokens> <ms at which it was admitted>`  | with the call; TTL 2 h           |
 | `requests:<n>`       | hash   | request id → reply, of 30 s; `timed` with a TTL  | TTL 60 s                         |
 
-Outside of every model: the budgets' keys (`budget`), the identities' rates (`rates`); `headrace:models`, a set of
-`ns/name` written by the operator alone; and the channels `headrace:wake:<ns>/<name>`, which carry empty messages to the
-operator.
+Outside of every model: the budgets' keys (`budget`), the identities' rates (`rates`), and of facades alone their
+sessions (`sessions`) and tickets (`tickets`); `headrace:models`, a set of `ns/name` written by the operator alone; and
+the channels `headrace:wake:<ns>/<name>`, which carry empty messages to the operator.
 """
 
 from headrace_bus.acl import FACADE_ACL, OPERATOR_ACL, acl_rules
@@ -87,7 +87,19 @@ from headrace_bus.records import (
     UidPage,
     UidState,
 )
+from headrace_bus.sessions import (
+    SESSION_BYTES,
+    SESSIONS_BYTES,
+    SESSIONS_MOST,
+    Appended,
+    SessionExists,
+    SessionFacts,
+    SessionLedger,
+    SessionsFull,
+    SessionText,
+)
 from headrace_bus.settings import BusSettings
+from headrace_bus.tickets import TicketLedger
 from headrace_bus.tokens import EVENT_MAX_BYTES, EVENTS_AT_ONCE, FIRST, REPLAY_BYTES, StreamEvent, Token
 
 __all__ = [
@@ -105,7 +117,11 @@ __all__ = [
     "REPLAY_BYTES",
     "REPORT_MAX_BYTES",
     "RESULT_MAX_BYTES",
+    "SESSIONS_BYTES",
+    "SESSIONS_MOST",
+    "SESSION_BYTES",
     "STARVATION_BOUND_MS",
+    "Appended",
     "Breaker",
     "BudgetLedger",
     "Bus",
@@ -140,9 +156,15 @@ __all__ = [
     "ReturnReason",
     "Returned",
     "ServerState",
+    "SessionExists",
+    "SessionFacts",
+    "SessionLedger",
+    "SessionText",
+    "SessionsFull",
     "Settlement",
     "Stats",
     "StreamEvent",
+    "TicketLedger",
     "Token",
     "TooManyParked",
     "Totals",

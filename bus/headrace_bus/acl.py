@@ -9,7 +9,7 @@ runner can fill memory through its own keys.
 import re
 from typing import Final
 
-from headrace_bus.keys import CHANNEL_PREFIX, ModelKey, key_prefix, wake_channel
+from headrace_bus.keys import CHANNEL_PREFIX, REGISTRY_KEY, ModelKey, key_prefix, wake_channel
 
 # AUTH and HELLO need no rule. SELECT is for URLs that name a database; key patterns hold in each.
 _CONNECT: Final = ("+ping", "+select")
@@ -62,12 +62,15 @@ def report_rules(model: ModelKey) -> list[str]:
 
 OPERATOR_ACL: Final[tuple[str, ...]] = (
     "resetkeys",
-    "~headrace:*",
+    # Neither sessions nor tickets nor rates: those are the facades' alone.
+    "~headrace:{*",
+    "~headrace:budget:*",
+    f"~{REGISTRY_KEY}",
     "resetchannels",
     f"&{CHANNEL_PREFIX}*",
     *_commands(*_CONNECT, _CALLS, _LOADS, *_TRANSITIONS, _OPERATOR_ONLY, _OPERATOR_GRANTS, "+blpop"),
 )
-"""Everything of Headrace, and the runners' users."""
+"""Everything of models and budgets, and the runners' users."""
 
 # What its questions read, and so no envelope and no parked payload: no prompt, no result but a kept one, and no text on
 # its way but what somebody asked to be shown.
@@ -92,10 +95,13 @@ FACADE_ACL: Final[tuple[str, ...]] = (
     ),
     # Redis' selector: these commands on these keys, and on no others.
     "(~headrace:rate:* +evalsha +time +hmget +hset +pexpire)",
+    "(~headrace:session:* +evalsha +time +hget +hmget +hset +hdel +hstrlen +zadd +zrem +zscore +zrangebyscore +pexpire "
+    "+pttl +unlink)",
+    "(~headrace:ticket:* +set +getdel)",
 )
 """Asks about every model by `stats`, `position`, `inspect`, `reports`, `gpus`, `result` and `replay`, reads what
-runners stream, moves its own calls by `call/enqueue`, `call/waiting` and `call/hang_up`, and counts the rates of
-identities."""
+runners stream, moves its own calls by `call/enqueue`, `call/waiting` and `call/hang_up`, counts the rates of
+identities, and keeps their sessions and tickets."""
 
 
 def user_name(name: str) -> str:

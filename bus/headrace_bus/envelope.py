@@ -12,6 +12,7 @@ from typing import Any, Final
 from headrace_bus.errors import EnvelopeInvalid, EnvelopeTooNew, PayloadTooLarge
 from headrace_bus.keys import key_part
 from headrace_bus.order import COST_TOKENS_MAX, PRIORITY_MAX, PRIORITY_MIN
+from headrace_bus.tracing import TraceContext
 
 ENVELOPE_VERSION: Final = 1
 ENVELOPE_MAX_BYTES: Final = 1024 * 1024
@@ -46,6 +47,8 @@ class Envelope:
     cost_tokens: int
     """Estimate of prompt and completion together; what fairness between namespaces counts."""
     payload: dict[str, Any]
+    traceparent: str | None = None
+    """W3C trace context of whoever queued it; absent where nobody traces, and in what an older version wrote."""
 
     def __post_init__(self) -> None:
         key_part(self.uid)
@@ -59,11 +62,13 @@ class Envelope:
             raise ValueError(f"priority lies in {PRIORITY_MIN}…{PRIORITY_MAX}")
         if not 0 <= self.cost_tokens <= COST_TOKENS_MAX:
             raise ValueError(f"cost_tokens lies in 0…{COST_TOKENS_MAX}")
+        if self.traceparent is not None and TraceContext.parse(self.traceparent) is None:
+            raise ValueError("traceparent is no W3C trace context")
 
 
 def encode(envelope: Envelope) -> bytes:
     """UTF-8 JSON of the current version. Raises PayloadTooLarge above 1 MiB."""
-    document = {
+    document: dict[str, Any] = {
         "version": ENVELOPE_VERSION,
         "uid": envelope.uid,
         "kind": envelope.kind.value,
@@ -75,6 +80,8 @@ def encode(envelope: Envelope) -> bytes:
         "costTokens": envelope.cost_tokens,
         "payload": envelope.payload,
     }
+    if envelope.traceparent is not None:
+        document["traceparent"] = envelope.traceparent
     return bounded_json("envelope", document, ENVELOPE_MAX_BYTES)
 
 
@@ -98,9 +105,16 @@ def decode(data: bytes | str) -> Envelope:
             priority=int(document["priority"]),
             cost_tokens=int(document["costTokens"]),
             payload=payload,
+            traceparent=_traceparent(document.get("traceparent")),
         )
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise EnvelopeInvalid(f"not an envelope: {error!r}") from error
+
+
+def _traceparent(found: object) -> str | None:
+    """What is none is as good as absent: no work is refused for it."""
+    context = TraceContext.parse(found) if isinstance(found, str) else None
+    return None if context is None else context.traceparent
 
 
 def bounded_json(what: str, document: dict[str, Any], limit_bytes: int) -> bytes:

@@ -58,6 +58,20 @@ def rate_prefix(identity: str) -> str:
     return f"headrace:rate:{{{identity}}}:"
 
 
+def session_prefix(owner: str) -> str:
+    """What every key of an identity's sessions begins with. `owner` is a digest: hex digits. Raises ValueError."""
+    if not _HEX.fullmatch(owner):
+        raise ValueError(f"{owner!r} is no digest")
+    return f"headrace:session:{{{owner}}}:"
+
+
+def ticket_key(digest: str) -> str:
+    """Of one ticket, by its digest. Raises ValueError."""
+    if not _HEX.fullmatch(digest):
+        raise ValueError("no digest")
+    return f"headrace:ticket:{{{digest}}}"
+
+
 def wake_channel(model: ModelKey) -> str:
     """The channel on which the operator is told to look at the model."""
     key_prefix(model)

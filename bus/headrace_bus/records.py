@@ -147,6 +147,8 @@ class Stats:
     by_namespace: dict[str, int] = field(default_factory=dict)
     mean_service_ms: float | None = None
     """From claim to result; the last ten or so count most. None before the first."""
+    queued_calls: int = 0
+    """Of the queued ones those of class Call, of the first 1,000 namespaces."""
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def _mean(data: bytes) -> float | None:
 def stats(model: ModelKey, reply: Reply) -> Stats:
     """The reply of `stats`. Raises BusCorrupt."""
     try:
-        queued, delayed, leased, came_back, oldest, mean, *pairs = reply
+        queued, delayed, leased, came_back, oldest, mean, calls, *pairs = reply
         by_namespace: dict[str, int] = {}
         for namespace, count in zip(pairs[::2], pairs[1::2], strict=True):
             name = namespace.decode("utf-8", "replace")
@@ -185,7 +185,7 @@ def stats(model: ModelKey, reply: Reply) -> Stats:
         oldest_ms = _milliseconds(oldest) if oldest else None
     except (ValueError, TypeError) as error:
         raise BusCorrupt(f"stats of {model} cannot be read") from error
-    return Stats(queued, delayed, leased, came_back, oldest_ms, by_namespace, _mean(mean))
+    return Stats(queued, delayed, leased, came_back, oldest_ms, by_namespace, _mean(mean), calls)
 
 
 def uid_page(model: ModelKey, reply: Reply) -> UidPage:

@@ -25,6 +25,7 @@ _PASSED: Final = {
     "maxLength",
     "minItems",
     "maxItems",
+    "maxProperties",
     "minimum",
     "maximum",
     "required",
@@ -158,8 +159,8 @@ def structural(node: Mapping[str, Any], defs: Mapping[str, Any], where: str) -> 
             out["enum"] = [value]
         elif key == "properties":
             out["properties"] = {n: structural(p, defs, f"{where}.{n}") for n, p in value.items()}
-        elif key == "items":
-            out["items"] = structural(value, defs, f"{where}[]")
+        elif key in ("items", "additionalProperties"):
+            out[key] = structural(value, defs, f"{where}[]")
         elif key in _PASSED or key.startswith("x-kubernetes-"):
             out[key] = " ".join(value.split()) if key == "description" else value
         else:

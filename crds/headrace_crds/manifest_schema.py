@@ -87,6 +87,10 @@ def _structure(value: Any, schema: Schema, path: Path) -> Iterator[Flaw]:
 def _object(value: dict[str, Any], schema: Schema, path: Path) -> Iterator[Flaw]:
     properties: Mapping[str, Schema] | None = schema.get("properties")
     if properties is None:
+        if (of_each := schema.get("additionalProperties")) is not None:
+            yield from _bounds(len(value), schema, path, "Properties", "entries")
+            for name, item in value.items():
+                yield from _structure(item, of_each, (*path, name))
         return
     for name, item in value.items():
         if name not in properties:

@@ -9,6 +9,8 @@ from headrace_crds.base import DECIMAL, SHA256, ApiModel, Conditions, ObjectMeta
 from headrace_crds.cache import ResponseCache
 from headrace_crds.fallback import ModelFallback
 from headrace_crds.remote import Price, Remote
+from headrace_crds.runner_template import RunnerTemplate
+from headrace_crds.scaling import REPLICAS_MAX, Scaling, ScalingMode, ScalingStatus
 from headrace_crds.sharing import Sharing
 from headrace_crds.source import PATH, Source, WeightsCache
 
@@ -198,8 +200,17 @@ class LLMModelSpec(ApiModel):
     price: Price | None = None
     """What its tokens cost, for the bill in LLMTask's usage and for LLMQuota's budgets; for a local model what its GPUs
     cost. It holds for attempts that are handed out from then on. Absent: tokens are counted, and cost nothing."""
-    replicas: Annotated[int, Field(ge=0, le=64)] = 1
-    """Runner pods; kubectl scale, HPA and KEDA write it through /scale. At 0 the tasks stay queued."""
+    replicas: Annotated[int, Field(ge=0, le=REPLICAS_MAX)] = 1
+    """Runner pods; kubectl scale, HPA and KEDA write it through /scale. At 0 the tasks stay queued. It means nothing
+    where scaling.mode is Auto."""
+    scaling: Scaling | None = None
+    """Replicas by the work that waits, from zero and to zero; absent: spec.replicas."""
+    runner_template: RunnerTemplate | None = None
+    """Where the runner's pods may run, and labels for others."""
+
+    @property
+    def scales_itself(self) -> bool:
+        return self.scaling is not None and self.scaling.mode is ScalingMode.AUTO
 
 
 class ModelPhase(StrEnum):
@@ -310,6 +321,8 @@ class LLMModelStatus(ApiModel):
     """What the engine found in the weights of this generation; absent for a remote model."""
     provider: ProviderStatus | None = None
     """How the provider answers, as a runner told last; absent for a local model."""
+    scaling: ScalingStatus | None = None
+    """What the planner decided, where spec.scaling.mode is Auto."""
 
 
 class LLMModel(ApiModel):
@@ -332,3 +345,10 @@ class LLMModel(ApiModel):
     metadata: ObjectMeta = Field(default_factory=ObjectMeta)
     spec: LLMModelSpec
     status: LLMModelStatus | None = None
+
+    @property
+    def wanted_replicas(self) -> int:
+        """What it is to have at present: the planner's decision where it scales itself, and 0 before the first."""
+        if not self.spec.scales_itself:
+            return self.spec.replicas
+        return self.status.scaling.replicas if self.status is not None and self.status.scaling is not None else 0

@@ -14,6 +14,7 @@ from headrace_crds.model import LLMModel
 from headrace_crds.names import assigned_model
 from headrace_crds.quota import QUOTA_NAME, LLMQuota
 from headrace_crds.reasons import Reason
+from headrace_crds.scaling import NO_GPU
 from headrace_crds.task import LLMTaskStatus, Outcome, TaskPhase
 
 T = TypeVar("T")
@@ -249,19 +250,30 @@ def _model(task: TaskFacts, seen: Seen[LLMModel]) -> Link:
         if seen.unread:
             return _link(task, About.MODEL, task.model, "NotReadable", seen.unread, None)
         return _link(task, About.MODEL, task.model, Reason.MODEL_NOT_FOUND, "there is no such LLMModel", True)
-    if model.spec.replicas == 0:
-        return _link(task, About.MODEL, task.model, Reason.MODEL_SCALED_TO_ZERO, "spec.replicas is 0", True)
+    if model.wanted_replicas == 0:
+        return _at_zero(task, model)
     available, ready = _condition(model, "Available"), _condition(model, "Ready")
     if available is not None and available.status is ConditionStatus.TRUE:
         replicas = model.status.ready_replicas if model.status is not None else None
         return Link(
-            About.MODEL, task.model, available.reason, f"{replicas or '?'} of {model.spec.replicas} runners serve"
+            About.MODEL, task.model, available.reason, f"{replicas or '?'} of {model.wanted_replicas} runners serve"
         )
     # A model that has served stays Ready; then Available says what keeps it.
     telling = available if ready is None or ready.status is ConditionStatus.TRUE else ready
     if telling is None:
         return _link(task, About.MODEL, task.model, Reason.MODEL_LOADING, "the operator has not looked at it yet", True)
     return _link(task, About.MODEL, task.model, telling.reason, telling.message, True)
+
+
+def _at_zero(task: TaskFacts, model: LLMModel) -> Link:
+    if not model.spec.scales_itself:
+        return _link(task, About.MODEL, task.model, Reason.MODEL_SCALED_TO_ZERO, "spec.replicas is 0", True)
+    planned = model.status.scaling if model.status is not None else None
+    if planned is not None and planned.reason in NO_GPU:
+        return _link(task, About.MODEL, task.model, Reason.WAITING_FOR_GPU, planned.message, True)
+    return _link(
+        task, About.MODEL, task.model, Reason.MODEL_LOADING, "it is at zero replicas, and is being started", True
+    )
 
 
 def _placement(task: TaskFacts, seen: Seen[LLMModel]) -> Link | None:

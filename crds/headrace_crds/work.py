@@ -5,6 +5,7 @@ run the same thing. It holds prompts: it is never logged.
 """
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
@@ -28,6 +29,15 @@ class WorkMessage(Message):
     """What is said, as text."""
 
 
+class Count(StrEnum):
+    """What is counted instead of answered."""
+
+    CONVERSATION = "Conversation"
+    """Messages and tools, as the model's chat template makes a prompt of them."""
+    TEXT = "Text"
+    """The one message's text as it stands, without a template."""
+
+
 class CallOptions(ApiModel):
     """What only a call, work without an object, can ask for. Of remote models the runner refuses all but stream."""
 
@@ -39,6 +49,8 @@ class CallOptions(ApiModel):
     """Probabilities of the chosen tokens, and of so many others."""
     logit_bias: Annotated[list[tuple[int, float]], Field(max_length=300)] = Field(default_factory=list)
     """Token and what is added to its logit."""
+    count: Count | None = None
+    """Nothing is generated: the tokens are told. maxTokens is 1 all the same, for a runner that does not know it."""
 
 
 class Work(ApiModel):

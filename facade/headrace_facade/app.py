@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from headrace_facade import shapes
@@ -22,8 +22,10 @@ from headrace_facade.errors import (
     WrongContentType,
 )
 from headrace_facade.middleware import App, Guard
+from headrace_facade.openai_batches import routes as batch_routes
 from headrace_facade.openai_dialect import routes as openai_routes
-from headrace_facade.routes import generate, health, models, monitor, tasks
+from headrace_facade.page import routes as page_routes
+from headrace_facade.routes import generate, health, models, monitor, sessions, sockets, tasks
 
 _REASONS: Final = {"extra_forbidden": "no such field: see /openapi.json"}
 _UNIONS: Final = {"json_schema", "parameters.stop"}
@@ -48,11 +50,15 @@ def create_app(context: Context) -> App:
     api.state.context = context
     api.include_router(tasks.router)
     api.include_router(generate.router)
+    api.include_router(sessions.router)
+    api.include_router(sockets.router)
     api.include_router(models.router)
     api.include_router(monitor.router)
     api.include_router(health.router)
     api.include_router(openai_routes.router)
+    api.include_router(batch_routes.router)
     api.include_router(anthropic_routes.router)
+    api.include_router(page_routes.router)
     api.add_exception_handler(FacadeError, _answer)
     api.add_exception_handler(RequestValidationError, _answer)
     api.add_exception_handler(HTTPException, _answer)
@@ -60,8 +66,10 @@ def create_app(context: Context) -> App:
     return Guard(api, context)
 
 
-async def _answer(request: Request, error: Exception) -> JSONResponse:
+async def _answer(request: Request, error: Exception) -> Response:
     problem = as_facade_error(error, request.headers.get("Content-Type"))
+    if (page := page_routes.problem(request, problem)) is not None:
+        return page
     status, body = shapes.answer(request.url.path, problem, request.state.trace_id)
     return JSONResponse(body, status, problem.headers)
 

@@ -22,9 +22,15 @@ _WAIT_S: Final = 5.0
 class Lists:
     """Few at once, as each holds a page of whole tasks."""
 
-    def __init__(self, wait_s: float = _WAIT_S) -> None:
-        self._slots = asyncio.Semaphore(LISTS_AT_ONCE)
+    def __init__(
+        self,
+        wait_s: float = _WAIT_S,
+        told: str = "too many lists are being read: try again",
+        at_once: int = LISTS_AT_ONCE,
+    ) -> None:
+        self._slots = asyncio.Semaphore(at_once)
         self._wait_s = wait_s
+        self._told = told
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -33,7 +39,7 @@ class Lists:
             async with asyncio.timeout(self._wait_s):
                 await self._slots.acquire()
         except TimeoutError as error:
-            raise Unavailable("too many lists are being read: try again") from error
+            raise Unavailable(self._told) from error
         try:
             yield
         finally:

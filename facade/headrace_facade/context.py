@@ -4,21 +4,31 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from headrace_bus.tracing import SILENT, Tracing
 from headrace_facade.budget import ByteBudget
 from headrace_facade.calls.contract import CallService
 from headrace_facade.calls.opening import open_calls
+from headrace_facade.chunks import Lists
 from headrace_facade.directory import Directory, open_directory
 from headrace_facade.identity import Callers
 from headrace_facade.kube import KubeClient
 from headrace_facade.metrics import Metrics
 from headrace_facade.native.following import Following
+from headrace_facade.native.logs import Logs
 from headrace_facade.native.monitor import Monitor
+from headrace_facade.native.resuming import Resumables, open_resumables
+from headrace_facade.openai_batches.batches import Batches
+from headrace_facade.openai_batches.files import FILES_AT_ONCE, Files
 from headrace_facade.own_account import OwnAccount
+from headrace_facade.page.service import Pages
 from headrace_facade.queues import Queues, open_queues
 from headrace_facade.rates import Rates, open_rates
 from headrace_facade.room import Room
 from headrace_facade.service import TaskService
+from headrace_facade.sessions.store import Sessions, open_sessions
 from headrace_facade.settings import Settings
+from headrace_facade.sockets.door import Door
+from headrace_facade.sockets.tickets import Tickets, open_tickets
 from headrace_facade.watches import Watches
 from headrace_facade.why import WhyService
 
@@ -38,10 +48,21 @@ class Context:
     calls: CallService
     following: Following
     monitor: Monitor
+    sessions: Sessions
+    tickets: Tickets
+    door: Door
+    resumables: Resumables
+    logs: Logs
+    files: Files
+    batches: Batches
+    transfers: Lists
+    """Of files, few at once, as each is held whole."""
+    pages: Pages
+    tracing: Tracing = SILENT
 
 
 @asynccontextmanager
-async def open_context(settings: Settings) -> AsyncIterator[Context]:
+async def open_context(settings: Settings, tracing: Tracing = SILENT) -> AsyncIterator[Context]:
     """Clients that are closed at the end."""
     bodies = ByteBudget(settings.bodies_limit_bytes, "too many request bodies are being read: try again")
     answers = ByteBudget(settings.answers_limit_bytes, "too many answers of the API server are being read: try again")
@@ -66,7 +87,11 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         )
         why = WhyService(kube, queues)
         calls = await stack.enter_async_context(open_calls(settings, directory, rates, queues))
+        monitor = Monitor(kube, directory, queues)
         watches = await stack.enter_async_context(Watches.connect(settings.kube_url, settings.kube_ca_file, answers))
+        tickets = await stack.enter_async_context(open_tickets(settings.redis_url_file))
+        files = Files(kube)
+        following = Following(kube, watches, why)
         yield Context(
             settings,
             kube,
@@ -79,6 +104,16 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             directory,
             rates,
             calls,
-            Following(kube, watches, why),
-            Monitor(kube, directory, queues),
+            following,
+            monitor,
+            await stack.enter_async_context(open_sessions(settings.redis_url_file, settings.session_ttl_hours)),
+            tickets,
+            Door(callers, tickets, settings.allowed_origins),
+            await stack.enter_async_context(open_resumables()),
+            Logs(kube),
+            files,
+            Batches(kube, files, room),
+            Lists(told="too many files are under way: try again", at_once=FILES_AT_ONCE),
+            Pages(kube, tasks, why, monitor, following),
+            tracing,
         )

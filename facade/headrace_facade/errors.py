@@ -18,6 +18,8 @@
       BudgetExhausted  429  BUDGET_EXHAUSTED    a budget of its LLMQuota has no room for this task; Retry-After
       RateLimitExceeded 429 RATE_LIMIT_EXCEEDED  this identity's requests or tokens of a minute; Retry-After
       RemoteNotAllowed 403  REMOTE_NOT_ALLOWED  its LLMQuota admits no remote models
+      SessionLimit     429  SESSION_LIMIT       the identity has as many sessions as it may; Retry-After
+      SocketLimit      429  SOCKET_LIMIT        the identity has as many WebSockets or tickets as it may; Retry-After
       NamespaceFull    429  NAMESPACE_QUEUE_FULL  the namespace fills its share of the model's queue; Retry-After
       QueueFull        503  QUEUE_FULL          the model's queue is full; Retry-After
       Internal         500  INTERNAL            a defect; the trace id finds it in the log
@@ -175,6 +177,16 @@ class RateLimitExceeded(Later):
 class RemoteNotAllowed(FacadeError):
     status = 403
     code = "REMOTE_NOT_ALLOWED"
+
+
+class SessionLimit(Later):
+    status = 429
+    code = "SESSION_LIMIT"
+
+
+class SocketLimit(Later):
+    status = 429
+    code = "SOCKET_LIMIT"
 
 
 class NamespaceFull(Later):

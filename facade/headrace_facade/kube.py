@@ -15,7 +15,9 @@ from urllib.parse import quote
 
 import aiohttp
 
+from headrace_bus.tracing import traceparent
 from headrace_crds import GROUP, VERSION
+from headrace_crds.names import ANNOTATION_TRACEPARENT
 from headrace_crds.quota import QUOTA_NAME
 from headrace_facade.budget import ByteBudget
 from headrace_facade.errors import (
@@ -79,9 +81,11 @@ class KubeClient:
             yield cls(session, url, answers)
 
     async def create_task(self, namespace: str, task: KubeObject, token: Token, *, dry_run: bool = False) -> KubeObject:
-        """Strict: a field that the installed CRD does not know is an error and not dropped."""
+        """Strict: a field that the installed CRD does not know is an error and not dropped. The task goes on in the
+        trace of the request.
+        """
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", **({"dryRun": "All"} if dry_run else {})}
-        return await self._request("POST", tasks_path(namespace), token, query=query, body=task)
+        return await self._request("POST", tasks_path(namespace), token, query=query, body=_traced(task))
 
     async def change_task(self, namespace: str, name: str, spec: KubeObject, token: Token) -> KubeObject:
         """Sets these members of the spec and no others."""
@@ -102,8 +106,32 @@ class KubeClient:
         await self._request("PATCH", path, token, query=query, body={"spec": {"replicas": replicas}}, content=content)
 
     async def get_config_map(self, namespace: str, name: str, token: Token) -> KubeObject:
-        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/configmaps/{quote(name, safe='')}"
-        return await self._request("GET", path, token)
+        return await self._request("GET", _config_map(namespace, name), token)
+
+    async def create_config_map(self, namespace: str, config_map: KubeObject, token: Token) -> KubeObject:
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._request("POST", _config_map(namespace), token, query=query, body=config_map)
+
+    async def change_config_map(self, namespace: str, name: str, data: Mapping[str, str], token: Token) -> KubeObject:
+        """Sets these members of its data and no others."""
+        query, content = {"fieldManager": FIELD_MANAGER}, "application/merge-patch+json"
+        path = _config_map(namespace, name)
+        return await self._request("PATCH", path, token, query=query, body={"data": dict(data)}, content=content)
+
+    async def delete_config_map(self, namespace: str, name: str, token: Token) -> None:
+        await self._request("DELETE", _config_map(namespace, name), token)
+
+    async def list_config_maps(self, namespace: str, selector: str, most: int, token: Token) -> list[KubeObject]:
+        """Of this label selector, by name, `most` at most; for those that hold little."""
+        found: list[KubeObject] = []
+        query = {"labelSelector": selector, "limit": "100"}
+        while True:
+            answer = await self._request("GET", _config_map(namespace), token, query=query)
+            found += answer.get("items") or []
+            continue_ = (answer.get("metadata") or {}).get("continue")
+            if not continue_ or len(found) >= most:
+                return found[:most]
+            query["continue"] = continue_
 
     async def get_quota(self, namespace: str, token: Token) -> KubeObject:
         """The one quota that counts."""
@@ -113,11 +141,21 @@ class KubeClient:
         return await self._request("GET", f"{tasks_path(namespace)}/{quote(name, safe='')}", token)
 
     async def list_tasks(
-        self, namespace: str, limit: int, continue_: str | None, token: Token
+        self, namespace: str, limit: int, continue_: str | None, token: Token, *, selector: str = ""
     ) -> tuple[KubeObject, int]:
         """One page of a consistent list, and its size in bytes. Raises AnswerTooLarge."""
         query = {"limit": str(limit)} | ({"continue": continue_} if continue_ else {})
+        if selector:
+            query["labelSelector"] = selector
         return await self._sized("GET", tasks_path(namespace), token, query=query)
+
+    async def list_events(
+        self, namespace: str, selector: str, limit: int, continue_: str | None, token: Token
+    ) -> KubeObject:
+        """One page; `selector` is of fields."""
+        query = {"limit": str(limit), "fieldSelector": selector} | ({"continue": continue_} if continue_ else {})
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/events"
+        return await self._request("GET", path, token, query=query)
 
     async def check_ready(self) -> None:
         """Raises Unavailable with the reason. Asked without a token; an answer is kept for a second."""
@@ -201,6 +239,11 @@ class KubeClient:
         return bytes(body)
 
 
+def _config_map(namespace: str, name: str = "") -> str:
+    path = f"/api/v1/namespaces/{quote(namespace, safe='')}/configmaps"
+    return f"{path}/{quote(name, safe='')}" if name else path
+
+
 def _objects(namespace: str, plural: str) -> str:
     return f"/apis/{GROUP}/{VERSION}/namespaces/{quote(namespace, safe='')}/{plural}"
 
@@ -238,6 +281,15 @@ def convert(status: int, answer: Mapping[str, Any], retry_after: str | None) -> 
         case 503 | 504:
             return Unavailable("the API server cannot serve this at the moment: try again", _seconds(retry_after))
     return UpstreamFailed(f"the API server answered {status}: {message[:500]}")
+
+
+def _traced(task: KubeObject) -> KubeObject:
+    found = traceparent()
+    if found is None:
+        return task
+    metadata = task["metadata"]
+    annotations = {**metadata.get("annotations", {}), ANNOTATION_TRACEPARENT: found}
+    return {**task, "metadata": {**metadata, "annotations": annotations}}
 
 
 def _reason(message: str) -> str:

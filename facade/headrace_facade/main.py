@@ -4,15 +4,18 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 
 import structlog
 import uvicorn
 
+from headrace_bus.tracing import opened
 from headrace_facade.app import create_app
 from headrace_facade.context import open_context
 from headrace_facade.metrics import published
 from headrace_facade.settings import Settings
+from headrace_facade.sockets.protocol import OPTIONS, SocketProtocol
 
 
 def configure_logging() -> None:
@@ -38,7 +41,8 @@ def configure_logging() -> None:
 async def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT; requests under way are finished first."""
     async with (
-        open_context(settings) as context,
+        opened(os.environ, "headrace-facade", socket.gethostname()) as tracing,
+        open_context(settings, tracing) as context,
         published(context.metrics, settings.host, settings.metrics_port),
     ):
         server = uvicorn.Server(
@@ -55,6 +59,8 @@ async def serve(settings: Settings) -> None:
                 # It bounds the size of headers; httptools, which would be taken where it is installed, does not.
                 http="h11",
                 limit_concurrency=settings.connections_limit,
+                ws=SocketProtocol,
+                **OPTIONS,
             )
         )
         # When it is done uvicorn raises the signal that ended it once more; that must not end us before our clients.

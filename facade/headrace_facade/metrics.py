@@ -25,6 +25,9 @@ class Metrics:
             registry=self.registry,
         )
         self.active = Gauge("headrace_facade_active_requests", "Requests being answered.", registry=self.registry)
+        self.sockets = Gauge(
+            "headrace_facade_sockets", "WebSockets that are open or being opened.", registry=self.registry
+        )
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         method = method if method in _METHODS else "OTHER"

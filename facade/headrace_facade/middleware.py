@@ -5,8 +5,6 @@ Pure ASGI and outermost, so that it sees what FastAPI's own middleware answers, 
 
 import asyncio
 import json
-import re
-import secrets
 import time
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -15,11 +13,13 @@ from typing import Any, Final
 import structlog
 from starlette.datastructures import Headers
 
-from headrace_facade import shapes
+from headrace_bus import tracing
+from headrace_facade import server_span, shapes
 from headrace_facade.budget import Share
 from headrace_facade.context import Context
 from headrace_facade.errors import BadRequest, BodyTooLarge, FacadeError, Internal, Unavailable
 from headrace_facade.identity.credential import credential_of
+from headrace_facade.openai_batches.upload import BODY_LIMIT_BYTES, too_large
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -28,8 +28,10 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_WITHIN_S: Final = 10.0
+_PAGE: Final = "/ui/"
+_PAGE_BODY_MOST: Final = 64 * 1024
+"""Bodies that come to the page are read before anybody knows who sends them."""
 _PROBES: Final = {"/healthz", "/readyz"}
-_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _SECURITY: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -41,15 +43,6 @@ _TRACE: Final = (b"x-trace-id", b"x-request-id", b"request-id")
 _log = structlog.get_logger("headrace_facade")
 
 
-def new_trace_id(headers: list[tuple[bytes, bytes]]) -> str:
-    """The caller's, where it came as a W3C `traceparent`; else one of ours. 32 hex digits."""
-    for name, value in headers:
-        match = _TRACEPARENT.fullmatch(value) if name == b"traceparent" else None
-        if match is not None and match[1] != b"0" * 32:
-            return match[1].decode()
-    return secrets.token_hex(16)
-
-
 class Guard:
     """Wraps the whole application."""
 
@@ -59,14 +52,19 @@ class Guard:
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        trace_id = new_trace_id(scope["headers"])
+        span = server_span.begun(scope, self._context.tracing)
+        trace_id = span.context.trace_id if span.context is not None else ""
         scope.setdefault("state", {})["trace_id"] = trace_id
         began = time.monotonic()
         answer = _Answer(send, scope["path"], trace_id)
         with (
+            tracing.entered(span),
             structlog.contextvars.bound_contextvars(trace_id=trace_id),
             self._context.metrics.active.track_inprogress(),
             self._context.bodies.share() as share,
@@ -75,8 +73,13 @@ class Guard:
             try:
                 scope["state"]["body_share"] = share
                 self._admit(scope)
-                body = await self._read(scope, receive, share)
-                await self._app(scope, _replay(body, receive), answer.send)
+                if _is_upload(scope):
+                    # Read by its route, piece by piece, once it is known who sends it.
+                    self._declared(scope, BODY_LIMIT_BYTES, too_large())
+                    await self._app(scope, receive, answer.send)
+                else:
+                    body = await self._read(scope, receive, share)
+                    await self._app(scope, _replay(body, receive), answer.send)
             except FacadeError as error:
                 await answer.problem(error)
             except Exception as error:
@@ -96,8 +99,40 @@ class Guard:
                 status=answer.status,
                 duration_ms=round(seconds * 1000, 1),
             )
-        route = getattr(scope.get("route"), "path", "unmatched")
-        self._context.metrics.answered(scope["method"], route, answer.status, seconds)
+            route = getattr(scope.get("route"), "path", None)
+            server_span.told(span, scope, route, answer.status)
+        self._context.metrics.answered(scope["method"], route or "unmatched", answer.status, seconds)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Its bounds are the door's (`sockets`); here it gets its trace id, log line and metric."""
+        span = server_span.begun(scope, self._context.tracing)
+        trace_id = span.context.trace_id if span.context is not None else ""
+        scope.setdefault("state", {})["trace_id"] = trace_id
+        began = time.monotonic()
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+                status = message.get("status", 101)
+                headers = [*message.get("headers", ()), *((name, trace_id.encode()) for name in _TRACE)]
+                message = {**message, "headers": headers if status == 101 else [*headers, *_SECURITY]}
+            await send(message)
+
+        with (
+            tracing.entered(span),
+            structlog.contextvars.bound_contextvars(trace_id=trace_id),
+            self._context.metrics.sockets.track_inprogress(),
+        ):
+            try:
+                await self._app(scope, receive, sending)
+            except Exception as error:
+                stack = "".join(traceback.format_tb(error.__traceback__))
+                _log.error("socket failed", error=type(error).__name__, stack=stack)
+            _log.info(
+                "socket", path=scope["path"], status=status, duration_ms=round((time.monotonic() - began) * 1000, 1)
+            )
+            server_span.told(span, scope, getattr(scope.get("route"), "path", None), status)
 
     def _admit(self, scope: Scope) -> None:
         """By the headers alone, before anything is read for the caller."""
@@ -109,14 +144,14 @@ class Guard:
             credential_of(Headers(scope=scope))
 
     async def _read(self, scope: Scope, receive: Receive, share: Share) -> bytes:
-        """The body, read before it is looked at: bounded in size and time. Where no token is needed none is."""
-        if not _takes_a_token(scope):
-            return b""
+        """The body, read before it is looked at: bounded in size and time. Where nobody looks at it none is."""
         limit = self._context.settings.body_limit_bytes
-        too_large = BodyTooLarge(f"the body is larger than {limit} bytes: put less into one task")
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > limit:
-            raise too_large
+        if scope["path"].startswith(_PAGE):
+            limit = min(limit, _PAGE_BODY_MOST)
+        elif not _takes_a_token(scope):
+            return b""
+        problem = BodyTooLarge(f"the body is larger than {limit} bytes: put less into one task")
+        self._declared(scope, limit, problem)
         body = bytearray()
         try:
             async with asyncio.timeout(BODY_WITHIN_S):
@@ -126,7 +161,7 @@ class Guard:
                         raise BadRequest("the client went away")
                     piece = message.get("body", b"")
                     if len(body) + len(piece) > limit:
-                        raise too_large
+                        raise problem
                     share.take(len(piece))
                     body += piece
                     if not message.get("more_body", False):
@@ -134,9 +169,19 @@ class Guard:
         except TimeoutError as error:
             raise BadRequest(f"the body did not arrive within {BODY_WITHIN_S:.0f} seconds") from error
 
+    def _declared(self, scope: Scope, limit: int, problem: FacadeError) -> None:
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > limit:
+            raise problem
+
+
+def _is_upload(scope: Scope) -> bool:
+    return bool(scope["method"] == "POST" and scope["path"] == "/v1/files")
+
 
 def _takes_a_token(scope: Scope) -> bool:
-    return str(scope["path"]).startswith(("/api/", "/v1/"))
+    path = str(scope["path"])
+    return path.startswith(("/api/", "/v1/")) or path == "/tokenize"
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -161,7 +206,10 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message.get("headers", ()), *_SECURITY, *((name, self._trace_id.encode()) for name in _TRACE)]
+            headers = [*message.get("headers", ()), *((name, self._trace_id.encode()) for name in _TRACE)]
+            # The page has some of its own.
+            own = {name for name, _ in headers}
+            headers += [each for each in _SECURITY if each[0] not in own]
             message = {**message, "headers": headers}
         await self._send(message)
 

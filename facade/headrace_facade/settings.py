@@ -10,6 +10,7 @@ from headrace_facade.bounds import Bounds
 SERVICE_ACCOUNT_CA: Final = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 SERVICE_ACCOUNT_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 # a path
 _RATE_MOST: Final = 1_000_000_000
+_HOURS_MOST: Final = 720
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,15 @@ class Settings:
     """HEADRACE_TOKENS_PER_MINUTE. Of one identity's calls, prompts and completions; 0: no limit."""
     hold_seconds: int = 60
     """HEADRACE_HOLD_SECONDS. How long a call waits for a runner before it is a 503."""
+    session_ttl_hours: int = 24
+    """SESSION_TTL_HOURS. How long a session is kept after its last answer, 720 at most."""
+    allowed_origins: tuple[str, ...] = ()
+    """HEADRACE_ALLOWED_ORIGINS, comma-separated: pages that may open WebSockets beside those of the facade's own host,
+    as browsers name them: https://chat.example."""
+    socket_send_s: float = 30.0
+    """So long the client of a WebSocket may read nothing of what is there for it."""
+    socket_idle_s: float = 300.0
+    """So long nothing may be asked on a WebSocket for generations."""
     calls_limit: int = 4096
     """Calls under way at once; beyond it 503."""
     body_limit_bytes: int = 1024 * 1024
@@ -93,6 +103,8 @@ class Settings:
             watch_namespaces=_words(environment.get("HEADRACE_WATCH_NAMESPACES", "")),
             sharing_model_namespaces=_words(environment.get("HEADRACE_SHARING_MODEL_NAMESPACES", "")),
             hold_seconds=_seconds(environment, "HEADRACE_HOLD_SECONDS", cls.hold_seconds) or cls.hold_seconds,
+            session_ttl_hours=_hours(environment, "SESSION_TTL_HOURS", cls.session_ttl_hours),
+            allowed_origins=_words(environment.get("HEADRACE_ALLOWED_ORIGINS", "")),
             requests_per_minute=_rate(environment, "HEADRACE_REQUESTS_PER_MINUTE"),
             tokens_per_minute=_rate(environment, "HEADRACE_TOKENS_PER_MINUTE"),
             default_ttl_seconds=_seconds(environment, "HEADRACE_DEFAULT_TTL_SECONDS", cls.default_ttl_seconds),
@@ -113,6 +125,13 @@ def _seconds(environment: Mapping[str, str], name: str, default: int | None) -> 
         return default if text is None else None
     if not text.isdecimal() or int(text) > DEADLINE_LIMIT_SECONDS:
         raise ValueError(f"{name} is {text!r}; it needs seconds from 0 to {DEADLINE_LIMIT_SECONDS}")
+    return int(text)
+
+
+def _hours(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name) or str(default)
+    if not text.isdecimal() or not 1 <= int(text) <= _HOURS_MOST:
+        raise ValueError(f"{name} is {text!r}; it needs hours from 1 to {_HOURS_MOST}")
     return int(text)
 
 

@@ -28,6 +28,7 @@ def native(error: FacadeError, trace_id: str) -> tuple[int, dict[str, Any]]:
 SHAPES: Final[tuple[tuple[str, Shape], ...]] = (
     ("/v1/messages", anthropic_errors.shape),
     ("/v1/", openai_errors.shape),
+    ("/tokenize", openai_errors.shape),
 )
 
 

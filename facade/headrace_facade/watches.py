@@ -18,7 +18,7 @@ from typing import Any, Final
 import aiohttp
 
 from headrace_facade.budget import ByteBudget
-from headrace_facade.errors import NotFound, Throttled, Unavailable
+from headrace_facade.errors import Expired, NotFound, Throttled, Unavailable
 from headrace_facade.kube import ANSWER_LIMIT_BYTES, AnswerTooLarge, KubeObject, Token, convert, tasks_path
 
 WATCHES_MOST: Final = 128
@@ -34,17 +34,18 @@ REOPEN_AFTER_S: Final = 1.0
 class Seats:
     """Pure accounting. Raises Unavailable and Throttled."""
 
-    def __init__(self, most: int = WATCHES_MOST, each: int = EACH_MOST) -> None:
+    def __init__(self, most: int = WATCHES_MOST, each: int = EACH_MOST, doing: str = "wait for tasks") -> None:
         self._most = most
         self._each = each
+        self._doing = doing
         self._held: Counter[bytes] = Counter()
 
     @contextmanager
     def taken(self, who: bytes) -> Iterator[None]:
         if self._held.total() >= self._most:
-            raise Unavailable("too many requests wait for tasks: try again")
+            raise Unavailable(f"too many requests {self._doing}: try again")
         if self._held[who] >= self._each:
-            raise Throttled(f"{self._each} requests with this token wait for tasks: wait for one of them")
+            raise Throttled(f"{self._each} requests of this identity {self._doing}: wait for one of them")
         self._held[who] += 1
         try:
             yield
@@ -91,16 +92,20 @@ class Watches:
 
     @asynccontextmanager
     async def watching(
-        self, namespace: str, name: str, token: Token, seconds: float, get: Get
+        self, namespace: str, name: str, token: Token, seconds: float, get: Get, *, since: str = ""
     ) -> AsyncIterator[AsyncIterator[KubeObject]]:
         """The object as it is, and then with each change; ends after `seconds`, and raises NotFound where it is
         deleted. A right that is missing is told on entering. `get` is asked once for each watch that was opened: of
-        what went before, a watch tells nothing.
+        what went before, a watch tells nothing. With `since`, a version, what has changed after that comes first, as
+        far as the API server remembers it.
         """
         until = self._clock() + seconds
         with self.seats.taken(hashlib.sha256(token.encode()).digest()):
-            response = await self._open(namespace, name, token, seconds)
-            states = self._states(response, namespace, name, token, until, get)
+            try:
+                response = await self._open(namespace, name, token, seconds, since)
+            except Expired:
+                since, response = "", await self._open(namespace, name, token, seconds)
+            states = self._states(response, namespace, name, token, until, get, since)
             try:
                 yield states
             finally:
@@ -108,12 +113,14 @@ class Watches:
                 # Never begun, a generator closes nothing.
                 _drop(response)
 
-    async def _open(self, namespace: str, name: str, token: Token, seconds: float) -> aiohttp.ClientResponse:
+    async def _open(
+        self, namespace: str, name: str, token: Token, seconds: float, since: str = ""
+    ) -> aiohttp.ClientResponse:
         query = {
             "watch": "true",
             "fieldSelector": f"metadata.name={name}",
             # From the API server's memory, the present state first: an object that rests has a version that is too old.
-            "resourceVersion": "0",
+            "resourceVersion": since or "0",
             "timeoutSeconds": str(max(math.ceil(seconds), 1)),
         }
         try:
@@ -135,14 +142,25 @@ class Watches:
         raise convert(response.status, _document(raw), response.headers.get("Retry-After"))
 
     async def _states(
-        self, response: aiohttp.ClientResponse, namespace: str, name: str, token: Token, until: float, get: Get
+        self,
+        response: aiohttp.ClientResponse,
+        namespace: str,
+        name: str,
+        token: Token,
+        until: float,
+        get: Get,
+        since: str,
     ) -> AsyncGenerator[KubeObject, None]:
         current: aiohttp.ClientResponse | None = response
-        found: KubeObject | None = await get()
+        # What was seen by then is told by nobody.
+        seen = bool(since)
+        found: KubeObject | None = {"metadata": {"resourceVersion": since}} if seen else await get()
         while True:
             if current is not None and found is not None:
                 try:
-                    yield found
+                    if not seen:
+                        yield found
+                    seen = False
                     async with aclosing(self._changes(current, found, until)) as changes:
                         async for body in changes:
                             yield body
@@ -166,14 +184,14 @@ class Watches:
         self, response: aiohttp.ClientResponse, found: KubeObject, until: float
     ) -> AsyncGenerator[KubeObject, None]:
         """After `found`, until the answer ends or has to begin anew. Raises NotFound where it was deleted."""
-        rest, since = bytearray(), _version(found)
+        rest, since = bytearray(), version_of(found)
         while (line := await self._line(response, rest, until)) is not None:
             event = _document(line)
             kind, body = event.get("type"), event.get("object")
             if kind not in ("ADDED", "MODIFIED", "DELETED") or not isinstance(body, dict):
                 return
             # What the API server has in memory may be older than what it answers.
-            if _version(body) < since:
+            if version_of(body) < since:
                 continue
             if kind == "DELETED":
                 raise NotFound("the task was deleted")
@@ -203,7 +221,7 @@ class Watches:
             return line
 
 
-def _version(body: KubeObject) -> int:
+def version_of(body: KubeObject) -> int:
     """Versions of one kind are numbers that grow; 0 where this one is none."""
     version = str((body.get("metadata") or {}).get("resourceVersion") or "")
     return int(version) if version.isdecimal() else 0

@@ -1,17 +1,27 @@
 """The only writes of a task's reconcile: a large result, the entry back, status once, queue, event."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
 from pydantic import ValidationError
 
-from headrace_bus import BusOutOfMemory, EnqueueOutcome, EntryState, Envelope, Interruption, PayloadTooLarge, WorkClass
+from headrace_bus import (
+    BusOutOfMemory,
+    EnqueueOutcome,
+    EntryState,
+    Envelope,
+    Interruption,
+    PayloadTooLarge,
+    WorkClass,
+    tracing,
+)
 from headrace_crds.dialogue import dialogue_texts
 from headrace_crds.model import LLMModel
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask
 from headrace_crds.work import Work, resolve
-from headrace_operator import announce, budgets, large_results
+from headrace_operator import announce, budgets, large_results, traces
 from headrace_operator.context import Context, bus_key
 from headrace_operator.decide import clocks, fallback
 from headrace_operator.decide.plans import Enqueue, TakeBack, TaskPlan
@@ -42,9 +52,10 @@ async def apply(plan: TaskPlan, s: TaskSnapshot, ctx: Context) -> float | None:
         await _moved(plan.enqueue, task, s.model, s.ref, ctx, fallback.hand_over(task, s.named_model))
     if plan.status is not None and task is not None and explained:
         try:
-            body = await ctx.kube.patch_status(
-                TASKS, s.ref.namespace, s.ref.name, plan.status, resource_version=task.metadata.resource_version
-            )
+            with traces.writing(plan.status, task, ctx.tracing):
+                body = await ctx.kube.patch_status(
+                    TASKS, s.ref.namespace, s.ref.name, plan.status, resource_version=task.metadata.resource_version
+                )
         except KubeNotFound:
             return 0.0
         view = task_view(body)
@@ -137,11 +148,14 @@ async def _enqueue(
         envelope = _envelope(task, work.dump(), wanted.attempt, priority, cost_tokens=_cost_tokens(work))
     except ValueError as error:
         raise WorkUnacceptable(Reason.INVALID_WORK, _places(error)) from None
+    told = tracing.queued(str(ref), envelope.uid, envelope.namespace, envelope.attempt)
     try:
         if ref not in ctx.memory.registered:
             await ctx.bus.register(bus_key(ref))
             ctx.memory.registered.add(ref)
-        outcome = await ctx.bus.enqueue(bus_key(ref), envelope, not_before_ms=wanted.not_before_ms)
+        with tracing.child("enqueue", tracing.Kind.PRODUCER, told):
+            envelope = replace(envelope, traceparent=tracing.traceparent())
+            outcome = await ctx.bus.enqueue(bus_key(ref), envelope, not_before_ms=wanted.not_before_ms)
     except PayloadTooLarge as error:
         raise WorkUnacceptable(Reason.INPUT_TOO_LARGE, f"{error}: shorten it") from None
     except BusOutOfMemory:

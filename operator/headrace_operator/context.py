@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from headrace_bus import Bus, ModelKey
+from headrace_bus.tracing import SILENT, Tracing
 from headrace_crds.reasons import Reason
+from headrace_crds.scaling import ScalingStatus
 from headrace_operator.allowance import Allowance
 from headrace_operator.budget_book import BudgetBook
 from headrace_operator.clock import RedisClock
@@ -101,6 +103,8 @@ class Memory:
     """Models and looks during which the connection ended last time, though Redis answers."""
     elsewhere: frozenset[ModelRef] = frozenset()
     """Registered models of namespaces that are not watched, as told last."""
+    planned: dict[ModelRef, ScalingStatus] = field(default_factory=dict)
+    """What the planner decided last for the models that scale themselves."""
     fresh: Fresh = field(default_factory=Fresh)
     redis_run_id: str = ""
 
@@ -161,6 +165,7 @@ class Context:
     jitter: Callable[[], float] = random.random
     leads: Callable[[], Awaitable[bool]] = always
     """Asked before what no resourceVersion fences."""
+    tracing: Tracing = SILENT
 
     @classmethod
     def build(cls, settings: Settings, kube: Kube, bus: Bus) -> "Context":

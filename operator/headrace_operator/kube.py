@@ -65,6 +65,8 @@ CLAIMS: Final = Resource("v1", "persistentvolumeclaims")
 CONFIG_MAPS: Final = Resource("v1", "configmaps")
 EVENTS: Final = Resource("events.k8s.io/v1", "events")
 NAMESPACES: Final = Resource("v1", "namespaces")
+NODES: Final = Resource("v1", "nodes")
+PODS: Final = Resource("v1", "pods")
 LEASES: Final = Resource("coordination.k8s.io/v1", "leases")
 CHILDREN: Final[Mapping[str, Resource]] = {
     "ServiceAccount": Resource("v1", "serviceaccounts"),
@@ -151,14 +153,23 @@ class Kube:
             return None
 
     async def listed(
-        self, resource: Resource, namespaces: Sequence[str], *, limit: int, labels: str = "", whole: bool = False
+        self,
+        resource: Resource,
+        namespaces: Sequence[str],
+        *,
+        limit: int,
+        labels: str = "",
+        fields: str = "",
+        whole: bool = False,
     ) -> AsyncIterator[Body]:
         """Every object of the namespaces (none named: of all), asked for in pages of `limit`. Its metadata alone, or,
-        of kinds that are small, the `whole`. `labels` is a selector.
+        of kinds that are small, the `whole`. `labels` and `fields` are selectors.
         """
         accept = "application/json" if whole else _METADATA_LIST_ONLY
         for namespace in namespaces or (None,):
-            query = {"limit": str(limit), **({"labelSelector": labels} if labels else {})}
+            query = {"limit": str(limit)}
+            query |= {"labelSelector": labels} if labels else {}
+            query |= {"fieldSelector": fields} if fields else {}
             while True:
                 page = await self._request("GET", resource.path(namespace), query=query, accept=accept)
                 for item in page.get("items") or []:

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from headrace_bus import BusError
-from headrace_operator import bindings, budgets, census, quotas, retention, sweep
+from headrace_operator import bindings, budgets, census, planning, quotas, retention, sweep
 from headrace_operator.context import Context, Memory
 from headrace_operator.reaper import Reaper
 from headrace_operator.reconcile import reconcile_model, reconcile_task
@@ -43,6 +43,7 @@ async def lead(ctx: Context) -> None:
         group.create_task(census.open_window(ctx), name="census")
         group.create_task(quotas.run(ctx), name="quotas")
         group.create_task(budgets.run(ctx), name="budgets")
+        group.create_task(planning.run(ctx), name="planner")
         ctx.health.leading = True
         ctx.metrics.leading.set(1)
         try:

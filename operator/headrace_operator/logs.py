@@ -10,6 +10,7 @@ from structlog.typing import Processor
 def configure() -> None:
     """One line per record on stderr, ours and the libraries' alike."""
     shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from headrace_bus import Bus
+from headrace_bus.tracing import opened
 from headrace_operator import health, logs, watch
 from headrace_operator.context import Context
 from headrace_operator.elections import Election
@@ -51,8 +52,12 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> int:
     """0 after a stop that was asked for, 1 when a part failed: the kubelet starts the process again."""
     stop = stop or asyncio.Event()
     kube = await Kube.connect(settings.kubeconfig)
-    async with Bus.connect(settings.redis_url()) as bus:
+    async with (
+        opened(os.environ, "headrace-operator", settings.identity) as tracing,
+        Bus.connect(settings.redis_url()) as bus,
+    ):
         ctx = Context.build(settings, kube, bus)
+        ctx.tracing = tracing
         await check_redis(ctx)
         served = await health.serve(ctx)
         try:

@@ -63,6 +63,12 @@ class Metrics:
             ["look"],
             registry=self._registry,
         )
+        self.scaled = Counter(
+            "headrace_models_scaled",
+            "Changes of a model's replicas by the planner.",
+            ["reason"],
+            registry=self._registry,
+        )
         self.webhooks = Counter(
             "headrace_webhooks",
             "Attempts to tell a task's end, by what came of them.",

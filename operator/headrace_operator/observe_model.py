@@ -9,7 +9,7 @@ from headrace_crds.base import ConditionStatus, find_condition
 from headrace_crds.model import LLMModel
 from headrace_crds.names import ANNOTATION_ALLOWED_HOSTS, runner_name
 from headrace_operator.context import Context, SecretLook, bus_key
-from headrace_operator.decide import access, weights
+from headrace_operator.decide import access, children, weights
 from headrace_operator.decide.access import Access
 from headrace_operator.decide.children import KINDS, spec_hash
 from headrace_operator.decide.clocks import milliseconds
@@ -50,6 +50,7 @@ async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
     deployment, live, reports = ctx.store.deployment(ref), None, await _reports(ref, ctx)
     credentials, certificate = await _secrets(ref, model, ctx)
     granted = access.of(model, ctx.settings.runner, credentials, certificate)
+    planned = ctx.memory.planned.get(ref) if model.spec.scales_itself else None
     seen = ModelSnapshot(
         ref=ref,
         now_ms=now_ms,
@@ -66,11 +67,13 @@ async def observe(ref: ModelRef, ctx: Context) -> ModelSnapshot:
         credentials=credentials,
         client_certificate=certificate,
         may_share=ref.namespace in ctx.settings.sharing_model_namespaces,
+        planned=planned,
     )
     if weights.wants_job(seen, model):
         seen = replace(seen, job=await _job(ref, model, ctx))
     due = children_due(ref, model, deployment, ctx, granted) or rights_doubted(ref, reports, ctx)
     due = due or _weights_came_or_went(seen, model, ctx)
+    due |= deployment is not None and deployment.replicas != children.replicas(seen, model, granted)
     stopped = granted is not None and not granted.granted
     if deployment is None and (stopped or not weights.mountable(model, ctx.settings.runner.weights)):
         # There is nothing to stop, and nothing is made.
@@ -197,7 +200,7 @@ async def _claim_missing(model: LLMModel, ctx: Context) -> bool:
     if cache is not None and weights.known(model, "") is None:
         # Weights are fetched for a model at rest as well.
         return await ctx.kube.probe(CLAIMS, model.metadata.namespace, cache.claim_name) is None
-    if claim is None or model.spec.replicas == 0 or _is(model, "Available"):
+    if claim is None or model.wanted_replicas == 0 or _is(model, "Available"):
         return False
     return await ctx.kube.probe(CLAIMS, model.metadata.namespace, claim.claim_name) is None
 

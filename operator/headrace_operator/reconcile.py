@@ -1,6 +1,6 @@
 """The two reconciles. This is all there is: observe, decide, apply."""
 
-from headrace_operator import admission, apply_model, apply_task, budgets, inputs, observe_model, observe_task
+from headrace_operator import admission, apply_model, apply_task, budgets, inputs, observe_model, observe_task, traces
 from headrace_operator.context import Context
 from headrace_operator.decide import large_result
 from headrace_operator.decide import model as decide_model
@@ -18,17 +18,22 @@ async def reconcile_task(ref: TaskRef, ctx: Context) -> float | None:
     snapshot = await observe_task.observe(ref, ctx)
     if snapshot is None:
         return None
+    with traces.followed(snapshot.task, ctx.tracing):
+        return await _reconcile(ref, snapshot, ctx)
+
+
+async def _reconcile(ref: TaskRef, snapshot: TaskSnapshot, ctx: Context) -> float | None:
     try:
         try:
             return await _apply_task(snapshot, ctx)
         except ResultUnwritable as error:
             return await _apply_task(large_result.unwritable(snapshot, error.reason, str(error), error.retryable), ctx)
     except WorkUnacceptable as error:
-        snapshot = await observe_task.observe(ref, ctx)
-        if snapshot is None or snapshot.task is None:
+        seen = await observe_task.observe(ref, ctx)
+        if seen is None or seen.task is None:
             return None
-        plan = decide_task.unacceptable(snapshot, snapshot.task, error.reason, str(error))
-        return await apply_task.apply(plan, snapshot, ctx)
+        plan = decide_task.unacceptable(seen, seen.task, error.reason, str(error))
+        return await apply_task.apply(plan, seen, ctx)
 
 
 async def _apply_task(snapshot: TaskSnapshot, ctx: Context) -> float | None:

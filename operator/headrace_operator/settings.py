@@ -13,6 +13,7 @@ from headrace_crds.hosts import parse_hosts
 from headrace_crds.quota import LLMQuotaSpec
 from headrace_operator.decide.retention import Caps
 from headrace_operator.decide.snapshots import RunnerSettings
+from headrace_operator.decide.tracing import RunnerTracing
 from headrace_operator.decide.window import Bounds
 from headrace_operator.webhooks.policy import WebhookSettings
 from headrace_operator.weights_settings import read_weights
@@ -135,6 +136,7 @@ def _runner(environment: Mapping[str, str], namespace: str) -> RunnerSettings:
         vram_reserve_mib=int(_number(environment, "HEADRACE_VRAM_RESERVE_MB", 1024, 0, 1 << 20)),
         max_vram_usage_percent=int(_number(environment, "HEADRACE_MAX_VRAM_USAGE_PERCENT", 95, 1, 100)),
         remote_allowed_hosts=_hosts(environment, "HEADRACE_REMOTE_ALLOWED_HOSTS"),
+        tracing=RunnerTracing.from_environment(environment),
         weights=read_weights(environment.get("HEADRACE_WEIGHTS", "")),
     )
 

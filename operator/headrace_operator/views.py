@@ -4,6 +4,7 @@ Only what is needed is kept: prompts, schemas and results stay in the body, whic
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -22,6 +23,7 @@ from headrace_operator.decide import untrusted, webhook
 from headrace_operator.decide.acceptance import escaped_bytes
 from headrace_operator.decide.children import ANNOTATION_SPEC_GENERATION, ANNOTATION_SPEC_HASH
 from headrace_operator.decide.clocks import milliseconds
+from headrace_operator.decide.nodes import NodeView, Taint
 from headrace_operator.decide.pod import WEIGHTS_VOLUME
 from headrace_operator.decide.snapshots import (
     ContainerView,
@@ -194,6 +196,7 @@ def deployment_view(body: Mapping[str, Any]) -> DeploymentView:
         owner_uid=controller_uid(metadata),
         spec_hash=annotations.get(ANNOTATION_SPEC_HASH, ""),
         spec_generation=_integer(annotations.get(ANNOTATION_SPEC_GENERATION)),
+        replicas=int((body.get("spec") or {}).get("replicas") or 0),
         replica_failure=str(refused[0].get("message", "")) if refused else "",
         weights_dropped=any(each.get("name") == WEIGHTS_VOLUME and "emptyDir" in each for each in _volumes(body)),
     )
@@ -221,7 +224,10 @@ def pod_view(body: Mapping[str, Any]) -> PodView:
         scheduling_message=(placed or {}).get("message") or "",
         scheduled_changed_ms=milliseconds((placed or {}).get("lastTransitionTime")),
         ready=(conditions.get("Ready") or {}).get("status") == "True",
+        ready_changed_ms=milliseconds((conditions.get("Ready") or {}).get("lastTransitionTime")),
         terminating=metadata.get("deletionTimestamp") is not None,
+        terminating_ms=milliseconds(metadata.get("deletionTimestamp")),
+        node=str((body.get("spec") or {}).get("nodeName") or ""),
         message=" ".join(part for part in (status.get("reason"), status.get("message")) if part),
         containers=tuple(_container(each) for each in status.get("containerStatuses") or []),
         owner_uid=controller_uid(metadata),
@@ -271,6 +277,7 @@ def report(document: Mapping[str, Any]) -> Report | None:
             since_ms=untrusted.milliseconds(document["sinceMs"]) if document.get("sinceMs") else None,
             restarts=untrusted.number(document.get("restarts") or 0),
             generation=untrusted.number(document.get("generation") or 0),
+            busy=untrusted.number(document.get("busy") or 0),
             engine=_engine(engine) if engine else None,
             provider=_provider(document.get("provider")),
             fetch=_fetch(document.get("weights")),
@@ -331,3 +338,37 @@ def _harmless(value: int | str | list[str]) -> int | str | list[str]:
 
 def _integer(text: str | None) -> int:
     return int(text) if text and len(text) <= INTEGER_DIGITS and text.isascii() and text.isdigit() else 0
+
+
+def node_view(body: Mapping[str, Any]) -> NodeView:
+    metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or [])
+    taints = [
+        Taint(str(t.get("key")), str(t.get("value") or ""), str(t.get("effect"))) for t in spec.get("taints") or []
+    ]
+    return NodeView(
+        name=metadata["name"],
+        labels=labels_of(body),
+        taints=tuple(taints),
+        takes_pods=ready and not spec.get("unschedulable"),
+        allocatable=_extended(status.get("allocatable") or {}),
+    )
+
+
+def taken_resources(body: Mapping[str, Any]) -> dict[str, int]:
+    """The extended resources that a pod takes; nothing once it has ended. They have no init containers' overlap to
+    speak of: what those ask for beyond the others counts, too.
+    """
+    if (body.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return {}
+    spec, taken, first = body.get("spec") or {}, Counter[str](), Counter[str]()
+    for container in spec.get("containers") or []:
+        taken.update(_extended((container.get("resources") or {}).get("requests") or {}))
+    for container in spec.get("initContainers") or []:
+        first |= Counter(_extended((container.get("resources") or {}).get("requests") or {}))
+    return dict(taken | first)
+
+
+def _extended(amounts: Mapping[str, Any]) -> dict[str, int]:
+    """Those with a domain in their name, which are whole numbers; hugepages and Kubernetes' own have none."""
+    return {name: _integer(str(amount)) for name, amount in amounts.items() if "/" in name}

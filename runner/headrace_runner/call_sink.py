@@ -111,6 +111,8 @@ class CallSink:
             return document
         document["enforcement"] = enforcement_of(verdict)
         document["repairs"] = verdict.repairs
+        if self._attempt.work.call is not None and self._attempt.work.call.count is not None:
+            return {**document, "choices": [], "counted": generation.text}
         if self._attempt.work.embed:
             return {**document, "choices": [], "embeddings": generation.text}
         choices: list[GenerationResult | Completion] = [generation, *generation.alternatives]

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, Final
 
 import structlog
 
 from headrace_bus import Bus
+from headrace_bus.tracing import opened
 from headrace_runner.backend import Backend
 from headrace_runner.claim import Claims
 from headrace_runner.commit import Committer
@@ -28,9 +30,8 @@ from headrace_runner.streaming import TokenStreams
 from headrace_runner.telemetry import GpuTelemetry
 from headrace_runner.validate import Validator
 
-# Together less than the 25 s that the pod's termination grace period leaves.
-FINISH_SECONDS: Final = 5.0
 COMMIT_SECONDS: Final = 12.0
+"""Commits twice so long at the most: less than the 25 s that the pod has beyond its drain."""
 
 _log = structlog.get_logger()
 
@@ -42,6 +43,7 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
     """
     metrics, slots = Metrics(), Slots(settings.parallelism)
     async with contextlib.AsyncExitStack() as stack:
+        tracing = await stack.enter_async_context(opened(os.environ, "headrace-runner", settings.pod))
         bus = await stack.enter_async_context(_bus(settings))
         try:
             tasks = await KubeTaskStatus.connect(settings.kubeconfig)
@@ -82,6 +84,8 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
             slots=slots,
             metrics=metrics,
             streams=streams,
+            tracing=tracing,
+            remote=None if settings.remote is None else settings.remote.remote,
         )
         claims = Claims(deck, lease_ms=settings.lease_ms)
         _log.info("runner started", model=str(settings.model), slots=slots.sequences)
@@ -99,7 +103,7 @@ async def run(settings: RunnerSettings, stop: asyncio.Event) -> None:
             await asyncio.wait({stopped, *broken}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
             _log.info("runner stops", in_flight=slots.generating, committing=slots.parked)
-            await claims.stop(finish_seconds=FINISH_SECONDS, commit_seconds=COMMIT_SECONDS)
+            await claims.stop(finish_seconds=settings.drain_seconds, commit_seconds=COMMIT_SECONDS)
     _log.info("runner stopped")
 
 

@@ -7,11 +7,12 @@ terminal in ``headrace run``.
 from dataclasses import replace
 from typing import Final, Protocol
 
+from headrace_bus.tracing import child
 from headrace_crds.inputs import Output
 from headrace_crds.reasons import Reason
 from headrace_crds.result import Usage as BilledUsage
 from headrace_crds.task import Timings
-from headrace_crds.work import CallOptions, Work, WorkMessage
+from headrace_crds.work import CallOptions, Count, Work, WorkMessage
 from headrace_runner.attempt import Attempt
 from headrace_runner.calls import TOOLS_CPU_SECONDS, check_tools, judge_calls
 from headrace_runner.curb import Curb
@@ -83,7 +84,8 @@ async def _ending(
     if work.output is not None or work.tools:
         # Before the engine is asked: a shape that cannot be judged by would cost a whole generation.
         try:
-            shape = await curb.unless_halted(attempt, _check(validator, work, share))
+            with child("check"):
+                shape = await curb.unless_halted(attempt, _check(validator, work, share))
         except ValidationUnavailable as error:
             return Setback(Reason.RUNNER_ERROR, str(error))
         if isinstance(shape, Halt):
@@ -122,7 +124,7 @@ async def _generated(
         total = with_usage_of(generation, spent)
         timings = _timings(attempt, asked_ms, generation)
         try:
-            judgement = await _judge(validator, work, generation, share)
+            judgement = await _judged(validator, work, generation, share)
         except ValidationUnavailable as error:
             return also_spent(Setback(Reason.RUNNER_ERROR, str(error)), total.usage)
         verdict = of_generation(total, work, judgement, timings, repairs=repairs)
@@ -148,8 +150,20 @@ async def _check(validator: Validator, work: Work, share: Share) -> Judgement:
     return await check_tools(validator, work.tools, share)
 
 
+async def _judged(validator: Validator, work: Work, generation: GenerationResult, share: Share) -> Judgement | None:
+    if work.output is None and not work.tools and not generation.tool_calls:
+        return None
+    with child("validate") as span:
+        judgement = await _judge(validator, work, generation, share)
+        if judgement is not None:
+            span.set({"headrace.finding": judgement.finding.value})
+        return judgement
+
+
 async def _judge(validator: Validator, work: Work, generation: GenerationResult, share: Share) -> Judgement | None:
     """None where nothing was asked of the result, or it was cut off."""
+    if work.call is not None and work.call.count is not None:
+        return None
     if work.tools or generation.tool_calls:
         judgement = await judge_calls(validator, work, generation, share)
         if judgement.finding is not Finding.VALID:
@@ -184,6 +198,10 @@ def _timings(attempt: Attempt, asked_ms: int, generation: GenerationResult) -> T
 def _request(attempt: Attempt) -> Generate | Embed:
     if attempt.work.embed:
         return Embed(f"{attempt.uid}/{attempt.number}", tuple(attempt.work.embed))
+    counted = attempt.work.call.count if attempt.work.call is not None else None
+    if counted is Count.TEXT:
+        text = "\n".join(message.text for message in attempt.work.messages)
+        return Generate(f"{attempt.uid}/{attempt.number}", prompt=text, count="Text")
     output = attempt.work.output or Output()
     return Generate(
         id=f"{attempt.uid}/{attempt.number}",
@@ -200,6 +218,7 @@ def _request(attempt: Attempt) -> Generate | Embed:
         # Of all namespaces that share a model, each learns of its own prompts only.
         cache_scope=attempt.namespace,
         whole=_is_short(attempt.work),
+        count=None if counted is None else "Conversation",
     )
 
 

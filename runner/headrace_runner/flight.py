@@ -16,7 +16,9 @@ import structlog
 from pydantic import ValidationError
 
 from headrace_bus import Bus, Delivery, Failure, Interruption, LeaseToken, ModelKey, WorkClass
+from headrace_bus.tracing import SILENT, TraceContext, Tracing, current, entered
 from headrace_crds.reasons import Reason
+from headrace_crds.remote import Remote
 from headrace_crds.work import Work
 from headrace_runner.attempt import Attempt
 from headrace_runner.backend import Backend
@@ -35,6 +37,7 @@ from headrace_runner.pod_sink import PodSink
 from headrace_runner.response_cache import ResponseCache
 from headrace_runner.slots import Slots
 from headrace_runner.streaming import TokenStreams
+from headrace_runner.traced import Served, TracedEngine, TracedSink, begun
 from headrace_runner.validate import Validator
 from headrace_runner.verdict import Setback
 
@@ -67,6 +70,9 @@ class Deck:
     slots: Slots
     metrics: Metrics
     streams: TokenStreams
+    tracing: Tracing = SILENT
+    remote: Remote | None = None
+    """Of a remote model: what its spans tell."""
 
 
 class Flight:
@@ -79,10 +85,12 @@ class Flight:
             "namespace": envelope.namespace,
             "attempt": delivery.token.attempt,
         }
+        if (traced := TraceContext.parse(envelope.traceparent)) is not None:
+            keys["trace_id"] = traced.trace_id
         self._delivery = delivery
         self._deck = deck
         self._entry = BusEntry(deck.bus, deck.model, delivery.token, keys)
-        self._claimed_at = time.monotonic()
+        self._claimed_at, self._claimed_ns = time.monotonic(), time.time_ns()
         self._sink: PodSink | CallSink | None = None
         self._stopping = False
         self._abort: Abort | None = None
@@ -130,23 +138,29 @@ class Flight:
         takes one generation of an attempt at a time.
         """
         token = self._delivery.token
+        if (trace_id := self._entry.keys.get("trace_id")) is not None:
+            # For lines that have no keys of ours; this is a task of its own.
+            structlog.contextvars.bind_contextvars(trace_id=trace_id)
         self._deck.leases.hold(token, lambda: self.abort(Abort.LEASE_LOST))
         try:
             if after:
                 await asyncio.wait(after)
             attempt = self._attempt()
             if attempt is not None:
-                await self._guard(attempt)
+                served = Served.of(self._deck.model, self._deck.remote)
+                span = begun(self._deck.tracing, self._delivery, attempt.work, served, self._claimed_ns)
+                with entered(span):
+                    await self._guard(attempt, served)
             else:
                 await self._entry.fail(Failure(Reason.INVALID_WORK, "the envelope holds no work", retryable=False))
         finally:
             self._deck.leases.drop(token)
             self._deck.slots.leave(parked=self.committing)
 
-    async def _guard(self, attempt: Attempt) -> None:
+    async def _guard(self, attempt: Attempt, served: Served) -> None:
         sink = self._sink = self._opened(attempt)
         sink.stopping = self._stopping
-        execution = asyncio.create_task(self._execute(attempt, sink), name="execution")
+        execution = asyncio.create_task(self._execute(attempt, sink, served), name="execution")
         aborted = asyncio.create_task(self._aborted.wait(), name="abort")
         try:
             await asyncio.wait({execution, aborted}, return_when=asyncio.FIRST_COMPLETED)
@@ -155,6 +169,7 @@ class Flight:
                 await self._end(sink)
             elif error := execution.exception():
                 _log.error("attempt broke", **self._entry.keys, **error_keys(error))
+                current().fail(type(error).__name__)
                 await sink.give_back(Setback(Reason.RUNNER_ERROR, f"the runner broke: {type(error).__name__}"))
         finally:
             await _cancel(execution)
@@ -169,9 +184,9 @@ class Flight:
             return CallSink(attempt, entry, deck.slots, deck.metrics, stream)
         return PodSink(attempt, self._entry, deck.committer, deck.slots, deck.metrics, stream=stream)
 
-    async def _execute(self, attempt: Attempt, sink: PodSink | CallSink) -> None:
+    async def _execute(self, attempt: Attempt, sink: PodSink | CallSink, served: Served) -> None:
         try:
-            engine = self._deck.backend.trial(attempt, sink.stream)
+            engine = TracedEngine(self._deck.backend.trial(attempt, sink.stream), served)
         except EngineLost:
             # It was never asked: nobody is charged.
             await sink.release(Reason.ENGINE_LOST)
@@ -181,12 +196,13 @@ class Flight:
         if use is not None:
             deck = self._deck
             cached = ResponseCache(deck.bus, deck.model, attempt, use, engine, sink, sink.stream, deck.metrics)
+        told = TracedSink(cached or sink, attempt)
         if isinstance(sink, CallSink):
-            await execute(attempt, cached or engine, validator, cached or sink, self._curb)
+            await execute(attempt, cached or engine, validator, told, self._curb)
             return
         announcement = asyncio.create_task(self._announce(attempt, sink), name="announcement")
         try:
-            await execute(attempt, cached or engine, validator, cached or sink, self._curb)
+            await execute(attempt, cached or engine, validator, told, self._curb)
         finally:
             await _cancel(announcement)
 
@@ -202,6 +218,8 @@ class Flight:
             _log.error("running not written", **self._entry.keys, **error_keys(error))
 
     async def _end(self, sink: PodSink | CallSink) -> None:
+        if self._abort is not None:
+            current().fail(self._abort.name.lower())
         match self._abort:
             case Abort.LEASE_LOST:
                 sink.lost()

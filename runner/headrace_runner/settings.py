@@ -10,6 +10,7 @@ from headrace_crds.remote import MAX_CONCURRENCY_LIMIT
 from headrace_runner.remote.settings import RemoteSettings, read_remote
 
 _DEFAULT_LEASE_SECONDS: Final = 15
+_DEFAULT_DRAIN_SECONDS: Final = 5
 
 
 class SettingsError(ValueError):
@@ -29,6 +30,8 @@ class RunnerSettings:
     redis_url_file: Path
     parallelism: int = 1
     lease_seconds: int = _DEFAULT_LEASE_SECONDS
+    drain_seconds: int = _DEFAULT_DRAIN_SECONDS
+    """So long a stopping runner lets what runs finish."""
     engine_socket: Path = Path("/run/headrace/engine.sock")
     engine_state: Path = Path("/run/headrace/engine.json")
     http_port: int = 8080
@@ -72,6 +75,7 @@ class RunnerSettings:
             redis_url_file=Path(_text(environment, "HEADRACE_REDIS_URL_FILE", "/etc/headrace/redis/url")),
             parallelism=_integer(environment, "HEADRACE_PARALLELISM", tasks, 1, most_tasks),
             lease_seconds=_integer(environment, "HEADRACE_LEASE_SECONDS", _DEFAULT_LEASE_SECONDS, 1, 3600),
+            drain_seconds=_integer(environment, "HEADRACE_DRAIN_SECONDS", _DEFAULT_DRAIN_SECONDS, 1, 3600),
             engine_socket=Path(_text(environment, "HEADRACE_ENGINE_SOCKET", "/run/headrace/engine.sock")),
             engine_state=Path(_text(environment, "HEADRACE_ENGINE_STATE", "/run/headrace/engine.json")),
             http_port=_integer(environment, "HEADRACE_HTTP_PORT", 8080, 0, 65535),

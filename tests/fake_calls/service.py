@@ -8,6 +8,7 @@ from typing import Protocol
 
 from starlette.datastructures import Headers
 
+from headrace_bus.tracing import SILENT, Tracing
 from headrace_crds.dialogue import ToolCall
 from headrace_crds.model import LLMModel
 from headrace_crds.result import Timings, Usage
@@ -33,7 +34,14 @@ class Never:
     """In a script: from here on nothing comes."""
 
 
-Step = CallEvent | FacadeError | Exception | Never
+@dataclass
+class Gate:
+    """In a script: what follows comes once it is open."""
+
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Step = CallEvent | FacadeError | Exception | Never | Gate
 
 
 def result(*choices: Choice, model: str = "team-a/small", embeddings: Sequence[list[float]] = ()) -> CallResult:
@@ -62,6 +70,8 @@ class FakeCall:
                     raise step
                 case Never():
                     await asyncio.Event().wait()
+                case Gate(opened):
+                    await opened.wait()
                 case Waiting() | Delta() | Ended():
                     yield step
 
@@ -146,3 +156,4 @@ class FakeContext:
     settings: Settings = field(default_factory=lambda: Settings(kube_url="http://127.0.0.1:1", kube_ca_file=None))
     metrics: Metrics = field(default_factory=Metrics)
     bodies: ByteBudget = field(default_factory=lambda: ByteBudget(16 * 1024 * 1024, "too many bodies"))
+    tracing: Tracing = SILENT

@@ -11,6 +11,7 @@ import uvicorn
 from headrace_facade.app import create_app
 from headrace_facade.context import Context
 from headrace_facade.middleware import App
+from headrace_facade.sockets.protocol import OPTIONS, SocketProtocol
 from tests.fake_calls.service import FakeContext
 
 
@@ -30,6 +31,8 @@ async def served(context: FakeContext) -> AsyncIterator[str]:
         server_header=False,
         http="h11",
         timeout_graceful_shutdown=1,
+        ws=SocketProtocol,
+        **OPTIONS,
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve([listening]))

@@ -86,6 +86,19 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "headrace.operatorServ
 {{- join "," $names -}}
 {{- end -}}
 
+{{/* Environment of operator and facade; the operator passes it on to runners, but for the headers. */}}
+{{- define "headrace.tracingEnv" -}}
+{{- with .Values.tracing.endpoint -}}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
+- {name: OTEL_TRACES_SAMPLER, value: parentbased_traceidratio}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ $.Values.tracing.samplingRatio | quote }}}
+{{- with $.Values.tracing.headersSecret }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: headers, optional: true}}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
 {{/* Where a pod may run. Call with (list $ .Values.<part>). */}}
 {{- define "headrace.placement" -}}
 {{- $root := index . 0 -}}

@@ -59,11 +59,11 @@ user facade on #{{ get $passwords "facade-password" | sha256sum }} {{ include "h
 {{- end -}}
 
 {{- define "headrace.redis.operatorRules" -}}
-resetkeys ~headrace:* resetchannels &headrace:wake:* {{ include "headrace.redis.transitions" . }} +lrem +ltrim +hrandfield +hscan +scan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info +acl|setuser +acl|getuser +acl|deluser +blpop
+resetkeys ~headrace:{* ~headrace:budget:* ~headrace:models resetchannels &headrace:wake:* {{ include "headrace.redis.transitions" . }} +lrem +ltrim +hrandfield +hscan +scan +zpopmin +sadd +srem +sscan +psubscribe +punsubscribe +info +acl|setuser +acl|getuser +acl|deluser +blpop
 {{- end -}}
 
 {{- define "headrace.redis.facadeRules" -}}
-resetkeys ~headrace:{*}: ~headrace:{*}:entry:* ~headrace:{*}:queue:* ~headrace:{*}:ring:* ~headrace:{*}:finish:* ~headrace:{*}:clock ~headrace:{*}:queued ~headrace:{*}:leases ~headrace:{*}:waiter:* ~headrace:{*}:seq ~headrace:{*}:index ~headrace:{*}:pulse ~headrace:{*}:wake %R~headrace:{*}:report:* %R~headrace:{*}:gpus:* %R~headrace:{*}:result:* %R~headrace:{*}:weights %R~headrace:{*}:delayed %R~headrace:{*}:returned %R~headrace:{*}:workers %R~headrace:{*}:service %R~headrace:{*}:tokens:* %R~headrace:{*}:replay:* %W~headrace:{*}:envelope:* %W~headrace:{*}:inbox:* resetchannels -@all +ping +select +evalsha +time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore +xread +xrange +set +incr +exists +del +unlink +pexpire +hset +hdel +zadd +zrem +rpush +lrem +ltrim (~headrace:rate:* +evalsha +time +hmget +hset +pexpire)
+resetkeys ~headrace:{*}: ~headrace:{*}:entry:* ~headrace:{*}:queue:* ~headrace:{*}:ring:* ~headrace:{*}:finish:* ~headrace:{*}:clock ~headrace:{*}:queued ~headrace:{*}:leases ~headrace:{*}:waiter:* ~headrace:{*}:seq ~headrace:{*}:index ~headrace:{*}:pulse ~headrace:{*}:wake %R~headrace:{*}:report:* %R~headrace:{*}:gpus:* %R~headrace:{*}:result:* %R~headrace:{*}:weights %R~headrace:{*}:delayed %R~headrace:{*}:returned %R~headrace:{*}:workers %R~headrace:{*}:service %R~headrace:{*}:tokens:* %R~headrace:{*}:replay:* %W~headrace:{*}:envelope:* %W~headrace:{*}:inbox:* resetchannels -@all +ping +select +evalsha +time +get +hget +hmget +zcard +zscore +zrank +zrange +zrangebyscore +xread +xrange +set +incr +exists +del +unlink +pexpire +hset +hdel +zadd +zrem +rpush +lrem +ltrim (~headrace:rate:* +evalsha +time +hmget +hset +pexpire) (~headrace:session:* +evalsha +time +hget +hmget +hset +hdel +hstrlen +zadd +zrem +zscore +zrangebyscore +pexpire +pttl +unlink) (~headrace:ticket:* +set +getdel)
 {{- end -}}
 
 {{- define "headrace.redis.config" -}}

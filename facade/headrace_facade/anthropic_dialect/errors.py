@@ -17,13 +17,6 @@ _TYPES: Final = {
 }
 
 
-class NotOffered(FacadeError):
-    """An endpoint of Anthropic's that is not there. No 501: clients try what is 500 and above again."""
-
-    status = 404
-    code = "NOT_SUPPORTED"
-
-
 def shape(error: FacadeError, trace_id: str) -> tuple[int, dict[str, Any]]:
     """Status and body."""
     return _status(error), document(error, trace_id)

@@ -93,7 +93,7 @@ class OutputConfig(Wire):
     effort: Annotated[Literal["high"], BeforeValidator(_effort)] | None = None
 
 
-def _as_the_model_does(value: object) -> object:
+def as_the_model_does(value: object) -> object:
     if isinstance(value, dict) and value.get("type") in ("enabled", "between_tools"):
         raise unsupported("models think as they do: there is no budget for it, leave it out or use adaptive")
     return value
@@ -112,7 +112,7 @@ class Metadata(Wire):
     user_id: Annotated[str, Field(max_length=512)] | None = None
 
 
-def _answerable(value: object) -> object:
+def answerable(value: object) -> object:
     if value == []:
         raise wrong("needs a message")
     return value
@@ -123,7 +123,7 @@ ToolList = Annotated[list[Annotated[CustomTool, BeforeValidator(_custom)]], Fiel
 
 class MessagesBody(Wire):
     model: Annotated[str, Field(min_length=1, max_length=128)]
-    messages: Annotated[list[Turn], Field(max_length=MESSAGES_LIMIT, fail_fast=True), BeforeValidator(_answerable)]
+    messages: Annotated[list[Turn], Field(max_length=MESSAGES_LIMIT, fail_fast=True), BeforeValidator(answerable)]
     max_tokens: MaxTokens
     system: Texts | None = None
     stop_sequences: Annotated[list[Stop], Field(max_length=8, fail_fast=True)] | None = None
@@ -133,7 +133,7 @@ class MessagesBody(Wire):
     tools: ToolList | None = None
     tool_choice: ToolChoice | None = None
     output_config: OutputConfig | None = None
-    thinking: Annotated[Thinking, BeforeValidator(_as_the_model_does)] | None = None
+    thinking: Annotated[Thinking, BeforeValidator(as_the_model_does)] | None = None
     metadata: Metadata | None = None
     cache_control: Json | None = None
     stream: bool = False
@@ -156,7 +156,7 @@ def call_request(body: MessagesBody) -> CallRequest:
         parameters=_parameters(body),
         output=_output(body),
         tools=tools,
-        tool_choice=_chosen(body.tool_choice, tools),
+        tool_choice=chosen(body.tool_choice, tools),
         options=CallOptions(stream=body.stream),
     )
 
@@ -180,7 +180,7 @@ def _output(body: MessagesBody) -> Output | None:
     return Output(json_schema=schema, max_repairs=0) if body.stream else Output(json_schema=schema)
 
 
-def _chosen(choice: ToolChoice | None, tools: list[Tool]) -> str:
+def chosen(choice: ToolChoice | None, tools: list[Tool]) -> str:
     if choice is None or choice.type in ("auto", "none"):
         return "auto" if choice is None else choice.type
     if not tools:

@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from headrace_facade.anthropic_dialect import counting
 from headrace_facade.anthropic_dialect.answer import MessageEvents, MessageStream, message
-from headrace_facade.anthropic_dialect.errors import NotOffered
+from headrace_facade.anthropic_dialect.counting import CountBody
 from headrace_facade.anthropic_dialect.request import REFUSED, MessagesBody, call_request
 from headrace_facade.identity.dependency import Authenticated
 from headrace_facade.openai_dialect.answers import WholeAnswer
@@ -25,7 +26,7 @@ async def create_message(request: Request, caller: Authenticated, services: InSe
 
 
 @router.post("/count_tokens")
-async def count_tokens(caller: Authenticated) -> Response:
-    """Vocabularies are the runners': what a call weighs is in its usage."""
-    del caller
-    raise NotOffered("tokens are not counted beforehand: the usage of an answer tells them")
+async def count_tokens(request: Request, caller: Authenticated, services: InServices) -> Response:
+    body = await read(request, CountBody, REFUSED)
+    asked = counting.call_request(body)
+    return WholeAnswer(services.calls, caller, asked, lambda _, result: counting.counted(result))

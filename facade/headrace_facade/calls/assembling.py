@@ -11,19 +11,20 @@ import sys
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from pydantic import ValidationError
 
 from headrace_crds.dialogue import MAX_TOOL_CALLS, ToolCall
 from headrace_crds.result import Enforcement, Timings, Usage
-from headrace_facade.calls.contract import CallResult, Choice, Delta
+from headrace_facade.calls.contract import CallResult, Choice, Counted, Delta
 from headrace_facade.calls.failures import CallBroken
 
 CHARS_MOST: Final = 2 * 1024 * 1024
 """Of everything that one attempt tells."""
 CHOICES_MOST: Final = 16
 _MESSAGE_CHARS: Final = 1_000
+_NUMBER_MOST: Final = 1 << 31
 _REASON_CHARS: Final = 64
 _FINISHED: Final = frozenset({"Stop", "Length", "ToolCalls"})
 
@@ -93,6 +94,7 @@ class Assembly:
                 timings=Timings.model_validate(document["timings"]),
                 model=model,
                 embeddings=vectors(document["embeddings"]) if "embeddings" in document else [],
+                counted=counted(document["counted"]) if "counted" in document else None,
                 enforcement=None if enforcement is None else Enforcement(enforcement),
                 repairs=int(document.get("repairs", 0)),
                 attempts=attempts,
@@ -172,6 +174,26 @@ def vectors(document: object) -> list[list[float]]:
     if count < 0 or length < 1 or len(numbers) != count * length or not all(map(math.isfinite, numbers)):
         raise ValueError("not of its shape")
     return [numbers[first : first + length].tolist() for first in range(0, len(numbers), length)]
+
+
+def counted(document: object) -> Counted:
+    """What an engine or a provider has counted. Raises ValueError."""
+    if not isinstance(document, str):
+        raise ValueError("no document")
+    told = json.loads(document)
+    if not isinstance(told, dict):
+        raise ValueError("no document")
+    tokens, context = told.get("tokens"), told.get("contextTokens")
+    if tokens is not None and not (isinstance(tokens, list) and all(_is_number(each) for each in tokens)):
+        raise ValueError("tokens")
+    number = told.get("count") if tokens is None else len(tokens)
+    if not _is_number(number) or not (context is None or _is_number(context)):
+        raise ValueError("count")
+    return Counted(number, tokens, context)
+
+
+def _is_number(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < _NUMBER_MOST
 
 
 def ending_of(document: Mapping[str, Any]) -> tuple[str, Returned]:

@@ -45,10 +45,10 @@ class Chain:
     after_seconds: int = 0
 
     @classmethod
-    def of(cls, model: LLMModel, *, embeds: bool) -> "Chain":
-        """Vectors of different models cannot be compared: embeddings stay."""
+    def of(cls, model: LLMModel, *, stays: bool) -> "Chain":
+        """`stays`: asks for what is this model's own, vectors or tokens."""
         own = model.spec.fallback or ModelFallback()
-        if embeds or own.policy is not ModelFallbackPolicy.LIST:
+        if stays or own.policy is not ModelFallbackPolicy.LIST:
             return cls()
         home = model.metadata.namespace
         listed = (ModelKey(each.namespace or home, each.name) for each in own.models or [])

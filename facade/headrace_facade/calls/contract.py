@@ -74,6 +74,17 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """What a call with ``options.count`` is answered by."""
+
+    count: int
+    tokens: list[int] | None = None
+    """The model's own; None where its provider tells the number alone."""
+    context_tokens: int | None = None
+    """How many the model takes, as its engine has it; None of a remote one."""
+
+
+@dataclass(frozen=True)
 class CallResult:
     """What became of it. The text is whole, also where it was streamed."""
 
@@ -84,6 +95,7 @@ class CallResult:
     """The LLMModel that answered, ``namespace/name``: a fallback where that is another one than asked for."""
     embeddings: list[list[float]] = field(default_factory=list)
     """One per text of ``embed``."""
+    counted: Counted | None = None
     enforcement: Enforcement | None = None
     repairs: int = 0
     attempts: int = 1

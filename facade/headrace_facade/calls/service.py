@@ -12,14 +12,14 @@ from typing import Final
 import structlog
 from pydantic import ValidationError
 
-from headrace_bus import Envelope, ModelKey, WorkClass
+from headrace_bus import Envelope, ModelKey, WorkClass, tracing
 from headrace_bus.errors import BusError, BusOutOfMemory, PayloadTooLarge
 from headrace_crds.cache import cache_use
 from headrace_crds.cost import may_take
 from headrace_crds.inputs import Parameters
 from headrace_crds.model import Capability, Defaults, LLMModel
 from headrace_crds.quota import QUOTA_NAME
-from headrace_crds.work import Work
+from headrace_crds.work import Count, Work
 from headrace_facade.bounds import Bounds, queue_filled
 from headrace_facade.caller import Caller
 from headrace_facade.calls.chain import Chain, can, key_of, serves_now
@@ -75,7 +75,7 @@ class Calls:
         try:
             await self._rates.admit(caller)
             await self._room(caller, key_of(model))
-            run = Run(self, caller, request, model, Chain.of(model, embeds=bool(request.embed)))
+            run = Run(self, caller, request, model, Chain.of(model, stays=_stays(request)))
             await run.begin()
             yield run
         finally:
@@ -85,6 +85,12 @@ class Calls:
 
     async def queue(self, run: Run) -> None:
         """Queues the run's present attempt at its present model."""
+        destination = str(key_of(run.assigned))
+        about = tracing.queued(destination, run.id, run.caller.namespace, run.attempt)
+        with tracing.child("enqueue", tracing.Kind.PRODUCER, about):
+            await self._queue(run)
+
+    async def _queue(self, run: Run) -> None:
         request, model = run.request, run.assigned
         envelope = Envelope(
             uid=run.id,
@@ -96,6 +102,7 @@ class Calls:
             priority=request.priority,
             cost_tokens=run.work_tokens,
             payload=run.payload,
+            traceparent=tracing.traceparent(),
         )
         try:
             await self.hub.bus.call(key_of(model), envelope, reader=self.hub.reader, lease_ms=LEASE_MS)
@@ -116,6 +123,10 @@ class Calls:
             "stop": defaults.stop,
             **given,
         }
+        counts = request.options.count is not None
+        if counts:
+            # A runner that does not know what is asked generates as little as can be.
+            filled["max_tokens"] = 1
         try:
             return Work(
                 model=str(key_of(model)),
@@ -129,7 +140,7 @@ class Calls:
                 stream_to=self.hub.reader,
                 call=request.options,
                 attempt_timeout_ms=request.timeout_seconds * 1000,
-                cache=cache_use(model.spec.cache, model.metadata.uid, model.metadata.generation),
+                cache=None if counts else cache_use(model.spec.cache, model.metadata.uid, model.metadata.generation),
                 price=model.spec.price,
             )
         except ValidationError as error:
@@ -205,7 +216,7 @@ class Calls:
         return model
 
     def _check(self, caller: Caller, request: CallRequest, model: LLMModel) -> None:
-        needed = _EMBEDS if request.embed else _CHATS
+        needed = _needed(request)
         if not can(model, needed):
             told = f"LLMModel {model.metadata.name!r} has no capability {' or '.join(needed)}"
             raise InvalidCall(f"{told}: name another model, or have its spec.capabilities changed")
@@ -227,3 +238,15 @@ class Calls:
         full = queue_filled(caller.namespace, model, stats, self._bounds)
         if full is not None:
             raise full
+
+
+def _needed(request: CallRequest) -> tuple[Capability, ...]:
+    """One of them."""
+    if request.options.count is Count.TEXT:
+        return (*_CHATS, *_EMBEDS)
+    return _EMBEDS if request.embed else _CHATS
+
+
+def _stays(request: CallRequest) -> bool:
+    """What is asked is the model's own: vectors of different models cannot be compared, nor can tokens."""
+    return bool(request.embed) or request.options.count is not None

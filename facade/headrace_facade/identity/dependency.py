@@ -1,13 +1,16 @@
 """For routes: the caller of a request as a parameter."""
 
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
 
 from headrace_facade.caller import Caller
-from headrace_facade.context import Context
 from headrace_facade.identity.credential import API_KEY_HEADER
+
+if TYPE_CHECKING:
+    # The context holds what translates by the dialects, whose routes ask for the caller.
+    from headrace_facade.context import Context
 
 SCHEMES: Final = (
     Depends(HTTPBearer(auto_error=False, description="A token of this Kubernetes cluster, or an API key of Headrace.")),

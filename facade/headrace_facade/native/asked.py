@@ -20,7 +20,10 @@ Kind = TypeVar("Kind", bound=BaseModel)
 def generation(body: Generate, *, stream: bool) -> CallRequest:
     if (body.prompt is None) == (body.messages is None):
         raise Invalid.of([FieldProblem("", "exactly one of prompt and messages is needed")])
-    turns = [(Role(turn.role), turn.content) for turn in body.messages or []] or [(Role.USER, body.prompt or "")]
+    if body.history and body.prompt is None:
+        raise Invalid.of([FieldProblem("history", "goes with prompt: put all of it into messages, or give a prompt")])
+    turns = [(Role(turn.role), turn.content) for turn in body.messages or body.history or []]
+    turns += [(Role.USER, body.prompt)] if body.prompt is not None else []
     return CallRequest(
         model=body.model,
         messages=[WorkMessage(role=role, content=content) for role, content in turns],

@@ -54,8 +54,11 @@ class EndedTask(Attended):
 class TaskEvents(Attended):
     """Server-sent events until the task has ended."""
 
-    def __init__(self, following: Following, task_id: str, token: Token, trace_id: str) -> None:
+    def __init__(
+        self, following: Following, task_id: str, token: Token, trace_id: str, since: str | None = None
+    ) -> None:
         super().__init__()
+        self._since = since
         self._following = following
         self._task_id = task_id
         self._token = token
@@ -63,7 +66,7 @@ class TaskEvents(Attended):
 
     async def _work(self, send: Send) -> None:
         begun = False
-        async with aclosing(self._following.happenings(self._task_id, self._token)) as happenings:
+        async with aclosing(self._following.happenings(self._task_id, self._token, since=self._since)) as happenings:
             try:
                 async for happening in happenings:
                     if not begun:
@@ -73,8 +76,8 @@ class TaskEvents(Attended):
                     if happening is None:
                         await write(send, [_ALIVE])
                     else:
-                        name, data = happening
-                        await write(send, [event(name, data.model_dump(mode="json"))])
+                        name, data, identifier = happening
+                        await write(send, [event(name, data.model_dump(mode="json"), identifier)])
             except FacadeError as error:
                 if not begun:
                     raise
@@ -84,6 +87,9 @@ class TaskEvents(Attended):
                     await write(send, [self._failed(Internal("an unexpected error: report it with the trace id"))])
                     await end(send)
                 raise
+        if not begun:
+            # Its end was told before: a browser's EventSource asks no more.
+            await start(send, 204, "text/event-stream")
         await end(send)
 
     def _failed(self, error: FacadeError) -> str:

@@ -12,15 +12,16 @@ from headrace_facade.objects import task_status, to_task
 from headrace_facade.schema import Task, TaskStatus
 from headrace_facade.service import parts
 from headrace_facade.texts import with_text
-from headrace_facade.watches import Watches
+from headrace_facade.watches import Watches, version_of
 from headrace_facade.why import WhyService
 
 WAIT_MOST_S: Final = 60
 FOLLOW_MOST_S: Final = 600.0
 PLACE_EVERY_S: Final = 5.0
 """A place in the queue changes without its object; Redis is asked, and not the API server."""
-Happening = tuple[str, Task | TaskWaiting | TaskRunning] | None
-"""An event's name and data; None: nothing has changed."""
+_DIGITS_MOST: Final = 19
+Happening = tuple[str, Task | TaskWaiting | TaskRunning, str] | None
+"""An event's name, its data, and its id: the object's version. None: nothing has changed."""
 
 
 class Following:
@@ -54,18 +55,28 @@ class Following:
         return await with_text(to_task(found), self._kube, token)
 
     async def happenings(
-        self, task_id: str, token: Token, seconds: float = FOLLOW_MOST_S
+        self, task_id: str, token: Token, seconds: float = FOLLOW_MOST_S, *, since: str | None = None
     ) -> AsyncGenerator[Happening, None]:
-        """At once where it stands, then what changes, until it has ended; the end of time tells nothing."""
+        """At once where it stands, then what changes, until it has ended; the end of time tells nothing. With `since`,
+        the id of an event, what has happened after that: nothing at all where that was the end.
+        """
         place = parts(task_id)
         found = await self._kube.get_task(*place, token)
         uid = found["metadata"]["uid"]
-        if _over(found):
-            yield await self._happening(found, token)
+        seen = _seen(since, found)
+        if _over(found) and seen in (0, version_of(found)):
+            if not seen:
+                yield await self._happening(found, token)
             return
-        async with self._watches.watching(*place, token, seconds, lambda: self._kube.get_task(*place, token)) as states:
-            told = await self._happening(found, token)
-            yield told
+        # Else the present state says it all.
+        after = str(seen) if 0 < seen < version_of(found) else ""
+        async with self._watches.watching(
+            *place, token, seconds, lambda: self._kube.get_task(*place, token), since=after
+        ) as states:
+            told: Happening = None
+            if not after:
+                told = await self._happening(found, token)
+                yield None if seen else told
             coming: asyncio.Future[KubeObject] = asyncio.ensure_future(anext(states))
             try:
                 while True:
@@ -79,7 +90,7 @@ class Following:
                         if not _over(found):
                             coming = asyncio.ensure_future(anext(states))
                     happening = await self._happening(found, token)
-                    yield None if happening == told else happening
+                    yield None if told is not None and happening[:2] == told[:2] else happening
                     told = happening
                     if _over(found):
                         return
@@ -87,7 +98,10 @@ class Following:
                 coming.cancel()
                 await asyncio.gather(coming, return_exceptions=True)
 
-    async def _happening(self, found: KubeObject, token: Token) -> tuple[str, Task | TaskWaiting | TaskRunning]:
+    async def _happening(self, found: KubeObject, token: Token) -> tuple[str, Task | TaskWaiting | TaskRunning, str]:
+        return *await self._state(found, token), str(version_of(found))
+
+    async def _state(self, found: KubeObject, token: Token) -> tuple[str, Task | TaskWaiting | TaskRunning]:
         if _over(found):
             task = await with_text(to_task(found), self._kube, token)
             return task.status.value, task
@@ -106,6 +120,14 @@ class Following:
             ahead=ahead,
             eta_seconds=start_s,
         )
+
+
+def _seen(since: str | None, found: KubeObject) -> int:
+    """The version that an event's id names; 0 where there is none, or none that can have been told."""
+    version = (
+        int(since) if since is not None and since.isascii() and since.isdecimal() and len(since) <= _DIGITS_MOST else 0
+    )
+    return version if version <= version_of(found) else 0
 
 
 def _over(found: KubeObject) -> bool:

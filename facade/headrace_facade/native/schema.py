@@ -31,6 +31,11 @@ class Generate(_Body):
     """A single instruction, put through the model's chat template as one user message."""
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=512)] | None = None
     """A conversation, oldest turn first."""
+    history: Annotated[list[ChatMessage], Field(max_length=512)] | None = None
+    """With prompt: what was said before it, oldest turn first."""
+    session_id: Annotated[Text, Field(min_length=1, max_length=64)] | None = None
+    """A session of POST /api/v1/sessions: what was said in it goes before this request, trimmed to the model's context,
+    and the answer is appended if it succeeds. A leading system message takes the place of the session's."""
     parameters: SamplingParameters | None = None
     """How tokens are chosen."""
     json_schema: Text | dict[str, Any] | None = None
@@ -46,6 +51,10 @@ class Generate(_Body):
     """How long the model may take once a runner has the call."""
     namespace: Namespace | None = None
     """The tenant; absent: that of the ServiceAccount or API key, else the facade's default."""
+    resumable: bool = False
+    """Of generate/stream: its events have ids, and for 30 s after a connection broke the generation goes on and can be
+    taken up at the same replica, by the same request with the header Last-Event-ID or by
+    GET /api/v1/generate/stream/{stream}."""
 
 
 class CallUsage(_Answer):
@@ -76,6 +85,25 @@ class CallTimings(_Answer):
     """From the claim to the last token."""
 
 
+class GeneratedInSession(_Answer):
+    """What became of the answer in its session."""
+
+    session_id: str
+    """The session."""
+    version: int
+    """How often something was appended to it."""
+    appended: bool
+    """Whether this exchange was."""
+    problem: str | None = None
+    """Why not."""
+    overlapped: bool = False
+    """Others were appended while this one was generated, which it has not seen."""
+    sent: int
+    """Earlier exchanges that went with the request."""
+    left_off: int
+    """Earlier exchanges that had no room in the model's context."""
+
+
 class Generated(_Answer):
     """What the model generated."""
 
@@ -99,6 +127,8 @@ class Generated(_Answer):
     """How often the model was asked again because the answer did not have the shape."""
     attempts: int = 1
     """How often it was handed to a runner: more than once where one was lost before the answer began."""
+    session: GeneratedInSession | None = None
+    """With session_id."""
 
 
 class Embed(_Body):

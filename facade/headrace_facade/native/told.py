@@ -9,8 +9,17 @@ from typing import Any
 from headrace_crds.result import Usage
 from headrace_facade.calls.contract import Call, CallResult, Delta, Waiting
 from headrace_facade.errors import FacadeError
-from headrace_facade.native.schema import CallTimings, CallUsage, Compare, Compared, Embedded, Generated
+from headrace_facade.native.schema import (
+    CallTimings,
+    CallUsage,
+    Compare,
+    Compared,
+    Embedded,
+    Generated,
+    GeneratedInSession,
+)
 from headrace_facade.openai_dialect.answers import EventStream
+from headrace_facade.sessions.remembering import RememberedCall
 from headrace_facade.shapes import native
 
 Json = dict[str, Any]
@@ -34,7 +43,27 @@ def generated(call: Call, result: CallResult) -> Json:
         enforcement=result.enforcement,
         repairs=result.repairs,
         attempts=result.attempts,
+        session=_session(call),
     ).model_dump(mode="json")
+
+
+def _session(call: Call) -> GeneratedInSession | None:
+    if not isinstance(call, RememberedCall) or (told := call.remembered) is None:
+        return None
+    return GeneratedInSession(
+        session_id=told.session,
+        version=told.kept.version,
+        appended=not told.kept.problem,
+        problem=told.kept.problem or None,
+        overlapped=told.kept.overlapped,
+        sent=told.sent,
+        left_off=told.left_off,
+    )
+
+
+def told_delta(delta: Delta) -> Json:
+    told: Json = {"text": delta.text, "tokens": delta.tokens}
+    return told | ({"reasoning": delta.reasoning} if delta.reasoning else {})
 
 
 def embedded(call: Call, result: CallResult) -> Json:
@@ -88,27 +117,34 @@ class Events:
         return ()
 
     def delta(self, delta: Delta) -> Iterable[str]:
-        told = {"text": delta.text, "tokens": delta.tokens}
-        return [event("delta", told | ({"reasoning": delta.reasoning} if delta.reasoning else {}))]
+        return [event("delta", told_delta(delta))]
 
     def ended(self, result: CallResult) -> Iterable[str]:
         return [event("end", generated(self._call, result))]
 
     def failed(self, error: FacadeError) -> Iterable[str]:
-        return [event("error", native(error, self._trace_id)[1])]
+        return [failed(error, self._trace_id)]
+
+
+def failed(error: FacadeError, trace_id: str) -> str:
+    return event("error", native(error, trace_id)[1])
 
 
 class Stream(EventStream):
     """With an event while nothing comes."""
 
     def waiting(self, waiting: Waiting) -> str:
-        told = {"reason": waiting.reason, "message": waiting.message, "ahead": waiting.ahead}
-        return event("waiting", told)
+        return told_waiting(waiting)
 
 
-def event(name: str, document: Json) -> str:
+def told_waiting(waiting: Waiting) -> str:
+    return event("waiting", {"reason": waiting.reason, "message": waiting.message, "ahead": waiting.ahead})
+
+
+def event(name: str, document: Json, identifier: str | None = None) -> str:
     """A server-sent event; JSON has no line breaks in it."""
-    return f"event: {name}\ndata: {json.dumps(document, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    first = "" if identifier is None else f"id: {identifier}\n"
+    return f"{first}event: {name}\ndata: {json.dumps(document, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
 def _unit(vector: Sequence[float]) -> list[float]:

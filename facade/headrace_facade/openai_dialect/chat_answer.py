@@ -12,6 +12,7 @@ from headrace_facade.openai_dialect.errors import members
 from headrace_facade.openai_dialect.objects import (
     DONE,
     Json,
+    Named,
     call_suffix,
     event,
     finish_reason,
@@ -24,7 +25,7 @@ from headrace_facade.openai_dialect.port import told_name
 from headrace_facade.openai_dialect.told import Told
 
 
-def completion(call: Call, result: CallResult, body: ChatBody, caller: Caller) -> Json:
+def completion(call: Named, result: CallResult, body: ChatBody, caller: Caller) -> Json:
     """The whole answer."""
     return {
         "id": f"chatcmpl-{call_suffix(call.id)}",

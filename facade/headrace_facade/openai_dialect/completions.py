@@ -21,6 +21,7 @@ from headrace_facade.openai_dialect.errors import Refused, members
 from headrace_facade.openai_dialect.objects import (
     DONE,
     Json,
+    Named,
     call_suffix,
     event,
     finish_reason,
@@ -92,13 +93,13 @@ async def create_completion(request: Request, caller: Authenticated, services: I
     return WholeAnswer(services.calls, caller, asked, lambda call, result: completion(call, result, body, caller))
 
 
-def completion(call: Call, result: CallResult, body: CompletionBody, caller: Caller) -> Json:
+def completion(call: Named, result: CallResult, body: CompletionBody, caller: Caller) -> Json:
     """The whole answer."""
     choices = [_choice(index, c.text, finish_reason(c), _logprobs(c, body)) for index, c in enumerate(result.choices)]
     return {**_head(call, told_name(result.model, caller)), "choices": choices, "usage": usage(result.usage)}
 
 
-def _head(call: Call, model: str) -> Json:
+def _head(call: Named, model: str) -> Json:
     suffix = call_suffix(call.id)
     return {"id": f"cmpl-{suffix}", "object": "text_completion", "created": int(time.time()), "model": model}
 

@@ -37,6 +37,13 @@ class ModelUnknown(FacadeError):
     code = "MODEL_NOT_FOUND"
 
 
+class ObjectUnknown(FacadeError):
+    """A file or a batch that is not there, or not in the caller's namespace."""
+
+    status = 404
+    code = "OBJECT_NOT_FOUND"
+
+
 def shape(error: FacadeError, trace_id: str) -> tuple[int, dict[str, Any]]:
     """Status and body. The trace id is in a header."""
     del trace_id

@@ -1,7 +1,7 @@
 """Pieces of answers that several endpoints have: usage, reasons, tool calls, log probabilities, events."""
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from headrace_crds.dialogue import ToolCall
 from headrace_crds.result import Usage
@@ -11,6 +11,13 @@ from headrace_facade.openai_dialect.wire import json_text
 FINISH: Final = {"Stop": "stop", "Length": "length", "ToolCalls": "tool_calls"}
 DONE: Final = "data: [DONE]\n\n"
 Json = dict[str, Any]
+
+
+class Named(Protocol):
+    """What an answer's id is made of: a call, or what stands for one."""
+
+    @property
+    def id(self) -> str: ...
 
 
 def event(document: Json, name: str | None = None) -> str:

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from headrace_facade.openai_dialect import chat, completions, embeddings, models, responses
+from headrace_facade.openai_dialect import chat, completions, embeddings, models, rerank, responses, tokenize
 
 router = APIRouter()
 # Each has its whole path: the metrics' label is the route's own.
-for _each in (chat, completions, embeddings, models, responses):
+for _each in (chat, completions, embeddings, models, rerank, responses, tokenize):
     router.include_router(_each.router)

@@ -1,25 +1,28 @@
 """Calls: `/api/v1/generate`, `/api/v1/embeddings`, `/api/v1/similarity`. Their answers live as long as the call."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 
 from headrace_facade.caller import Caller
-from headrace_facade.calls.contract import Call, CallRequest, CallResult
+from headrace_facade.calls.contract import Call, CallRequest, CallResult, CallService
 from headrace_facade.context import Context
+from headrace_facade.errors import FieldProblem, Invalid
 from headrace_facade.identity.dependency import SCHEMES
 from headrace_facade.native import asked, told
+from headrace_facade.native.resuming import RecordedStream, last_event
 from headrace_facade.native.schema import Compare, Compared, Embed, Embedded, Generate, Generated
 from headrace_facade.openai_dialect.answers import WholeAnswer
 from headrace_facade.routes.tasks import InContext
-from headrace_facade.schema import Problem
+from headrace_facade.schema import Namespace, Problem
+from headrace_facade.sessions.remembering import Remembering
 
 _WORDS: Final = {
     400: "The model refused the request; the message says what to change",
     401: "No token or API key, or one that is not accepted",
     403: "The caller may not create tasks in that namespace, or its LLMQuota does not admit the call",
-    404: "No such model, or it does not serve the namespace",
+    404: "No such model, or it does not serve the namespace; no such session of the caller's",
     413: "The body is larger than 1 MiB",
     422: "`details.fields` says which field and what to do",
     429: "The identity, the namespace or the provider is over a limit; see Retry-After",
@@ -30,11 +33,21 @@ _WORDS: Final = {
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": Problem, "description": words} for status, words in _WORDS.items()
 }
+LastEventId = Annotated[
+    str | None, Header(alias="Last-Event-ID", max_length=128, description="Id of the last event that was read.")
+]
 router = APIRouter(tags=["calls"], dependencies=list(SCHEMES))
 
 
 async def _caller(request: Request, context: Context, namespace: str | None) -> Caller:
     return await context.callers.authenticate(request.headers, namespace=namespace)
+
+
+def service(context: Context, session: str | None) -> CallService:
+    """Of a session, or without one."""
+    if session is None:
+        return context.calls
+    return Remembering(context.calls, context.sessions, context.directory, session)
 
 
 @router.post(
@@ -47,7 +60,8 @@ async def generate(request: Request, body: Generate, context: InContext) -> Resp
     """A call goes through the model's queue ahead of tasks and leaves no object. Whoever goes away ends it. What must
     not be lost is a task: POST /api/v1/tasks."""
     caller = await _caller(request, context, body.namespace)
-    return WholeAnswer(context.calls, caller, asked.generation(body, stream=False), told.generated)
+    calls = service(context, body.session_id)
+    return WholeAnswer(calls, caller, asked.generation(body, stream=False), told.generated)
 
 
 @router.post(
@@ -63,12 +77,50 @@ async def generate(request: Request, body: Generate, context: InContext) -> Resp
         **_PROBLEMS,
     },
 )
-async def generate_stream(request: Request, body: Generate, context: InContext) -> Response:
+async def generate_stream(
+    request: Request, body: Generate, context: InContext, last_event_id: LastEventId = None
+) -> Response:
     """An error before the first event has its status; after that it is an event."""
     caller = await _caller(request, context, body.namespace)
     trace_id: str = request.state.trace_id
-    question = asked.generation(body, stream=True)
-    return told.Stream(context.calls, caller, question, lambda call: told.Events(call, trace_id))
+    if body.resumable and (seen := last_event(last_event_id)) is not None:
+        return _resumed(context, caller, seen, trace_id)
+    calls, question = service(context, body.session_id), asked.generation(body, stream=True)
+    if not body.resumable:
+        return told.Stream(calls, caller, question, lambda call: told.Events(call, trace_id))
+    recording = context.resumables.begin(calls, caller, question, lambda call: told.Events(call, trace_id))
+    return RecordedStream(context.resumables, recording, 0, lambda error: told.failed(error, trace_id))
+
+
+@router.get(
+    "/api/v1/generate/stream/{stream}",
+    summary="Take a stream up again",
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        204: {"description": "All of it was read before"},
+        410: {"model": Problem, "description": "What comes next is not kept any more"},
+        **_PROBLEMS,
+    },
+)
+async def resume_stream(
+    stream: str,
+    request: Request,
+    context: InContext,
+    namespace: Annotated[Namespace | None, Query(description="As the request's that began it.")] = None,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """Of a request with `resumable`: what follows the event of that id, or all that is kept. `stream` is what stands
+    before the colon of its events' ids."""
+    caller = await _caller(request, context, namespace)
+    seen = last_event(last_event_id) or (stream, 0)
+    if seen[0] != stream:
+        raise Invalid.of([FieldProblem("Last-Event-ID", "is of another stream")])
+    return _resumed(context, caller, seen, request.state.trace_id)
+
+
+def _resumed(context: Context, caller: Caller, seen: tuple[str, int], trace_id: str) -> Response:
+    recording = context.resumables.find(caller, seen[0])
+    return RecordedStream(context.resumables, recording, seen[1], lambda error: told.failed(error, trace_id))
 
 
 @router.post("/api/v1/embeddings", summary="Turn texts into vectors", response_model=Embedded, responses=_PROBLEMS)

@@ -177,12 +177,23 @@ async def report_task(task_id: str, request: Request, token: Bearer, context: In
             "task; `error` where it cannot be followed any more. Ends after ten minutes: ask again",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
+        204: {"description": "The event of that id was the last one"},
         **problems(401, 403, 404, 422, 429, 503),
     },
 )
-async def follow_task(task_id: str, request: Request, token: Bearer, context: InContext) -> Response:
-    """At once where it stands, then what happens until it has ended. Takes the rights to get and to watch llmtasks."""
-    return TaskEvents(context.following, task_id, token, request.state.trace_id)
+async def follow_task(
+    task_id: str,
+    request: Request,
+    token: Bearer,
+    context: InContext,
+    last_event_id: Annotated[
+        str | None,
+        Header(alias="Last-Event-ID", max_length=128, description="Id of the last event that was read."),
+    ] = None,
+) -> Response:
+    """At once where it stands, then what happens until it has ended; with Last-Event-ID what has happened since. Takes
+    the rights to get and to watch llmtasks."""
+    return TaskEvents(context.following, task_id, token, request.state.trace_id, last_event_id)
 
 
 @router.get("/{task_id}/why", summary="Why is it waiting?", responses=problems(401, 403, 404, 422, 429, 503))

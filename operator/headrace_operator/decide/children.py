@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from headrace_crds.base import GROUP
 from headrace_crds.model import LLMModel
 from headrace_crds.names import RUNNER_CLUSTER_ROLE, runner_labels, runner_name
+from headrace_crds.runner_template import RunnerTemplate
 from headrace_operator.decide import access, network, pod, remote_pod, weights, weights_job
 from headrace_operator.decide.access import Access
 from headrace_operator.decide.snapshots import ModelSnapshot, Ownership
@@ -99,9 +100,13 @@ def spec_generation(s: ModelSnapshot, model: LLMModel) -> int:
     return model.metadata.generation
 
 
-def _metadata(model: LLMModel, annotations: Mapping[str, str] | None = None) -> dict[str, Any]:
+def _metadata(
+    model: LLMModel, annotations: Mapping[str, str] | None = None, labels: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     name = model.metadata.name
-    return pod.owned(model, runner_name(name), labels=runner_labels(name), annotations=annotations)
+    return pod.owned(
+        model, runner_name(name), labels={**(labels or {}), **runner_labels(name)}, annotations=annotations
+    )
 
 
 def _service_account(model: LLMModel) -> dict[str, Any]:
@@ -174,24 +179,30 @@ def _deployment(s: ModelSnapshot, model: LLMModel, granted: Access | None) -> di
     generation = spec_generation(s, model)
     annotations = {ANNOTATION_SPEC_HASH: spec_hash(model, granted), ANNOTATION_SPEC_GENERATION: str(generation)}
     labels = runner_labels(model.metadata.name)
+    template = model.spec.runner_template or RunnerTemplate()
     # A GPU is held exclusively: a surge pod would wait for the one that the old pod holds.
     exclusive = model.spec.local is not None and model.spec.local.gpu is not None
     surge = {"maxSurge": 0, "maxUnavailable": 1} if exclusive else {"maxSurge": 1, "maxUnavailable": 0}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(model, annotations),
+        "metadata": _metadata(model, annotations, template.labels),
         "spec": {
-            "replicas": model.spec.replicas if _may_run(s, model, granted) else 0,
+            "replicas": replicas(s, model, granted),
             "revisionHistoryLimit": 1,
             "selector": {"matchLabels": labels},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": surge},
             "template": {
-                "metadata": {"labels": labels, "annotations": annotations},
+                "metadata": {"labels": {**(template.labels or {}), **labels}, "annotations": annotations},
                 "spec": _pod(s, model, granted, generation),
             },
         },
     }
+
+
+def replicas(s: ModelSnapshot, model: LLMModel, granted: Access | None) -> int:
+    """Runner pods that its Deployment is to have."""
+    return s.replicas(model) if _may_run(s, model, granted) else 0
 
 
 def _may_run(s: ModelSnapshot, model: LLMModel, granted: Access | None) -> bool:

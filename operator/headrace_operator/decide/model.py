@@ -12,6 +12,7 @@ from headrace_crds.base import Condition, ConditionStatus, find_condition
 from headrace_crds.model import EngineInfo, LLMModel, ProviderStatus
 from headrace_crds.reasons import Reason
 from headrace_crds.remote import Remote
+from headrace_crds.scaling import NO_GPU
 from headrace_operator.decide import access, children, model_status, placement, provider, weights
 from headrace_operator.decide.placement import Finding, Rank
 from headrace_operator.decide.plans import Announcement, ModelPlan
@@ -77,8 +78,8 @@ def find(s: ModelSnapshot, model: LLMModel) -> Finding:
         return granted.refusal
     if (fetching := weights.judge(s, model)).finding is not None:
         return fetching.finding
-    if model.spec.replicas == 0:
-        return Finding(Rank.NONE, Reason.SCALED_TO_ZERO, "spec.replicas is 0: scale the model up and it is loaded")
+    if s.replicas(model) == 0:
+        return _at_zero(s, model)
     local = model.spec.local
     finding = placement.best(
         _current_pods(s, model),
@@ -93,6 +94,19 @@ def find(s: ModelSnapshot, model: LLMModel) -> Finding:
     if s.claim_missing and claim is not None and finding.rank >= Rank.STARTING:
         return Finding(finding.rank, Reason.CLAIM_NOT_FOUND, placement.claim_not_found(claim.claim_name), finding.stage)
     return finding
+
+
+def _at_zero(s: ModelSnapshot, model: LLMModel) -> Finding:
+    if not model.spec.scales_itself:
+        return Finding(Rank.NONE, Reason.SCALED_TO_ZERO, "spec.replicas is 0: scale the model up and it is loaded")
+    if s.planned is None:
+        return Finding(Rank.NONE, Reason.STARTING, "the planner has not looked at it yet", stage="Scheduling")
+    stalled = _condition(model, "Stalled")
+    if stalled is not None and stalled.observed_generation >= children.spec_generation(s, model):
+        # It failed, and went to zero because nobody asks for it.
+        return Finding(Rank.NONE, stalled.reason, stalled.message, stalled=True)
+    reason = Reason.WAITING_FOR_GPU if s.planned.reason in NO_GPU else Reason.SCALED_TO_ZERO
+    return Finding(Rank.NONE, reason, s.planned.message)
 
 
 def _of_remote(s: ModelSnapshot, model: LLMModel, remote: Remote, finding: Finding) -> Finding:
@@ -133,6 +147,8 @@ def judge(s: ModelSnapshot, model: LLMModel, finding: Finding) -> model_status.J
     ready_pods = sum(pod.ready for pod in pods)
     was_ready = (ready := _condition(model, "Ready")) is not None and ready.status is ConditionStatus.TRUE
     unplaced = [placement.unplaced(pod, gpu=gpu) for pod in pods if pod.scheduled is not True]
+    if finding.rank is Rank.NONE and finding.reason == Reason.WAITING_FOR_GPU:
+        unplaced.append(finding)
     granted = access.of(model, s.runner, s.credentials, s.client_certificate)
     refused = granted is not None and not granted.granted
     known = engine is not None if remote is None else _verified(s, model) and not refused
@@ -152,6 +168,8 @@ def judge(s: ModelSnapshot, model: LLMModel, finding: Finding) -> model_status.J
         paused=paused is not None,
         provider=_provider(model, remote, finding, paused),
         may_share=s.may_share,
+        replicas=s.replicas(model),
+        planned=s.planned,
         weights=weights.judge(s, model).fetched,
     )
 

@@ -9,6 +9,7 @@ from headrace_crds.model import EngineInfo, FetchedWeights, LLMModel, Load, Mode
 from headrace_crds.names import runner_labels
 from headrace_crds.outcome import timestamp, with_condition
 from headrace_crds.reasons import Reason
+from headrace_crds.scaling import ScalingStatus
 from headrace_operator.decide.placement import Fetched, Finding
 from headrace_operator.decide.sharing import reaches_out
 from headrace_operator.decide.waiting import not_named
@@ -34,23 +35,26 @@ class Judgement:
     weights: FetchedWeights | None = None
     may_share: bool = True
     """The chart lets models of this namespace serve others."""
+    replicas: int = 1
+    """Runner pods that it is to have."""
+    planned: ScalingStatus | None = None
 
 
 _LOADS: Final = frozenset({Reason.DOWNLOADING_WEIGHTS, Reason.VERIFYING_WEIGHTS, Reason.LOADING_WEIGHTS})
 
 
-def derive_phase(judgement: Judgement, *, replicas: int) -> ModelPhase:
+def derive_phase(judgement: Judgement) -> ModelPhase:
     """The one place that turns facts into a phase."""
     if judgement.stalled:
         return ModelPhase.FAILED
     if judgement.available:
         return ModelPhase.SERVING
-    if replicas == 0:
+    if judgement.unplaced is not None and judgement.unplaced.reason == Reason.WAITING_FOR_GPU:
+        return ModelPhase.WAITING_FOR_GPU
+    if judgement.replicas == 0:
         return ModelPhase.SCALED_TO_ZERO
     if judgement.paused:
         return ModelPhase.PAUSED
-    if judgement.unplaced is not None and judgement.unplaced.reason == Reason.WAITING_FOR_GPU:
-        return ModelPhase.WAITING_FOR_GPU
     if judgement.finding.reason in _LOADS:
         return ModelPhase.LOADING
     return ModelPhase.STARTING
@@ -61,7 +65,7 @@ def build(model: LLMModel, judgement: Judgement, *, now_ms: int) -> dict[str, An
     status: dict[str, Any] = {
         "observedGeneration": model.metadata.generation,
         "conditions": [c.dump() for c in _conditions(model, judgement, now=timestamp(now_ms))],
-        "phase": derive_phase(judgement, replicas=model.spec.replicas).value,
+        "phase": derive_phase(judgement).value,
         "replicas": judgement.pods,
         "readyReplicas": judgement.ready_pods,
         "selector": ",".join(f"{k}={v}" for k, v in sorted(runner_labels(model.metadata.name).items())),
@@ -72,6 +76,8 @@ def build(model: LLMModel, judgement: Judgement, *, now_ms: int) -> dict[str, An
         status["weights"] = judgement.weights.dump()
     if judgement.provider is not None:
         status["provider"] = judgement.provider.dump()
+    if (scaling := _scaling(model, judgement.planned)) is not None:
+        status["scaling"] = scaling.dump()
     if judgement.finding.stage is not None:
         since_ms = judgement.finding.since_ms
         fetched = judgement.finding.fetched or Fetched()
@@ -84,6 +90,20 @@ def build(model: LLMModel, judgement: Judgement, *, now_ms: int) -> dict[str, An
         )
         status["load"] = load.dump()
     return status
+
+
+def _scaling(model: LLMModel, planned: ScalingStatus | None) -> ScalingStatus | None:
+    """The numbers in the message are another with every look: they are not worth a write."""
+    if not model.spec.scales_itself:
+        return None
+    before = model.status.scaling if model.status is not None else None
+    if planned is None or (before is not None and same_plan(before, planned)):
+        return before
+    return planned
+
+
+def same_plan(one: ScalingStatus, other: ScalingStatus) -> bool:
+    return (one.replicas, one.wanted, one.reason) == (other.replicas, other.wanted, other.reason)
 
 
 def changed_members(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -128,7 +148,7 @@ def _ready(judgement: Judgement) -> tuple[str, str]:
         return Reason.SERVING, "a runner serves"
     good = "the configuration is valid" if judgement.remote else "the weights are verified"
     if finding.reason == Reason.SCALED_TO_ZERO:
-        return Reason.SCALED_TO_ZERO, f"{good}; spec.replicas is 0"
+        return Reason.SCALED_TO_ZERO, f"{good}; it is at zero replicas"
     if judgement.paused:
         return Reason.CONFIGURATION_VALID, f"{good}; Available says why no request is made at the moment"
     if judgement.remote:

@@ -1,10 +1,13 @@
-"""The runner's network: metrics in; names, Redis, the API server and a provider out. The engine has none (seccomp)."""
+"""The runner's network: metrics in; names, Redis, the API server, a provider and traces out. The engine has none
+(seccomp).
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from headrace_crds.names import LABEL_COMPONENT
+from headrace_operator.decide import tracing
 from headrace_operator.decide.access import Door
 from headrace_operator.decide.snapshots import RunnerSettings
 
@@ -46,6 +49,7 @@ def policy(
             _redis(settings),
             *api_servers,
             *map(_provider, doors),
+            *tracing.egress(settings.tracing),
         ],
     }
 

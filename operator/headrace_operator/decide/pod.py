@@ -7,10 +7,15 @@ from headrace_crds.base import GROUP, VERSION
 from headrace_crds.engine_settings import engine_environment
 from headrace_crds.model import LLMModel, Local
 from headrace_crds.names import runner_name
+from headrace_crds.runner_template import RunnerTemplate
+from headrace_operator.decide import tracing
 from headrace_operator.decide.snapshots import RunnerSettings
 
 USER_ID: Final = 65532
-STOP_SECONDS: Final = 30
+DRAIN_SECONDS: Final = 5
+"""So long a stopping runner finishes what it runs, where spec.scaling does not say."""
+COMMIT_SECONDS: Final = 25
+"""What it has beyond that for results that are finished and not committed."""
 TOKEN_SECONDS: Final = 3600
 HTTP_PORT: Final = 8080
 WEIGHTS_VOLUME: Final = "model"
@@ -40,7 +45,7 @@ def enclosing(
         "serviceAccountName": runner_name(model.metadata.name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": STOP_SECONDS,
+        "terminationGracePeriodSeconds": _drain_seconds(model) + COMMIT_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER_ID,
@@ -53,9 +58,18 @@ def enclosing(
         "containers": containers,
         "volumes": volumes,
     }
+    template = model.spec.runner_template or RunnerTemplate()
+    if template.node_selector:
+        pod["nodeSelector"] = dict(template.node_selector)
+    if template.tolerations:
+        pod["tolerations"] = [each.dump() for each in template.tolerations]
     if settings.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret} for secret in settings.image_pull_secrets]
     return pod
+
+
+def _drain_seconds(model: LLMModel) -> int:
+    return model.spec.scaling.drain_seconds if model.spec.scaling is not None else DRAIN_SECONDS
 
 
 def served(model: LLMModel, settings: RunnerSettings) -> tuple[Local, dict[str, Any]]:
@@ -138,6 +152,7 @@ def runner(
         "HEADRACE_REDIS_URL_FILE": "/etc/headrace/redis/url",
         "HEADRACE_PARALLELISM": str(parallelism),
         "HEADRACE_LEASE_SECONDS": str(settings.lease_seconds),
+        "HEADRACE_DRAIN_SECONDS": str(_drain_seconds(model)),
         # An image whose default shows every GPU would show them here too.
         "NVIDIA_VISIBLE_DEVICES": "void",
     }
@@ -145,7 +160,7 @@ def runner(
     return {
         **container("runner", settings),
         "command": ["headrace-runner"],
-        "env": [*env({**shared, **environment}), pod_name],
+        "env": [*env({**shared, **environment}), *tracing.env(settings.tracing), pod_name],
         "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
         "readinessProbe": _probe("/readyz", period_seconds=2, failures=2),
         # On a busy node the start takes long; liveness begins after it.

@@ -8,7 +8,9 @@ from typing import Any, Literal
 from headrace_crds.cost import Spend
 from headrace_crds.model import Breaker, EngineInfo, LLMModel
 from headrace_crds.parked import Parked
+from headrace_crds.scaling import ScalingStatus
 from headrace_crds.task import LLMTask
+from headrace_operator.decide.tracing import RunnerTracing
 from headrace_operator.refs import ModelRef, TaskRef
 
 
@@ -122,7 +124,11 @@ class PodView:
     scheduling_message: str = ""
     scheduled_changed_ms: int | None = None
     ready: bool = False
+    ready_changed_ms: int | None = None
     terminating: bool = False
+    terminating_ms: int | None = None
+    """When it was told to end."""
+    node: str = ""
     message: str = ""
     containers: tuple[ContainerView, ...] = ()
     owner_uid: str = ""
@@ -140,6 +146,7 @@ class DeploymentView:
     owner_uid: str
     spec_hash: str
     spec_generation: int
+    replicas: int = 0
     replica_failure: str = ""
     """Message of the ReplicaFailure condition: the pods are refused."""
     weights_dropped: bool = False
@@ -203,6 +210,8 @@ class Report:
     since_ms: int | None = None
     restarts: int = 0
     generation: int = 0
+    busy: int = 0
+    """Work in flight."""
     engine: EngineInfo | None = None
     provider: ProviderView | None = None
     fetch: FetchView | None = None
@@ -266,6 +275,7 @@ class RunnerSettings:
     """Of each GPU's memory so much may be in use after a load."""
     remote_allowed_hosts: tuple[str, ...] = ()
     """`host[:port]` that remote models may reach wherever they are, and by http; proxies are among them."""
+    tracing: RunnerTracing = field(default_factory=RunnerTracing)
     weights: WeightsSettings = field(default_factory=WeightsSettings)
 
 
@@ -301,3 +311,13 @@ class ModelSnapshot:
     """Likewise of the client certificate's."""
     may_share: bool = True
     """The chart's sharing.modelNamespaces names the model's namespace."""
+    planned: ScalingStatus | None = None
+    """The planner's decision, of a model that scales itself; None before the first one of this leadership."""
+
+    def replicas(self, model: LLMModel) -> int:
+        """Runner pods that it is to have. Until the planner has spoken what there is stays."""
+        if not model.spec.scales_itself:
+            return model.spec.replicas
+        if self.planned is not None:
+            return self.planned.replicas
+        return self.deployment.replicas if self.deployment is not None else 0

@@ -9,6 +9,7 @@ from typing import Final
 from headrace_crds.base import Condition, ConditionStatus, find_condition
 from headrace_crds.model import LLMModel
 from headrace_crds.reasons import Reason
+from headrace_crds.scaling import NO_GPU
 from headrace_operator.decide import provider
 from headrace_operator.refs import ModelRef
 
@@ -74,8 +75,8 @@ def can_never_serve(model: LLMModel) -> Waiting | None:
 def explain(model: LLMModel) -> Waiting:
     """Why a task that is queued for this model may not be running."""
     name = model.metadata.name
-    if model.spec.replicas == 0:
-        return Waiting(Reason.MODEL_SCALED_TO_ZERO, f"LLMModel {name!r} has spec.replicas 0: scale it up")
+    if model.wanted_replicas == 0:
+        return _at_zero(model)
     if _is(model, "Available", ConditionStatus.TRUE):
         return Waiting(Reason.QUEUED, f"queued for LLMModel {name!r}")
     placed = _condition(model, "Placed")
@@ -89,6 +90,15 @@ def explain(model: LLMModel) -> Waiting:
     if telling.reason in provider.PAUSES:
         return Waiting(Reason(telling.reason), f"LLMModel {name!r}: {telling.message}")
     return Waiting(Reason.MODEL_NOT_READY, f"{telling.reason}: {telling.message}")
+
+
+def _at_zero(model: LLMModel) -> Waiting:
+    name, planned = model.metadata.name, model.status.scaling if model.status is not None else None
+    if not model.spec.scales_itself:
+        return Waiting(Reason.MODEL_SCALED_TO_ZERO, f"LLMModel {name!r} has spec.replicas 0: scale it up")
+    if planned is not None and planned.reason in NO_GPU:
+        return Waiting(Reason.WAITING_FOR_GPU, f"LLMModel {name!r}: {planned.message}")
+    return Waiting(Reason.MODEL_LOADING, f"LLMModel {name!r} is at zero replicas, and is started for what waits")
 
 
 def _condition(model: LLMModel, type_: str) -> Condition | None:

@@ -1,1 +1,1 @@
-"""How many replicas each model gets, and who makes room: pure functions over facts, no I/O and no clock of their own."""
+"""How many replicas each model gets, and who makes room: pure functions over facts, without I/O or a clock."""

@@ -34,6 +34,8 @@ class ReplicaState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Replica:
+    """A pod, or one that its Deployment asks for and that is not there yet: Starting, by a name of its own."""
+
     pod: str
     state: ReplicaState
     since_ms: int
@@ -52,7 +54,7 @@ class Scaling:
     max_replicas: int = 1
     idle_seconds: int = 300
     tasks_per_replica: int | None = None
-    """Backlog that one more replica is started for; None: what a replica serves while another starts."""
+    """Backlog that one more replica is started for; None: what one serves in twice the time of a start."""
     manual: int | None = None
     """Wanted exactly, whatever the backlog."""
 
@@ -83,6 +85,9 @@ class ModelFacts:
     """Mean time from the pod to serving; None while nothing is measured."""
     last_work_ms: int = 0
     """When it last had work that waits or runs; 0: never known."""
+    served_ms: int = 0
+    """When a replica of it last served; 0: never known. Who has been longest without a turn comes first of those that
+    starve: the bound on waiting rests on it."""
     replicas: tuple[Replica, ...] = ()
 
 
@@ -122,14 +127,14 @@ class Decision:
     message: str
     """For people: numbers, and who it waits for or makes room for."""
     drains: tuple[str, ...] = ()
-    """Pods that go first when replicas are fewer than there are."""
+    """Pods that go first when replicas are fewer than there are. Those that drain already are in neither."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     decisions: Mapping[str, Decision]
     look_again_ms: int
-    """By then time alone may change the plan."""
+    """By then, on the same clock, time alone may change the plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +144,16 @@ class Policy:
     residency_seconds: float = 60.0
     """A replica that serves is not drained for another model sooner, unless it is idle."""
     starvation_seconds: float = 600.0
-    """Work that has waited longer comes before everything that has not."""
-    swap_gain: float = 1.5
+    """Work that has waited longer comes before everything that has not; seen at the next start of an age bucket."""
+    call_starvation_seconds: float = 30.0
+    """The same of a call: its client does not wait for a minute."""
+    swap_gain: float = 50.0
     """Another model's claim on a GPU must be so many times the holder's."""
     call_weight: float = 8.0
     """How much more a waiting call counts than a waiting task."""
+    age_seconds: float = 300.0
+    """What has waited so long counts twice what has come, and so on."""
+    call_residency_seconds: float = 15.0
+    """Residency that a replica with tasks alone has against calls."""
+    turn_starts: float = 8.0
+    """A replica with a backlog is not drained for work that starves before it served so many times its start."""

@@ -11,10 +11,10 @@ from typing import Any, Final
 import structlog
 
 from headrace_bus import BusError
-from headrace_crds.hosts import Refused
+from headrace_crds.hosts import Refused, Target
 from headrace_crds.reasons import Reason
 from headrace_crds.task import LLMTask
-from headrace_operator import announce
+from headrace_operator import announce, traces
 from headrace_operator.context import Context
 from headrace_operator.decide import webhook
 from headrace_operator.decide.ended import ended_ms
@@ -28,7 +28,7 @@ from headrace_operator.webhooks import signing, target
 from headrace_operator.webhooks.event import body_of
 from headrace_operator.webhooks.keys import signing_keys
 from headrace_operator.webhooks.outbox import Outbox
-from headrace_operator.webhooks.send import Sender
+from headrace_operator.webhooks.send import Answer, Sender
 from headrace_operator.webhooks.signing import KeyUnusable
 
 LOOK_AGAIN_SECONDS: Final = 5.0
@@ -107,6 +107,10 @@ class Delivery:
         task = await self._owing(ref)
         if task is None:
             return None
+        with traces.followed(task, self.ctx.tracing):
+            return await self._told(ref, task)
+
+    async def _told(self, ref: TaskRef, task: LLMTask) -> float | None:
         past = self._past.setdefault(ref, _Past())
         if past.verdict is None:
             came = await self._try(task)
@@ -149,13 +153,24 @@ class Delivery:
             body = body_of(task, status, outcome)
             seconds = await self.ctx.clock.now_ms() // 1000
             signed = signing.headers(keys, id_=task.metadata.uid, timestamp=seconds, body=body)
-            answer = await self.sender.post(where, body, signed)
+            answer = await self._post(where, body, signed)
         except Refused as error:
             return webhook.Try(problem=str(error), reason=Reason.WEBHOOK_REFUSED)
         except KeyUnusable as error:
             return webhook.Try(problem=str(error), reason=Reason.SIGNING_KEY_UNAVAILABLE)
         wait = webhook.retry_after_seconds(answer.retry_after, answer.date)
         return webhook.Try(answer.status, answer.problem, retry_after_seconds=wait)
+
+    async def _post(self, where: Target, body: bytes, headers: dict[str, str]) -> Answer:
+        with traces.delivering(where.host.name) as span:
+            if (context := span.context) is not None:
+                headers["traceparent"] = context.traceparent
+            answer = await self.sender.post(where, body, headers)
+            if answer.status:
+                span.set({"http.response.status_code": answer.status})
+            if not 200 <= answer.status < 300:
+                span.fail(str(answer.status or Reason.NOT_DELIVERED))
+            return answer
 
     async def _since_end_seconds(self, task: LLMTask) -> float:
         now_ms = await self.ctx.clock.now_ms()

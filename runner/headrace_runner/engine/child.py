@@ -136,6 +136,7 @@ def _contexts(
     renderer: TemplateRenderer,
 ) -> "Dispatch":
     """What the model is for, each in a context. Raises EngineRefusal."""
+    from headrace_runner.engine.counting import Counter
     from headrace_runner.engine.dispatch import Dispatch
     from headrace_runner.engine.embedding import EmbeddingLoop
     from headrace_runner.engine.loop import DecodeLoop
@@ -149,7 +150,8 @@ def _contexts(
     if settings.embeds:
         heartbeat = None if settings.generates else Heartbeat(reporter.beat)
         embedding_loop = EmbeddingLoop(model, file.header, settings, heartbeat)
-    return Dispatch(preparation, decode_loop, embedding_loop)
+    counter = Counter(model, None if preparation is None else preparation.prompts)
+    return Dispatch(preparation, decode_loop, embedding_loop, counter)
 
 
 def _describe(

@@ -3,11 +3,12 @@
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
+from headrace_runner.engine.counting import Counter
 from headrace_runner.engine.embedding import EmbeddingJob, EmbeddingLoop
 from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.loop import DecodeLoop
 from headrace_runner.engine.preparation import Preparation
-from headrace_runner.engine.protocol import Generate, Reason, Refusal
+from headrace_runner.engine.protocol import Generate, GenerationResult, Reason, Refusal
 from headrace_runner.engine.sequence import Job
 
 if TYPE_CHECKING:
@@ -18,8 +19,13 @@ class Dispatch:
     """Looks like one loop to the server."""
 
     def __init__(
-        self, preparation: Preparation | None, decode_loop: DecodeLoop | None, embedding_loop: EmbeddingLoop | None
+        self,
+        preparation: Preparation | None,
+        decode_loop: DecodeLoop | None,
+        embedding_loop: EmbeddingLoop | None,
+        counter: Counter,
     ) -> None:
+        self._counter = counter
         self._preparation = preparation
         self._decode_loop = decode_loop
         self._embedding_loop = embedding_loop
@@ -33,8 +39,10 @@ class Dispatch:
     def max_waiting(self) -> int:
         return sum(loop.max_waiting for loop in self.loops)
 
-    def prepare(self, connection: "Connection", request: Generate | Embed) -> Job | EmbeddingJob:
-        """Make the job. Raises Refusal, ModelNotCapable among them; blocks."""
+    def prepare(self, connection: "Connection", request: Generate | Embed) -> Job | EmbeddingJob | GenerationResult:
+        """Make the job, or the answer where none is needed. Raises Refusal, ModelNotCapable among them; blocks."""
+        if isinstance(request, Generate) and request.count is not None:
+            return self._counter.count(request)
         if isinstance(request, Embed):
             if self._embedding_loop is None:
                 raise Refusal(Reason.MODEL_NOT_CAPABLE, "the model's capabilities do not name Embedding")

@@ -26,6 +26,11 @@ class Preparation:
         model.find_marks(self._prompts.marks)
         self._masks = _Once(model.token_masks)
 
+    @property
+    def prompts(self) -> PromptMaker:
+        """For who counts what they make."""
+        return self._prompts
+
     def warm_up(self) -> None:
         """Build the token masks ahead of the first request that needs them."""
         self._masks.get()

@@ -6,6 +6,7 @@ sent by  ``type``     fields
 runner   ``generate`` ``id``, one of ``prompt`` | ``messages``, ``parameters``, ``stream``, at most one of
                       ``json_schema`` (JSON *text*), ``grammar`` (GBNF), ``regex``, ``choice`` (texts); ``narrow``,
                       ``tools``, ``tool_choice``, ``cache_scope``
+runner   ``generate`` with ``count``: answered by ``done`` with a document of tokens, see ``counting``
 runner   ``embed``    ``id``, ``input`` (texts): answered by ``done`` with a document of vectors
 runner   ``abort``    ``id``
 engine   ``hello``    ``state`` (always ``Serving``), ``engine`` (EngineModel); first frame of a connection
@@ -98,6 +99,9 @@ class Parameters:
     n: int | None = None
 
 
+Counted = Literal["Conversation", "Text"]
+
+
 @dataclass(frozen=True, slots=True)
 class Generate:
     """Ask for one completion.
@@ -110,8 +114,9 @@ class Generate:
     for another try after a document that was refused. With ``stream`` the text comes in Delta events as well.
     ``tool_choice`` is ``auto``, ``none``, ``required`` or a tool's name. Requests share beginnings of prompts with
     those of the same ``cache_scope`` only, because ``cached_tokens`` tells that somebody had them; without, with none.
-    ``whole`` is never sent to an engine: a provider may answer in one piece, as nobody sees the text grow and it is
-    short.
+    With ``count`` nothing is generated, and the tokens are told: of the prompt as it would be, or of ``prompt`` as the
+    text that it is. ``whole`` is never sent to an engine: a provider may answer in one piece, as nobody sees the text
+    grow and it is short.
     """
 
     id: str
@@ -128,6 +133,7 @@ class Generate:
     tool_choice: str = "auto"
     cache_scope: str | None = None
     whole: bool = False
+    count: Counted | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the frame's body."""
@@ -138,7 +144,7 @@ class Generate:
             body["prompt"] = self.prompt
         else:
             body["messages"] = [asdict(message) for message in self.messages]
-        for name in ("grammar", "regex", "choice", "narrow", "stream", "cache_scope"):
+        for name in ("grammar", "regex", "choice", "narrow", "stream", "cache_scope", "count"):
             if value := getattr(self, name):
                 body[name] = value
         given = asdict(self.parameters)

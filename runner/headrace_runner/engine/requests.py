@@ -12,6 +12,7 @@ from headrace_runner.engine.frames import ProtocolError
 from headrace_runner.engine.protocol import (
     PARAMETER_NAMES,
     Abort,
+    Counted,
     Generate,
     Parameters,
     Reason,
@@ -43,6 +44,7 @@ _GENERATE_FIELDS: Final = frozenset(
         "tools",
         "tool_choice",
         "cache_scope",
+        "count",
     }
 )
 _SHAPE_BYTES: Final[Mapping[str, int]] = {
@@ -110,7 +112,16 @@ def _read_generate(request_id: str, body: Mapping[str, Any]) -> Generate:
         tools=tools,
         tool_choice=tool_choice,
         cache_scope=_read_scope(body.get("cache_scope")),
+        count=_read_count(body.get("count"), prompt),
     )
+
+
+def _read_count(value: object, prompt: str | None) -> Counted | None:
+    if value is None or value == "Conversation":
+        return None if value is None else "Conversation"
+    if value != "Text" or prompt is None:
+        raise invalid("count: expected Conversation, or Text together with prompt")
+    return "Text"
 
 
 def _read_scope(value: object) -> str | None:

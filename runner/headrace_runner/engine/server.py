@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Final
 from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.frames import MAX_FRAME_BYTES, ProtocolError, encode_frame, read_frame
 from headrace_runner.engine.generation import never_begun
-from headrace_runner.engine.protocol import Abort, Delta, Event, Failure, Generate, Hello, Progress, Reason, Refusal
+from headrace_runner.engine.protocol import (
+    Abort,
+    Delta,
+    Event,
+    Failure,
+    Generate,
+    GenerationResult,
+    Hello,
+    Progress,
+    Reason,
+    Refusal,
+)
 from headrace_runner.engine.requests import decode_request
 from headrace_runner.engine.state import EngineModel
 
@@ -191,7 +202,10 @@ class Connection:
         try:
             job = await self._event_loop.run_in_executor(server.executor, server.dispatch.prepare, self, request)
             del self._preparing[request.id]
-            server.dispatch.submit(job)
+            if isinstance(job, GenerationResult):
+                self._finish(job)
+            else:
+                server.dispatch.submit(job)
         except Refusal as refusal:
             self._finish(Failure(request.id, refusal.reason, refusal.message, refusal.retryable))
         except Exception as error:

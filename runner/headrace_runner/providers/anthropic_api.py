@@ -18,7 +18,7 @@ from headrace_runner.engine.protocol import Delta, Generate, GenerationResult
 from headrace_runner.providers.anthropic_answer import Answer, no_answer
 from headrace_runner.providers.anthropic_errors import budget_of, fault
 from headrace_runner.providers.anthropic_request import asked
-from headrace_runner.providers.protocol import Fault, Provider, ProviderError, Setting
+from headrace_runner.providers.protocol import Fault, Provider, ProviderError, Setting, counted
 from headrace_runner.providers.transport_errors import fault_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 BASE_URL: Final = "https://api.anthropic.com"
 DRAIN_SECONDS: Final = 1.0
 EXTRA_MEMBERS: Final = ("inference_geo", "metadata", "output_config", "service_tier", "thinking")
+_COUNTED: Final = ("output_config", "system", "thinking", "tool_choice", "tools")
 _THINKING: Final = ("adaptive", "between_tools", "disabled", "enabled")
 _OF_OBJECT: Final = {"metadata": ("user_id",), "output_config": ("effort",)}
 
@@ -76,6 +77,19 @@ class AnthropicProvider:
                         on_delta(delta)
                 await _drained(stream)
         return answer.result()
+
+    async def count(self, request: Generate) -> GenerationResult:
+        """As the API counts. Raises ProviderError."""
+        call = asked(request, self._model, self._extra)
+        body = {name: call.body[name] for name in _COUNTED if name in call.body}
+        with self._faults(request):
+            told = await self._client().messages.count_tokens(
+                model=self._model, messages=call.body["messages"], extra_body=body
+            )
+            # The SDK takes what comes as it is.
+            if type(told.input_tokens) is not int or told.input_tokens < 0:
+                raise no_answer()
+        return counted(request, told.input_tokens)
 
     async def embed(self, request: Embed) -> GenerationResult:
         """Raises ProviderError always: the API has no embeddings."""

@@ -4,17 +4,18 @@ A provider turns one request into one call of somebody's API and its answer into
 limits, validation and the bill are the runner's: a provider tries once, and says how it failed.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import httpx2
 
 from headrace_crds.reasons import Reason
 from headrace_crds.remote import Remote
 from headrace_runner.engine.embedding_request import Embed
-from headrace_runner.engine.protocol import Delta, Generate, GenerationResult, Usage
+from headrace_runner.engine.protocol import Delta, Generate, GenerationResult, Timings, Usage
 
 ENTRY_POINT_GROUP = "headrace.providers"
 """Its entry points are named as ``spec.remote.provider`` names the provider, and load a ``ProviderFactory``."""
@@ -107,6 +108,20 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """After the last call; the client is closed by whoever made it."""
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A provider that can also say beforehand how many tokens a prompt has."""
+
+    async def count(self, request: Generate) -> GenerationResult:
+        """For a request whose ``count`` is Conversation: ``counted`` of the number. Raises ProviderError."""
+
+
+def counted(request: Generate, tokens: int) -> GenerationResult:
+    """The result of a count. A provider has no tokens to show, and it costs none."""
+    document = json.dumps({"count": tokens})
+    return GenerationResult(request.id, document, "Stop", Usage(0, 0, 0), Timings(0, 0, 0))
 
 
 class ProviderFactory(Protocol):

@@ -90,7 +90,8 @@ class Call:
     def at_most_tokens(self) -> int:
         """An estimate of what it may cost: the input, and what the result may have."""
         request = self.request
-        return self._input_tokens() + ((request.parameters.max_tokens or 0) if isinstance(request, Generate) else 0)
+        most = request.parameters.max_tokens if isinstance(request, Generate) and request.count is None else None
+        return self._input_tokens() + (most or 0)
 
     def so_far_tokens(self) -> int:
         """An estimate of what it has cost, where the provider does not say."""
@@ -98,6 +99,8 @@ class Call:
 
     def _input_tokens(self) -> int:
         request = self.request
+        if isinstance(request, Generate) and request.count is not None:
+            return 0
         if isinstance(request, Embed):
             chars = sum(map(len, request.input))
         else:

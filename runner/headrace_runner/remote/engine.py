@@ -21,12 +21,13 @@ from typing import Final
 
 import structlog
 
+from headrace_bus.tracing import child
 from headrace_crds.model import Capability
 from headrace_crds.reasons import Reason
 from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.protocol import Generate, GenerationResult, Usage
 from headrace_runner.engine.untrusted import sentence
-from headrace_runner.providers.protocol import Fault, Provider, ProviderError
+from headrace_runner.providers.protocol import Counting, Fault, Provider, ProviderError
 from headrace_runner.remote.call_gate import PAUSING, CallGate, NotAdmitted
 from headrace_runner.remote.calling import Call
 from headrace_runner.remote.refused import Consequence, ProviderRefused
@@ -112,6 +113,9 @@ class RemoteEngine:
             abort.set()
 
     def _refuse_what_the_model_cannot(self, request: Generate | Embed) -> None:
+        if isinstance(request, Generate) and request.count is not None:
+            self._refuse_what_is_not_counted(request)
+            return
         embeds = isinstance(request, Embed)
         needed = {Capability.EMBEDDING} if embeds else {Capability.CHAT, Capability.COMPLETION}
         if needed.isdisjoint(self._line.capabilities):
@@ -122,12 +126,24 @@ class RemoteEngine:
             message = "n, logprobs and logit_bias are for local models: leave them out"
             raise ProviderRefused(Consequence.FAILED, Reason.INVALID_PARAMETERS, message)
 
+    def _refuse_what_is_not_counted(self, request: Generate) -> None:
+        if request.count == "Text":
+            message = "tokens are told by local models alone: a provider keeps its vocabulary to itself"
+        elif not isinstance(self._line.provider, Counting):
+            message = "the model's provider counts no tokens beforehand: the usage of an answer tells them"
+        else:
+            return
+        raise ProviderRefused(Consequence.FAILED, Reason.MODEL_NOT_CAPABLE, message)
+
     async def _ask(self, call: Call, call_id: str, stream: CallStream | None) -> GenerationResult:
-        await self._line.gate.admit(call_id, call.at_most_tokens())
+        with child("admission"):
+            await self._line.gate.admit(call_id, call.at_most_tokens())
         call.sent = True
         try:
             if isinstance(call.request, Embed):
                 result = await self._line.provider.embed(call.request)
+            elif call.request.count is not None and isinstance(self._line.provider, Counting):
+                result = await self._line.provider.count(call.request)
             else:
                 if stream is not None:
                     stream.begin()

@@ -50,6 +50,11 @@ VALUES: dict[str, dict[str, Any]] = {
             **PLACEMENT,
         },
         "redis": {"persistence": {"enabled": True, "size": "5Gi", "storageClassName": "fast"}, **PLACEMENT},
+        "tracing": {
+            "endpoint": "http://collector.observability.svc:4318",
+            "samplingRatio": 0.1,
+            "headersSecret": "otlp",
+        },
         "webhooks": {"allowedHosts": ["hooks.internal:8080", "[fd00::1]"], "secretNamespaces": ["team-a", "team-b"]},
         "extraManifests": [
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}},

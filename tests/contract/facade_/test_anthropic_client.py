@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import anthropic
@@ -12,8 +13,10 @@ from anthropic import Anthropic, AsyncAnthropic
 from pydantic import BaseModel
 from starlette.datastructures import Headers
 
+from headrace_crds.work import Count
 from headrace_facade.caller import Caller
-from headrace_facade.calls.contract import Delta, Waiting
+from headrace_facade.calls.contract import Counted, Delta, Ended, Waiting
+from headrace_facade.calls.failures import InvalidCall
 from headrace_facade.errors import (
     BadRequest,
     FacadeError,
@@ -34,6 +37,7 @@ from tests.fake_calls.service import (
     Never,
     Step,
     ended,
+    result,
     spoken,
 )
 from tests.fake_calls.serving import served
@@ -262,8 +266,16 @@ async def test_what_is_refused_names_its_field(context: FakeContext, client: Asy
     assert context.calls.asked == []
 
 
-async def test_tokens_are_not_counted(client: AsyncAnthropic) -> None:
-    with pytest.raises(anthropic.NotFoundError, match="not counted beforehand"):
+async def test_tokens_are_counted(context: FakeContext, client: AsyncAnthropic) -> None:
+    context.calls.script = [Ended(replace(result(), counted=Counted(17)))]
+    tools: Any = [{"name": "weather", "input_schema": {"type": "object"}}]
+    told = await client.messages.count_tokens(model="small", messages=HI, system="Be brief.", tools=tools)
+    assert told.input_tokens == 17
+    (asked,) = context.calls.asked
+    assert asked.options.count is Count.CONVERSATION
+    assert ([each.role for each in asked.messages], asked.tools[0].name) == (["system", "user"], "weather")
+    context.calls.refusal = InvalidCall("ModelNotCapable: the model's provider counts no tokens beforehand")
+    with pytest.raises(anthropic.BadRequestError, match="counts no tokens"):
         await client.messages.count_tokens(model="small", messages=HI)
 
 

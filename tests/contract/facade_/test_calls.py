@@ -1,6 +1,7 @@
 """Calls over the whole way: HTTP client, facade, real Redis with the facade's rights, real runner and engine."""
 
 import asyncio
+import json
 import os
 import signal
 import tempfile
@@ -8,19 +9,23 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, cast
 
 import openai
 import pytest
 import yaml
+from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 from redis.asyncio import Redis
+from starlette.datastructures import Headers
+from websockets.asyncio.client import ClientConnection, connect
 
-from headrace_bus import FACADE_ACL, Bus, BusReader, CallBus, EntryState, ModelKey
+from headrace_bus import FACADE_ACL, Bus, BusReader, CallBus, EntryState, ModelKey, SessionLedger
 from headrace_crds import LLMModel
 from headrace_crds.inputs import Output, Parameters
 from headrace_crds.task import Role
-from headrace_crds.work import CallOptions, WorkMessage
+from headrace_crds.work import CallOptions, Count, WorkMessage
 from headrace_facade.bounds import Bounds
 from headrace_facade.caller import Caller
 from headrace_facade.calls.contract import CallRequest, Delta, Ended, Waiting
@@ -29,9 +34,12 @@ from headrace_facade.calls.hub import Hub
 from headrace_facade.calls.service import Calls
 from headrace_facade.queues import Queues
 from headrace_facade.rates import Rates
+from headrace_facade.sessions.store import Sessions
+from headrace_facade.sockets.door import Door
+from headrace_facade.sockets.tickets import Tickets
 from tests.contract.redis_server import RedisServer, redis_server
 from tests.contract.runner_.pod_world import ENDLESS, Engine, Runner, until
-from tests.fake_calls.service import CALLER, KEY, FakeContext, FakeDirectory
+from tests.fake_calls.service import CALLER, KEY, FakeCallers, FakeContext, FakeDirectory
 from tests.fake_calls.serving import served
 
 pytestmark = pytest.mark.contract
@@ -353,3 +361,94 @@ async def test_who_waits_is_told_why(world: World, calls: Calls) -> None:
     assert isinstance(found[0], Waiting)
     assert found[0].ahead == 0
     assert isinstance(found[-1], Ended)
+
+
+@dataclass
+class SocketContext(FakeContext):
+    sessions: Sessions = field(default_factory=lambda: Sessions(None, 24))
+    door: Door = field(default_factory=lambda: Door(FakeCallers(), Tickets(None)))
+
+
+class AnyNamespace(FakeCallers):
+    async def authenticate(self, headers: Headers, *, namespace: str | None = None) -> Caller:
+        return await super().authenticate(headers)
+
+
+async def test_a_chat_goes_on_over_a_websocket(world: World, calls: Calls, redis: RedisServer) -> None:
+    await world.runner()
+    ledger = SessionLedger.connect(redis.url.replace("redis://", "redis://facade:secret@"), call_timeout_s=5.0)
+    sessions = Sessions(ledger, 24)
+    await sessions.create(CALLER, "s", "Be brief.")
+    callers = AnyNamespace()
+    door = Door(callers, Tickets(None))
+    context = SocketContext(calls=calls, directory=calls._directory, sessions=sessions, callers=callers, door=door)
+    headers = {"Authorization": f"Bearer {KEY}"}
+
+    async def heard(socket: ClientConnection, *names: str) -> dict[str, Any]:
+        """The first event of these names."""
+        async with asyncio.timeout(60):
+            while True:
+                told: dict[str, Any] = json.loads(await socket.recv())
+                if told["event"] in names:
+                    return told["data"]
+                assert told["event"] in ("waiting", "delta"), told
+
+    async with (
+        served(context) as address,
+        connect(
+            f"{address.replace('http', 'ws')}/api/v1/generate/ws", additional_headers=headers, proxy=None
+        ) as socket,
+    ):
+        usage = []
+        for prompt in ("Say hello.", "Say it again."):
+            asked = {"model": "smol", "prompt": prompt, "session_id": "s", "parameters": {"max_tokens": 16}}
+            await socket.send(json.dumps(asked))
+            told = await heard(socket, "end")
+            usage.append(told["usage"])
+        assert (told["session"]["version"], told["session"]["sent"], told["session"]["appended"]) == (2, 1, True)
+        # What was said before was in the prompt.
+        assert usage[1]["prompt_tokens"] > usage[0]["prompt_tokens"] + usage[0]["completion_tokens"]
+        forever = {"temperature": 0, "max_tokens": 1500, "stop": []}
+        await socket.send(json.dumps({"model": "smol", "prompt": "Go on.", "session_id": "s", "parameters": forever}))
+        await heard(socket, "delta")
+        await socket.send(json.dumps({"type": "cancel"}))
+        await heard(socket, "cancelled")
+        await until(lambda: nothing_held(world, calls))
+        await socket.send(json.dumps(asked | {"prompt": "And now?"}))
+        assert (await heard(socket, "end"))["session"]["version"] == 3
+    history = await sessions.history(CALLER, "s")
+    users = [each.content for each in history.messages if each.role == "user"]
+    assert users == ["Say hello.", "Say it again.", "And now?"]
+    await ledger.aclose()
+
+
+async def nothing_held(world: World, calls: Calls) -> bool:
+    """No runner has a call, and none waits."""
+    stats = await calls._queues.stats(MODEL)
+    return (stats.queued, stats.leased) == (0, 0)
+
+
+async def test_a_count_is_what_an_answer_weighs(world: World, calls: Calls, client: AsyncOpenAI) -> None:
+    """Asked of the model's own runner, over the same way as the answer."""
+    await world.runner()
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Say hello."}]
+    answer = await client.chat.completions.create(model="smol", messages=messages, max_tokens=1)  # type: ignore[arg-type]
+    assert answer.usage is not None
+    told = await client.post("/tokenize", body={"model": "smol", "messages": messages}, cast_to=dict[str, object])
+    assert told["count"] == answer.usage.prompt_tokens
+    text = await client.post("/tokenize", body={"model": "smol", "prompt": "Say hello."}, cast_to=dict[str, object])
+    assert (text["count"], len(cast("list[int]", text["tokens"]))) == (3, 3)
+    root = str(client.base_url).removesuffix("/v1/")
+    async with AsyncAnthropic(api_key=KEY, base_url=root, max_retries=0) as anthropic:
+        counted = await anthropic.messages.count_tokens(
+            model="smol", system="Be brief.", messages=[{"role": "user", "content": "Say hello."}]
+        )
+    assert counted.input_tokens == answer.usage.prompt_tokens
+    assert await nothing_queued(calls)
+
+
+async def test_a_cold_model_counts_nothing_and_is_waited_for(redis: RedisServer, world: World) -> None:
+    count = replace(LONG, options=CallOptions(count=Count.CONVERSATION))
+    async with calling(redis, hold_seconds=1) as calls, calls.call(CALLER, count) as call:
+        with pytest.raises(ModelNotReady):
+            await call.result()

@@ -183,3 +183,46 @@ async def test_a_report(http: httpx.AsyncClient, watcher: Caller, namespace: str
     assert text.headers["content-type"].startswith("text/plain")
     assert text.text.startswith(f"Task {task_id}: failed (InvalidOutput)\n  it is no JSON\n")
     assert "secret" not in told.text + text.text
+
+
+async def test_who_comes_back_hears_what_has_happened_since(
+    http: httpx.AsyncClient, watcher: Caller, namespace: str, kubectl: Kubectl
+) -> None:
+    task_id = await made(http, watcher, "t")
+    path = f"/api/v1/tasks/{task_id}/events"
+
+    async def first(seen: str | None = None) -> list[str]:
+        """Lines of the first event, whose connection breaks then."""
+        headers = as_(watcher) | ({"Last-Event-ID": seen} if seen else {})
+        lines: list[str] = []
+        async with asyncio.timeout(30), http.stream("GET", path, headers=headers) as answer:
+            async for line in answer.aiter_lines():
+                lines.append(line)
+                if line.startswith("data: "):
+                    break
+        return lines
+
+    def id_in(lines: list[str]) -> str:
+        return next(line.removeprefix("id: ") for line in lines if line.startswith("id: "))
+
+    seen = id_in(await first())
+    # While nobody listens.
+    await tell(kubectl, namespace, "t", {"attempt": 1, "phase": "Queued", "reason": "Queued"})
+    await tell(kubectl, namespace, "t", RUNNING)
+    lines = await first(seen)
+    assert "event: waiting" in lines
+    assert '"status":"queued"' in lines[-1]
+    lines = await first(id_in(lines))
+    assert "event: running" in lines
+    running = id_in(lines)
+    await tell(kubectl, namespace, "t", FAILED)
+    async with asyncio.timeout(30):
+        rest = (await http.get(path, headers=as_(watcher) | {"Last-Event-ID": running})).text
+    assert rest.count("\nevent: ") == 1
+    assert "event: failed" in rest
+    last = id_in(rest.splitlines())
+    # A browser comes back after the end, too, and is told to stop.
+    assert (await http.get(path, headers=as_(watcher) | {"Last-Event-ID": last})).status_code == 204
+    # What the API server has forgotten: where it stands.
+    old = (await http.get(path, headers=as_(watcher) | {"Last-Event-ID": "1"})).text
+    assert old.rstrip().count("event: failed") == 1

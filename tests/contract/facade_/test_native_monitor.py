@@ -163,3 +163,65 @@ async def test_what_is_away_is_told(
         return [each["what"] for each in told["away"]] == ["redis"] and queue["queued"] is None and queue["unknown"]
 
     await until(known)
+
+
+def happened(kubectl: Kubectl, namespace: str, name: str, regarding: dict[str, str]) -> None:
+    """An event as the operator tells it."""
+    event = {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": namespace},
+        "eventTime": "2026-01-01T00:00:08.000000Z",
+        "reportingController": "headrace.dev/operator",
+        "reportingInstance": "one",
+        "action": "Reconcile",
+        "type": "Warning",
+        "reason": "Told",
+        "note": f"of {name}",
+        "regarding": {"namespace": namespace, **regarding},
+    }
+    kubectl.ok("create", "-f", "-", stdin=json.dumps(event))
+
+
+async def test_records_are_told_to_who_may_read_them(
+    http: httpx.AsyncClient, kubectl: Kubectl, namespace: str, alice: Caller, stranger: Caller
+) -> None:
+    body = {"model": "m", "prompt": "the secret question", "name": "t", "namespace": namespace}
+    made = await http.post("/api/v1/tasks", json=body, headers=as_(alice))
+    assert made.status_code == 202, made.text
+    uid = kubectl.ok("get", "llmtask", "t", "-n", namespace, "-o", "jsonpath={.metadata.uid}").strip()
+    ours = {"apiVersion": "headrace.dev/v1alpha1", "kind": "LLMTask", "name": "t"}
+    happened(kubectl, namespace, "t.now", {**ours, "uid": uid})
+    happened(kubectl, namespace, "t.earlier", {**ours, "uid": "earlier"})
+    happened(kubectl, namespace, "pod.1", {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "p"})
+    path, task_id = "/api/v1/monitor/logs", made.json()["task_id"]
+
+    # Alice may read tasks and no events.
+    assert code(await http.get(path, headers=as_(alice)), 403) == "FORBIDDEN"
+    told = (await http.get(path, params={"task": task_id}, headers=as_(alice))).json()
+    assert ([each["reason"] for each in told["items"]], bool(told["missing"])) == (["Created"], True)
+    kubectl.ok("create", "role", "events", "-n", namespace, "--verb=list", "--resource=events")
+    subject = f"--serviceaccount={namespace}:{alice.name}"
+    kubectl.ok("create", "rolebinding", "events", "-n", namespace, "--role=events", subject)
+
+    async def granted() -> bool:
+        return (await http.get(path, headers=as_(alice))).status_code == 200
+
+    await until(granted)
+    told = (await http.get(path, headers=as_(alice))).json()
+    assert {each["message"] for each in told["items"]} == {"of t.now", "of t.earlier"}
+    assert told["missing"] is None
+    told = (await http.get(path, params={"task": task_id}, headers=as_(alice))).json()
+    assert {(each["reason"], each["source"]) for each in told["items"]} == {
+        ("Created", "status"),
+        ("Told", "headrace.dev/operator"),
+    }
+    assert "secret" not in json.dumps(told)
+    assert len((await http.get(path, params={"limit": 1}, headers=as_(alice))).json()["items"]) == 1
+    # Another tenant sees neither.
+    for query in ({"task": task_id}, {"namespace": namespace}):
+        assert code(await http.get(path, params=query, headers=as_(stranger)), 403) == "FORBIDDEN"
+    assert code(await http.get(path, headers=as_(stranger)), 403) == "FORBIDDEN"
+    both = {"task": task_id, "namespace": "elsewhere"}
+    assert code(await http.get(path, params=both, headers=as_(alice)), 422) == "VALIDATION_FAILED"
+    assert code(await http.get(path, params={"task": f"{namespace}.none"}, headers=as_(alice)), 404) == "NOT_FOUND"

@@ -20,6 +20,7 @@ from anthropic_rules import VERSIONS, problem
 KEY = "sk-ant-api03-good"
 MODEL = "claude-stub-1"
 REQUEST_ID = "req_011CSHoEeqs5C35K2UUqR7Fy"
+COUNTED = {"messages", "model", "output_config", "system", "thinking", "tool_choice", "tools"}
 ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -80,6 +81,8 @@ class Stub:
     good_keys: set[str] = field(default_factory=lambda: {KEY})
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    tokens: Any = None
+    """What ``count_tokens`` answers; None: what it counts."""
     ports: set[int] = field(default_factory=set)
     """Of the connections that requests came over."""
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
@@ -98,6 +101,22 @@ class Stub:
         if script.status != 200:
             return failure(script.status, script.message, script.headers)
         return await self._stream(request, script)
+
+    async def count_tokens(self, request: web.Request) -> web.StreamResponse:
+        """A token for each character of every text, and what ``tokens`` says in its place."""
+        if (refused := self._headers(request)) is not None:
+            return refused
+        body = await request.json()
+        self.bodies.append(body)
+        for name in body.keys() - COUNTED:
+            return failure(400, f"{name}: Extra inputs are not permitted")
+        # Otherwise as a message, which needs a bound.
+        if (found := problem(body | {"max_tokens": 1}, request.headers["anthropic-version"])) is not None:
+            return failure(400, found)
+        if self.tokens is not None:
+            return web.json_response({"input_tokens": self.tokens})
+        texts = [block["text"] for turn in body["messages"] for block in turn["content"] if block["type"] == "text"]
+        return web.json_response({"input_tokens": sum(map(len, [*texts, body.get("system", "")]))})
 
     async def model(self, request: web.Request) -> web.StreamResponse:
         if (refused := self._headers(request)) is not None:
@@ -172,6 +191,7 @@ async def anthropic_stub() -> AsyncIterator[Stub]:
     stub = Stub()
     app = web.Application(client_max_size=64 * 1024 * 1024)
     app.router.add_post("/v1/messages", stub.messages)
+    app.router.add_post("/v1/messages/count_tokens", stub.count_tokens)
     app.router.add_get("/v1/models/{name}", stub.model)
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()

@@ -15,7 +15,7 @@ from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.protocol import Delta, Generate, GenerationResult, Message, Parameters, Usage
 from headrace_runner.engine.tools import Tool, ToolCall
 from headrace_runner.providers.anthropic_api import create
-from headrace_runner.providers.protocol import Budget, Fault, Provider, ProviderError, Setting
+from headrace_runner.providers.protocol import Budget, Counting, Fault, Provider, ProviderError, Setting
 
 PERSON = '{"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}'
 WEATHER = Tool("weather", "The weather.", '{"type": "object", "properties": {"city": {"type": "string"}}}')
@@ -339,3 +339,21 @@ async def test_nobody_there_is_the_network_s_fault(told: Told, http: httpx2.Asyn
         pass
     error = await failure(provider(gone, told, http))
     assert (error.fault, error.reason) == (Fault.TRANSIENT, Reason.PROVIDER_UNREACHABLE)
+
+
+async def test_tokens_are_counted_as_the_api_counts_them(stub: Stub, model: Provider) -> None:
+    assert isinstance(model, Counting)
+    turns = (Message("system", "Be brief."), Message("user", "Hi"))
+    request = ask(*turns, tools=(WEATHER,), parameters=Parameters(max_tokens=1, temperature=0.5), count="Conversation")
+    result = await model.count(request)
+    assert json.loads(result.text) == {"count": len("Be brief.Hi")}
+    assert result.usage == Usage(0, 0, 0)
+    assert stub.bodies[0]["tools"][0]["name"] == "weather"
+    stub.tokens = "many"
+    with pytest.raises(ProviderError) as broken:
+        await model.count(request)
+    assert (broken.value.fault, broken.value.reason) == (Fault.TRANSIENT, Reason.PROVIDER_ANSWER_INVALID)
+    stub.good_keys.clear()
+    with pytest.raises(ProviderError) as refused:
+        await model.count(request)
+    assert (refused.value.fault, refused.value.reason) == (Fault.UNAVAILABLE, Reason.CREDENTIALS_REFUSED)

@@ -35,6 +35,7 @@ OPERATOR_SCRIPTS = {name for name in NAMES if name.startswith("budget/")} | {
     "withdraw",
 }
 FACADE_SCRIPTS = {"call/enqueue", "call/hang_up", "call/waiting"}
+SESSION_SCRIPTS = {name for name in NAMES if name.startswith("session/")}
 FOLDER = Path(str(files("headrace_bus") / "lua"))
 
 
@@ -53,7 +54,7 @@ def test_every_lua_file_is_a_script_and_every_shared_one_is_included() -> None:
     assert {path.stem for path in (FOLDER / "shared").glob("*.lua")} == included
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - OPERATOR_SCRIPTS - FACADE_SCRIPTS))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - OPERATOR_SCRIPTS - FACADE_SCRIPTS - SESSION_SCRIPTS))
 def test_a_runner_may_call_what_the_transitions_call(name: ScriptName) -> None:
     assert commands(name) <= allowed(acl_rules(ModelKey("ns", "m")))
 
@@ -62,9 +63,9 @@ def test_no_rule_is_broader_than_its_use() -> None:
     every = set().union(*(commands(name) for name in NAMES))
     connecting = {"ping", "select", "evalsha"}
     outside = {"blpop", "lpop"}
-    own = set().union(*(commands(name) for name in set(NAMES) - OPERATOR_SCRIPTS - FACADE_SCRIPTS))
+    own = set().union(*(commands(name) for name in set(NAMES) - OPERATOR_SCRIPTS - FACADE_SCRIPTS - SESSION_SCRIPTS))
     assert allowed(acl_rules(ModelKey("ns", "m"))) <= own | connecting | outside
-    assert every <= allowed(OPERATOR_ACL)
+    assert every - {"hstrlen"} <= allowed(OPERATOR_ACL)
 
 
 def test_the_facade_calls_what_its_questions_and_its_calls_call() -> None:
@@ -74,6 +75,14 @@ def test_the_facade_calls_what_its_questions_and_its_calls_call() -> None:
     unreached = {"xadd", "xlen", "publish"}
     assert allowed(FACADE_ACL) == (called - unreached) | {"ping", "select", "evalsha", "get", "time", "xread", "xrange"}
     assert {script(name).source.splitlines()[0] for name in questions} == {"#!lua flags=no-writes"}
+
+
+def test_sessions_are_a_selector_of_their_own_and_nobody_elses() -> None:
+    (selector,) = [rule for rule in FACADE_ACL if rule.startswith("(~headrace:session:*")]
+    called = set().union(*(commands(name) for name in SESSION_SCRIPTS))
+    assert allowed(selector.strip("()").split()) == called | {"evalsha"}
+    others = [*OPERATOR_ACL, *acl_rules(ModelKey("ns", "m"))]
+    assert not [rule for rule in others if "session" in rule or "ticket" in rule or rule in ("~*", "~headrace:*")]
 
 
 def test_the_facade_reads_no_prompt_and_no_large_result() -> None:
@@ -98,7 +107,17 @@ def test_rules_begin_from_nothing_and_admit_no_category(rules: list[str]) -> Non
 
 def test_only_what_makes_an_entry_or_keeps_a_result_is_refused_at_maxmemory() -> None:
     refused = {name for name in NAMES if script(name).source.splitlines()[0] == "#!lua"}
-    assert refused == {"cache/put", "call/end", "call/enqueue", "enqueue", "keep", "park", "stream"}
+    assert refused == {
+        "cache/put",
+        "call/end",
+        "call/enqueue",
+        "enqueue",
+        "keep",
+        "park",
+        "session/append",
+        "session/create",
+        "stream",
+    }
 
 
 def test_scripts_take_their_time_from_the_server_alone() -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from headrace_bus import EntryState, Envelope, ModelKey, WorkClass
 from headrace_crds import LLMModel
+from headrace_crds.inputs import Parameters
+from headrace_crds.work import CallOptions, Count
 from headrace_facade.bounds import Bounds
 from headrace_facade.calls import hub as hubs
 from headrace_facade.calls.contract import CallEvent, Delta, Ended, Waiting
@@ -262,6 +264,28 @@ def test_another_model_answers_where_nobody_takes_it() -> None:
     events, bus = run(plays, PLAIN, *falls("Unavailable"))
     assert text_of(events) == "other"
     assert bus.hung_up == [bus.queued[0][1].uid]
+
+
+@pytest.mark.parametrize("kind", Count)
+def test_a_count_stays_at_its_model_and_asks_for_as_little_as_can_be(kind: Count) -> None:
+    """Also where its runner does not know counts, and generates."""
+
+    async def refuses(bus: FakeBus, model: ModelKey, envelope: Envelope) -> None:
+        bus.end(model, envelope, failed("ContentRefused"))
+
+    asked = replace(PLAIN, options=CallOptions(count=kind), parameters=Parameters(max_tokens=500))
+    caching = {"ttlSeconds": 60, "maxEntries": 10}
+    fallback = {"policy": "List", "models": [{"name": "other"}], "when": ["Refused"], "afterSeconds": 10}
+    models = (model(SMALL, fallback=fallback, cache=caching), model(OTHER))
+    with pytest.raises(ContentRefused):
+        run(refuses, asked, *models)
+    (((key, envelope)),) = bus_of_last_run().queued
+    assert key == SMALL
+    assert envelope.payload["call"]["count"] == kind
+    assert envelope.payload["parameters"]["maxTokens"] == 1
+    assert "cache" not in envelope.payload
+    run(answers, PLAIN, *models)
+    assert "cache" in bus_of_last_run().queued[0][1].payload
 
 
 def test_a_client_that_reads_nothing_is_hung_up_on() -> None:

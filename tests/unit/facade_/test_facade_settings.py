@@ -60,3 +60,14 @@ def test_what_calls_need_is_set() -> None:
         for text in ("-1", "many", "1000000001"):
             with pytest.raises(ValueError, match=name):
                 Settings.from_environment({**told, name: text})
+
+
+def test_what_sessions_and_sockets_need_is_set() -> None:
+    told = {"HEADRACE_KUBE_URL": "http://x"}
+    absent = Settings.from_environment(told)
+    assert (absent.session_ttl_hours, absent.allowed_origins) == (24, ())
+    given = Settings.from_environment({**told, "SESSION_TTL_HOURS": "1", "HEADRACE_ALLOWED_ORIGINS": "https://a, b"})
+    assert (given.session_ttl_hours, given.allowed_origins) == (1, ("https://a", "b"))
+    for text in ("0", "721", "many", "-1"):
+        with pytest.raises(ValueError, match="SESSION_TTL_HOURS"):
+            Settings.from_environment({**told, "SESSION_TTL_HOURS": text})

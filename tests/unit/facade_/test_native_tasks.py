@@ -128,6 +128,7 @@ class ApiServer:
     watches: list[list[tuple[str, dict[str, Any]]]] = field(default_factory=list)
     forbidden: bool = False
     gone_after_watch: bool = False
+    too_old: bool = False
     asked: list[dict[str, str]] = field(default_factory=list)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
@@ -141,6 +142,8 @@ class ApiServer:
         self.asked.append(dict(request.query) | {"token": request.headers["Authorization"]})
         if self.forbidden:
             return web.json_response({"message": "alice cannot watch"}, status=403)
+        if self.too_old and request.query["resourceVersion"] != "0":
+            return web.json_response({"message": "too old resource version"}, status=410)
         response = web.StreamResponse()
         await response.prepare(request)
         last = len(self.watches) <= 1
@@ -204,7 +207,7 @@ async def test_a_wait_ends_with_the_task(server: ApiServer, made: Made) -> None:
 async def test_a_task_that_has_ended_is_not_waited_for(server: ApiServer, made: Made) -> None:
     server.found = task(ENDED)
     assert (await made.following.ended("team-a.t", "tok", 60)).status == "completed"
-    assert [name async for name, _ in made.following.happenings("team-a.t", "tok")] == ["completed"]  # type: ignore[misc]
+    assert [name async for name, *_ in made.following.happenings("team-a.t", "tok")] == ["completed"]  # type: ignore[misc]
     assert server.asked == []
 
 
@@ -264,8 +267,49 @@ async def test_all_that_happens_is_told_once(server: ApiServer, made: Made) -> N
         ]
     ]
     told = [each async for each in made.following.happenings("team-a.t", "tok") if each is not None]
-    assert [name for name, _ in told] == ["waiting", "waiting", "running", "completed"]
-    assert [data.model_dump().get("reason") for _, data in told] == [None, "Queued", None, "Succeeded"]
+    assert [name for name, *_ in told] == ["waiting", "waiting", "running", "completed"]
+    assert [data.model_dump().get("reason") for _, data, _ in told] == [None, "Queued", None, "Succeeded"]
+
+
+async def test_who_comes_back_hears_what_has_happened_since(server: ApiServer, made: Made) -> None:
+    running, ended = task(RUNNING, version="7"), task(ENDED, version="9")
+    server.found = ended
+    server.watches = [[("MODIFIED", running), ("MODIFIED", ended)]]
+    told = [each async for each in made.following.happenings("team-a.t", "tok", since="5")]
+    assert [(name, identifier) for name, _, identifier in told] == [("running", "7"), ("completed", "9")]  # type: ignore[misc]
+    assert server.asked[0]["resourceVersion"] == "5"
+    # Its end was heard.
+    assert [each async for each in made.following.happenings("team-a.t", "tok", since="9")] == []
+    # An id that nobody was told is none.
+    for odd in ("10", "x", "-1", "9" * 20, "٩"):
+        told = [each async for each in made.following.happenings("team-a.t", "tok", since=odd)]
+        assert [each[0] for each in told if each is not None] == ["completed"]
+    assert len(server.asked) == 1
+
+
+async def test_who_comes_back_to_where_it_stands_hears_nothing_twice(server: ApiServer, made: Made) -> None:
+    server.watches = [[("ADDED", task()), ("MODIFIED", task(ENDED, version="6"))]]
+    told = [each async for each in made.following.happenings("team-a.t", "tok", since="5")]
+    assert told[0] is None
+    assert [each[0] for each in told if each is not None] == ["completed"]
+
+
+@pytest.mark.parametrize("how", ["answer", "event"])
+async def test_who_comes_back_too_late_hears_where_it_stands(server: ApiServer, made: Made, how: str) -> None:
+    server.found = task(RUNNING, version="9")
+    if how == "event":
+        gone = {"code": 410, "message": "too old"}
+        server.watches = [
+            [("ERROR", gone)],
+            [("ADDED", task(RUNNING, version="9")), ("MODIFIED", task(ENDED, version="10"))],
+            [],
+        ]
+    else:
+        server.too_old = True
+        server.watches = [[("ADDED", task(RUNNING, version="9")), ("MODIFIED", task(ENDED, version="10"))]]
+    told = [each async for each in made.following.happenings("team-a.t", "tok", since="5")]
+    assert [each[0] for each in told if each is not None] == ["running", "completed"]
+    assert [each["resourceVersion"] for each in server.asked] == ["5", "0"]
 
 
 async def test_while_nothing_happens_the_connection_is_kept_alive_until_the_time_ends(

@@ -8,6 +8,7 @@ import pytest
 from operator_cases import LOADING, MODEL, NOW_MS, TASK, came_back, held, merged, queued, snapshot, task_body
 
 from headrace_bus import BusUnavailable, EnqueueOutcome, EntryState, Envelope
+from headrace_bus.tracing import SILENT
 from headrace_crds.outcome import timestamp
 from headrace_crds.quota import LLMQuotaSpec
 from headrace_crds.task import LLMTask
@@ -38,6 +39,7 @@ class Bench:
             grants=Grants(LLMQuotaSpec()),
             store=Store(),
             explanations=Allowance(self.explanations, lambda: 0.0),
+            tracing=SILENT,
         )
 
     async def patch_status(self, _: Any, __: str, ___: str, patch: Any, **____: Any) -> dict[str, Any]:

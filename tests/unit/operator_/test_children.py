@@ -92,6 +92,7 @@ def test_the_contract_with_runner_and_engine() -> None:
         "HEADRACE_REDIS_URL_FILE": "/etc/headrace/redis/url",
         "HEADRACE_PARALLELISM": "1",
         "HEADRACE_LEASE_SECONDS": "15",
+        "HEADRACE_DRAIN_SECONDS": "5",
         "HEADRACE_ENGINE_SOCKET": "/run/headrace/engine.sock",
         "HEADRACE_ENGINE_STATE": "/run/headrace/engine.json",
         "NVIDIA_VISIBLE_DEVICES": "void",

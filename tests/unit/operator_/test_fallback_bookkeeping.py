@@ -8,6 +8,7 @@ from fallback_cases import GPT, falling, named
 from operator_cases import MODEL, NOW_MS, TASK, came_back, held, merged, queued, task_body, waiting
 
 from headrace_bus import Entry, EntryState
+from headrace_bus.tracing import SILENT
 from headrace_operator import apply_task, observe_task, watch
 from headrace_operator.budget_book import BudgetBook
 from headrace_operator.context import Context, Memory
@@ -48,6 +49,7 @@ class Desk:
             jitter=lambda: 0.5,
             grants=SimpleNamespace(of=lambda _: Grant()),
             budgets=BudgetBook(),
+            tracing=SILENT,
         )
 
     async def now_ms(self) -> int:

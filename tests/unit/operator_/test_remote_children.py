@@ -50,6 +50,7 @@ def test_one_container_with_what_the_runner_needs() -> None:
         "HEADRACE_REDIS_URL_FILE": "/etc/headrace/redis/url",
         "HEADRACE_PARALLELISM": "7",
         "HEADRACE_LEASE_SECONDS": "15",
+        "HEADRACE_DRAIN_SECONDS": "5",
         "HEADRACE_CAPABILITIES": "Chat,Embedding",
         "HEADRACE_ALLOWED_HOSTS": "api.openai.com",
         "HEADRACE_EXEMPT_HOSTS": "",

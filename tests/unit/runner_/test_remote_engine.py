@@ -1,6 +1,8 @@
 """An attempt's calls of a provider: results, early ends, faults, and what the gate is told of each."""
 
 import asyncio
+import json
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -23,7 +25,7 @@ from headrace_crds.reasons import Reason
 from headrace_runner.engine.embedding_request import Embed
 from headrace_runner.engine.protocol import Delta, Generate, GenerationResult, Message, Parameters, Usage
 from headrace_runner.engine.tools import Tool, ToolCall
-from headrace_runner.providers.protocol import Fault, ProviderError
+from headrace_runner.providers.protocol import Fault, ProviderError, counted
 from headrace_runner.remote import engine as remote_engine
 from headrace_runner.remote.call_gate import NotAdmitted
 from headrace_runner.remote.engine import Line, RemoteEngine
@@ -311,3 +313,26 @@ async def test_a_generation_that_runs_is_not_begun_again() -> None:
         await world.engine.generate(REQUEST)
     script.release.set()
     assert (await asking).text == "all of it"
+
+
+class CountingProvider(ScriptedProvider):
+    async def count(self, request: Generate) -> GenerationResult:
+        return counted(request, 17)
+
+
+async def test_a_provider_that_counts_is_asked_and_nothing_is_taken_from_its_rates() -> None:
+    world = World()
+    world.engine = RemoteEngine(Line(CountingProvider(), world.gate, on_success=world._succeeded), None)
+    asked = replace(REQUEST, count="Conversation")
+    assert json.loads((await world.engine.generate(asked)).text) == {"count": 17}
+    assert list(world.gate.admitted.values()) == [0]
+    assert world.settled.tokens == 0
+
+
+@pytest.mark.parametrize(("count", "said"), [("Conversation", "beforehand"), ("Text", "vocabulary")])
+async def test_a_provider_that_does_not_count_is_not_asked(count: Any, said: str) -> None:
+    world = World()
+    refused = await world.refused(replace(REQUEST, prompt="x", messages=(), count=count))
+    assert (refused.consequence, refused.reason) == (Consequence.FAILED, Reason.MODEL_NOT_CAPABLE)
+    assert said in refused.message
+    assert not world.gate.admitted
