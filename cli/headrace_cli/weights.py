@@ -26,25 +26,27 @@ class Weights:
                 f"LLMModel {model.metadata.name} is remote: `headrace run` executes local models alone; submit its "
                 "tasks to a cluster, or name a local model in modelRef"
             )
-        claim = local.source.persistent_volume_claim if local else None
         paths = [part.path for part in local.source.parts] if local else []
-        if local is None or claim is None or not paths:
-            raise WeightsError(f"LLMModel {model.metadata.name} names no file on a PersistentVolumeClaim")
+        if local is None or not paths:
+            raise WeightsError(f"LLMModel {model.metadata.name} names no weights")
+        claim = local.source.persistent_volume_claim
+        where = f"the claim {claim.claim_name}" if claim is not None else "its source"
         paths += [adapter.path for adapter in local.adapters or ()]
         if self.file is not None and len(paths) > 1:
             raise WeightsError(
                 f"LLMModel {model.metadata.name} has {len(paths)} files: name their folder by --model-dir"
             )
-        return {path: self._find(path, claim.claim_name, model.metadata.name) for path in paths}
+        folder = claim.claim_name if claim is not None else "."
+        return {path: self._find(path, folder, where, model.metadata.name) for path in paths}
 
-    def _find(self, path: str, claim_name: str, model: str) -> Path:
+    def _find(self, path: str, claim_name: str, where: str, model: str) -> Path:
         if self.file is not None:
             candidates = [self.file]
         elif self.folder is not None:
             candidates = [self.folder / path, self.folder / claim_name / path]
         else:
             raise WeightsError(
-                f"LLMModel {model} takes {path} from the claim {claim_name}, which is in a cluster: name a local copy "
+                f"LLMModel {model} takes {path} from {where}, which is a cluster's affair: name a local copy "
                 "by --weights FILE or its folder by --model-dir DIR"
             )
         for candidate in candidates:

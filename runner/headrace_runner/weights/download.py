@@ -100,7 +100,8 @@ class Download:
         if begun is not None and begun.identity.validator:
             headers["If-Range"] = begun.identity.validator
         async with self._fetcher.get(headers) as answer:
-            if answer.status == 416:
+            if answer.status == 416 or (answer.status == 200 and begun is not None):
+                # By If-Range it is another file; asked for anew, it may come in ranges.
                 raise Changed
             if answer.status == 200:
                 await self._whole(answer)

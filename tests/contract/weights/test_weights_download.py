@@ -111,17 +111,22 @@ async def test_a_server_without_ranges_is_read_from_the_beginning_again(
     assert len(server.asked) == (2 if length else 1)
 
 
-async def test_a_file_that_changes_meanwhile_is_begun_anew(fetching: Fetching, server: FileServer) -> None:
+@pytest.mark.parametrize("conditions", [True, False], ids=["by If-Range", "by its ETag alone"])
+async def test_a_file_that_changes_meanwhile_is_begun_anew(
+    fetching: Fetching, server: FileServer, conditions: bool
+) -> None:
     old = FileServer(gguf_of(SIZE - 1), etag='"zero"', drop_after=[CHUNK] * 3 + [0] * 100)
     async with serving(old):
         with pytest.raises(WeightsFailure) as failure:
             await fetching.run(old, sha256=server.sha256)
         assert failure.value.reason == Reason.SOURCE_UNREACHABLE
         assert failure.value.retryable
-    server.port = old.port
+    server.port, server.conditions, server.bytes_per_second = old.port, conditions, 4_000_000
     async with serving(server):
         await fetching.run(server)
     assert there(fetching, server)
+    assert server.open_most == 4, "in ranges again"
+    assert server.asked_bytes(1) == len(server.content), "nothing is taken for a piece of the new one"
     assert server.asked[0].headers["if-range"] == '"zero"'
 
 
