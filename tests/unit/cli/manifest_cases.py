@@ -79,6 +79,10 @@ def falls(name: str, where: str = "", says: str = "", *, kind: str = "LLMTask", 
     return Case(name, kind, base.spec | {"fallback": fallback}, field, says, {"name": "case"})
 
 
+def sized(name: str, field: str = "", says: str = "", **members: Any) -> Case:
+    return Case(name, "LLMModel", model(name).spec | members, field and f"spec.{field}", says)
+
+
 EUROS = {"costMicros": 5, "currency": "EUR"}
 
 
@@ -102,6 +106,14 @@ def said(name: str, where: str, says: str, **message: object) -> Case:
 
 
 CASES = [
+    sized("scales itself", scaling={"maxReplicas": 2}, runnerTemplate={"nodeSelector": {"gpu": "h200"}}),
+    sized("bounds", "scaling.maxReplicas", "at least minReplicas", scaling={"minReplicas": 2}),
+    sized(
+        "label of ours", "runnerTemplate.labels", "the operator's", runnerTemplate={"labels": {"headrace.dev/a": "b"}}
+    ),
+    sized("number for a label", "runnerTemplate.labels.a", "must be text", runnerTemplate={"labels": {"a": 1}}),
+    sized("any taint", runnerTemplate={"tolerations": [{"operator": "Exists"}]}),
+    sized("no key", "runnerTemplate.tolerations[0]", "needs a key", runnerTemplate={"tolerations": [{"value": "gpu"}]}),
     task("prompt"),
     task("messages", prompt=..., messages=MESSAGES),
     task("both inputs", "spec", "exactly one of prompt, messages, embed and inputFrom", messages=MESSAGES),

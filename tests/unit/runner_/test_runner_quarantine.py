@@ -163,7 +163,7 @@ async def test_a_suspect_of_an_earlier_attempt_runs_alone(attempt: Attempt, tria
 async def test_who_waits_for_its_turn_until_its_time_is_over_is_given_back(
     attempt: Attempt, trial: Callable[[World], Trial]
 ) -> None:
-    world = World({"a"}, away=60.0)
+    world = World({"a"}, seconds=60.0, away=60.0)
     work = attempt.work.model_copy(update={"attempt_timeout_ms": 700})
     short = replace(attempt, monotonic=time.monotonic, claimed_at=time.monotonic(), work=work)
     beside = asyncio.create_task(generated(trial(world), "a"))
