@@ -166,6 +166,7 @@ async def test_a_tenant_watches_its_tasks_and_talks_to_its_model(
     visit.check()
 
     await page.get_by_role("button", name="Sign out").click()
+    await slow(page.get_by_role("heading", level=1)).to_have_text("Sign in")
     await visit.sign_in(tenants.stranger.token)
     await slow(page.get_by_role("heading", level=1)).to_have_text(f"Overview of {tenants.stranger.namespace}")
     await slow(page.locator("#models-empty")).to_be_visible()
