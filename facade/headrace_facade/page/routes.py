@@ -95,7 +95,8 @@ async def play(request: Request, body: Generate, context: InContext) -> Response
 @router.get(f"{PATH}/sign-in")
 async def show_sign_in(request: Request, ended: bool = False, next: str | None = None) -> Response:  # noqa: A002 # the query's word
     message = "You were signed out: the token or key has run out or is not accepted any more." if ended else ""
-    answer = _sign_in_page(200, message, session.next_path(next))
+    # Who comes here by themselves want to be somebody else.
+    answer = _sign_in_page(200, message, session.next_path(next), resumes=next is not None and not ended)
     if ended:
         session.sign_out(answer, request.headers)
     return answer
@@ -158,6 +159,7 @@ def problem(request: Request, error: FacadeError) -> Response | None:
     return problem_page(request, error)
 
 
-def _sign_in_page(status: int, message: str, target: str, namespace: str = "") -> Response:
-    words = {"message": message, "target": target, "namespace": namespace}
+def _sign_in_page(status: int, message: str, target: str, namespace: str = "", *, resumes: bool = False) -> Response:
+    """`resumes`: goes on by itself where there is a cookie after all."""
+    words = {"message": message, "target": target, "namespace": namespace, "resumes": resumes}
     return html("sign_in.html", Shown(current="sign-in"), status, **words)

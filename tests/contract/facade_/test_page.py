@@ -210,6 +210,9 @@ async def test_a_link_from_elsewhere_leads_to_its_page(visit: Visit, address: st
     async with page.expect_request("**/ui/sign-in?**"):
         await page.get_by_role("link").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Task team-a.done")
+    # Who asks for the sign-in gets it, to become somebody else.
+    await visit.sign_in(KEY)
+    await expect(page.locator(".name")).to_have_text("key:headrace-key-alice")
     visit.check()
 
 

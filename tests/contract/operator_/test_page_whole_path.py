@@ -142,7 +142,7 @@ async def test_a_tenant_watches_its_tasks_and_talks_to_its_model(
     await slow(page.locator("#tile-waiting")).to_have_text("3", timeout=SLOW_MS)
     await page.get_by_role("link", name="capital-of-japan").click()
     await slow(page.locator("#facts")).to_contain_text("Place in the queue")
-    await slow(page.locator("#chain tbody tr").first).to_contain_text("Queued")
+    await slow(page.locator("#chain tbody tr").first).to_contain_text("ModelLoading", timeout=SLOW_MS)
 
     await start_runner()
     await slow(page.locator("#announce")).to_contain_text("completed", timeout=SLOW_MS)
@@ -166,6 +166,7 @@ async def test_a_tenant_watches_its_tasks_and_talks_to_its_model(
     visit.check()
 
     await page.get_by_role("button", name="Sign out").click()
+    await slow(page.get_by_role("heading", level=1)).to_have_text("Sign in")
     await visit.sign_in(tenants.stranger.token)
     await slow(page.get_by_role("heading", level=1)).to_have_text(f"Overview of {tenants.stranger.namespace}")
     await slow(page.locator("#models-empty")).to_be_visible()
