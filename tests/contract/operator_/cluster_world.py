@@ -51,7 +51,7 @@ def granted_rules() -> Iterator[tuple[str, dict[str, Any]]]:
     text = (Path(headrace_operator.__file__).parent / "RBAC.md").read_text()
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) != 5 or cells[0] not in ("cluster", "own", "listed", "sharing"):
+        if len(cells) != 5 or cells[0] not in ("cluster", "own", "listed", "nodes", "sharing"):
             continue
         scope, group, resource, verbs, _ = cells
         names = re.findall(r"`([^`]+)`", resource)
@@ -115,7 +115,7 @@ class Cluster:
         version = API_VERSIONS.get(kind, "v1")
         plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
         root = "/apis/" if "/" in version else "/api/"
-        where = "" if kind == "clusterrole" else f"/namespaces/{self.namespace}"
+        where = "" if kind in ("clusterrole", "node") else f"/namespaces/{self.namespace}"
         return f"{root}{version}{where}/{plural}" + (f"/{name}" if name else "")
 
     def create(self, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -200,6 +200,17 @@ class Cluster:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         both = [{"type": each, "status": "True", "lastTransitionTime": now} for each in ("PodScheduled", "Ready")]
         self.patch("pod", name, {"status": {"phase": "Running", "conditions": both}}, status=True)
+
+    def node(self, name: str, allocatable: dict[str, str]) -> None:
+        """Ready, with these resources; again for one that is there: others."""
+        if self.get("node", name) is None:
+            self.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
+        status = {
+            "capacity": allocatable,
+            "allocatable": allocatable,
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Played"}],
+        }
+        self.patch("node", name, {"status": status}, status=True)
 
     # What the garbage collector does
 

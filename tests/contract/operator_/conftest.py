@@ -53,7 +53,8 @@ def operator_config(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterato
     """A kubeconfig of a service account that holds what RBAC.md says, and nothing else."""
     name = f"headrace-operator-{namespace}"
     account = {"kind": "ServiceAccount", "name": "operator", "namespace": namespace}
-    rules = [rule for scope, rule in granted_rules() if scope not in ("listed", "sharing")]
+    rules = [rule for scope, rule in granted_rules() if scope in ("cluster", "own")]
+    nodes = [rule for scope, rule in granted_rules() if scope == "nodes"]
     here = [rule for rule in rules if rule["resources"] != ["clusterroles"]]
     everywhere = [rule for rule in rules if rule["resources"] == ["clusterroles"]]
     rbac = "rbac.authorization.k8s.io/v1"
@@ -75,9 +76,16 @@ def operator_config(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterato
             "subjects": [account],
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
         },
+        {"apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": f"{name}-nodes"}, "rules": nodes},
     ):
         cluster.create(manifest)
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": f"{name}-nodes"}
+    everywhere_path = f"/apis/{rbac}/clusterrolebindings"
+    binding = {"metadata": {"name": f"{name}-nodes"}, "subjects": [account], "roleRef": role}
+    cluster.request("POST", everywhere_path, json=binding)
     yield kubeconfig_of(cluster, "operator", tmp_path)
+    cluster.request("DELETE", f"{everywhere_path}/{name}-nodes")
+    cluster.delete("clusterrole", f"{name}-nodes")
     cluster.delete("clusterrole", name)
 
 
