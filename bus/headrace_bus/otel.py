@@ -154,11 +154,12 @@ class Complaints(logging.Handler):
         self._monotonic = monotonic
         self._again_at = float("-inf")
         self._untold = 0
+        self.muted = False
 
     def emit(self, record: logging.LogRecord) -> None:
         self._untold += 1
         now = self._monotonic()
-        if now >= self._again_at:
+        if now >= self._again_at and not self.muted:
             self._again_at = now + COMPLAIN_EVERY_SECONDS
             _log.warning("traces are not sent", complaints=self._untold)
             self._untold = 0
@@ -167,19 +168,25 @@ class Complaints(logging.Handler):
 @contextlib.asynccontextmanager
 async def open_otel(environment: Mapping[str, str], service: str, instance: str) -> AsyncIterator[Tracing]:
     """Silent where the settings cannot be used: whoever works must not stop for want of traces."""
-    logger, complaints = logging.getLogger(_LOGGER), Complaints()
-    passed_on, logger.propagate = logger.propagate, False
-    logger.addHandler(complaints)
+    complaints = _listening()
+    tracing = _made(environment, service, instance)
     try:
-        tracing = _made(environment, service, instance)
-        try:
-            yield SILENT if tracing is None else tracing
-        finally:
-            if tracing is not None:
-                await asyncio.to_thread(tracing.close)
+        yield SILENT if tracing is None else tracing
     finally:
-        logger.removeHandler(complaints)
-        logger.propagate = passed_on
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
+        # It stays: a thread that is left to itself goes on complaining until the process ends.
+        complaints.muted = True
+
+
+def _listening() -> Complaints:
+    """In place of an earlier one of this process."""
+    logger, complaints = logging.getLogger(_LOGGER), Complaints()
+    for earlier in [each for each in logger.handlers if isinstance(each, Complaints)]:
+        logger.removeHandler(earlier)
+    logger.addHandler(complaints)
+    logger.propagate = False
+    return complaints
 
 
 def _made(environment: Mapping[str, str], service: str, instance: str) -> OtelTracing | None:

@@ -79,39 +79,27 @@ def _liveness(task: TaskSummary) -> tuple[int, str]:
 
 
 def _live_tasks(tasks: list[TaskSummary], now: datetime, empty: str) -> Table:
-    rows = [
-        Row(
-            task.task_id,
-            [
-                Cell(task.name, href=task_href(task.task_id, task.namespace)),
-                status_cell(task.status),
-                why_cell(task.reason, task.message),
-                Cell(plain(task.model)),
-                number(task.attempt),
-                Cell(duration(age_s(task.created_at, now))),
-            ],
-        )
-        for task in tasks[:LIVE_MOST]
-    ]
+    rows = [_task(task, Cell(duration(age_s(task.created_at, now)))) for task in tasks[:LIVE_MOST]]
     return Table("Live tasks", ("Task", "State", "Why", "Model", "Attempt", "Age"), rows, empty, (4, 5))
 
 
 def _ended_tasks(tasks: list[TaskSummary], now: datetime, empty: str) -> Table:
-    rows = [
-        Row(
-            task.task_id,
-            [
-                Cell(task.name, href=task_href(task.task_id, task.namespace)),
-                status_cell(task.status),
-                why_cell(task.reason, task.message),
-                Cell(plain(task.model)),
-                number(task.attempt),
-                Cell(ago(task.completed_at, now)),
-            ],
-        )
-        for task in tasks[::-1][:ENDED_MOST]
-    ]
+    rows = [_task(task, Cell(ago(task.completed_at, now))) for task in tasks[::-1][:ENDED_MOST]]
     return Table("Ended tasks", ("Task", "Outcome", "Why", "Model", "Attempts", "Ended"), rows, empty, (4, 5))
+
+
+def _task(task: TaskSummary, when: Cell) -> Row:
+    return Row(
+        task.task_id,
+        [
+            Cell(task.name, href=task_href(task.task_id, task.namespace)),
+            status_cell(task.status),
+            why_cell(task.reason, task.message),
+            Cell(plain(task.model)),
+            number(task.attempt),
+            when,
+        ],
+    )
 
 
 def _models(models: list[ModelView]) -> Table:

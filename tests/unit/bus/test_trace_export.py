@@ -23,6 +23,8 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     """The SDK reads the process's own environment."""
     with collecting() as made:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", made.url)
+        # A busy machine may take longer to send what is left.
+        monkeypatch.setattr(otel, "CLOSE_SECONDS", 60.0)
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
         yield made
 
@@ -151,6 +153,8 @@ async def test_a_collector_that_does_not_take_them_is_told_of_once(
                 while not logs:
                     assert time.monotonic() < deadline
                     await asyncio.sleep(0.01)
+    # A thread that is left to itself goes on complaining, and nobody hears it.
+    assert not logging.getLogger("opentelemetry").propagate
     assert [line["event"] for line in logs] == ["traces are not sent"]
     assert "127.0.0.1" not in str(logs)
     assert capfd.readouterr().err == "", "the SDK's own lines"
@@ -165,6 +169,8 @@ def test_complaints_are_told_once_a_minute() -> None:
             complaints.handle(record)
         now = otel.COMPLAIN_EVERY_SECONDS
         complaints.handle(record)
+        now, complaints.muted = 2 * otel.COMPLAIN_EVERY_SECONDS, True
+        complaints.handle(record)
     assert [line["complaints"] for line in logs] == [1, 100]
     assert "secret" not in str(logs)
 
@@ -177,4 +183,6 @@ async def test_settings_that_cannot_be_used_stop_nobody(monkeypatch: pytest.Monk
     with structlog.testing.capture_logs() as logs:
         async with tracing.opened({"OTEL_EXPORTER_OTLP_ENDPOINT": "x"}, "headrace-test", "pod-0") as made:
             assert made is tracing.SILENT
-    assert [(line["event"], line["error"]) for line in logs] == [("traces cannot be sent", "ValueError")]
+    # An earlier test's exporter may still complain.
+    told = [line for line in logs if line["event"] != "traces are not sent"]
+    assert [(line["event"], line["error"]) for line in told] == [("traces cannot be sent", "ValueError")]

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from aiohttp import web
 
-from headrace_bus import tracing
+from headrace_bus import otel, tracing
 from headrace_bus.tracing import TraceContext, Tracing
 from headrace_facade.app import create_app
 from headrace_facade.context import open_context
@@ -28,6 +28,8 @@ CALL = {"model": "small", "messages": [{"role": "user", "content": CANARY}]}
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     with collecting() as made:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", made.url)
+        # A busy machine may take longer to send what is left.
+        monkeypatch.setattr(otel, "CLOSE_SECONDS", 60.0)
         yield made
 
 

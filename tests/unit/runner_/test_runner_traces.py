@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from test_runner_repair import Endings, Engine
 
-from headrace_bus import Delivery, Envelope, LeaseToken, ModelKey, WorkClass, tracing
+from headrace_bus import Delivery, Envelope, LeaseToken, ModelKey, WorkClass, otel, tracing
 from headrace_bus.tracing import TraceContext
 from headrace_crds.inputs import Output
 from headrace_crds.remote import Remote
@@ -30,6 +30,8 @@ CANARY = "canary-in-the-result"
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     with collecting() as made:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", made.url)
+        # A busy machine may take longer to send what is left.
+        monkeypatch.setattr(otel, "CLOSE_SECONDS", 60.0)
         yield made
 
 
