@@ -44,6 +44,8 @@ _MODEL_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 """As the LLMModel's rules have it."""
 INTEGER_DIGITS: Final = 18
 """Of a number in an annotation: it fits 64 bits, and Python converts no number of more than 4,300 digits."""
+_SOURCES: Final = frozenset({"persistentVolumeClaim", "hostPath", "image"})
+"""Of a volume of weights."""
 ENTRY_OVERHEAD_BYTES: Final = 1024
 """What Redis keeps of a task besides its input: ids, parameters, its places in the queue's indexes."""
 
@@ -198,12 +200,15 @@ def deployment_view(body: Mapping[str, Any]) -> DeploymentView:
         spec_generation=_integer(annotations.get(ANNOTATION_SPEC_GENERATION)),
         replicas=int((body.get("spec") or {}).get("replicas") or 0),
         replica_failure=str(refused[0].get("message", "")) if refused else "",
-        weights_dropped=any(each.get("name") == WEIGHTS_VOLUME and "emptyDir" in each for each in _volumes(body)),
+        weights_dropped=_weights_dropped(body),
     )
 
 
-def _volumes(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return (((body.get("spec") or {}).get("template") or {}).get("spec") or {}).get("volumes") or []
+def _weights_dropped(body: Mapping[str, Any]) -> bool:
+    """There is an engine, and no volume for its weights."""
+    pod = ((body.get("spec") or {}).get("template") or {}).get("spec") or {}
+    mounted = any(v.get("name") == WEIGHTS_VOLUME and _SOURCES & set(v) for v in pod.get("volumes") or [])
+    return not mounted and any(c.get("name") == "engine" for c in pod.get("containers") or [])
 
 
 def controller_uid(metadata: Mapping[str, Any]) -> str:

@@ -150,7 +150,7 @@ class DeploymentView:
     replica_failure: str = ""
     """Message of the ReplicaFailure condition: the pods are refused."""
     weights_dropped: bool = False
-    """An API server without image volumes drops what it does not know, and an empty directory is left of them."""
+    """An API server without image volumes drops such a volume without a word."""
 
 
 @dataclass(frozen=True, slots=True)
