@@ -178,7 +178,9 @@ class Cluster:
 
     # What scheduler and kubelet do
 
-    def pod(self, name: str, *, runner: str = RUNNER, scheduled: bool = True, message: str = "") -> None:
+    def pod(
+        self, name: str, *, runner: str = RUNNER, scheduled: bool = True, message: str = "", node: str = ""
+    ) -> None:
         """A pod as the Deployment's template makes it, with the scheduler's word."""
         deployment = self.get("deployment", runner)
         assert deployment is not None
@@ -187,7 +189,7 @@ class Cluster:
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, **template["metadata"]},
-            "spec": template["spec"],
+            "spec": {**template["spec"], **({"nodeName": node} if node else {})},
         }
         self.create(body)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -34,8 +34,8 @@ async def scaling(cluster: Cluster, name: str, reason: str) -> dict[str, Any] | 
     return found if found.get("reason") == reason else None
 
 
-async def serves(cluster: Cluster, bus: Bus, namespace: str, name: str, pod: str) -> None:
-    cluster.pod(pod, runner=runner_name(name))
+async def serves(cluster: Cluster, bus: Bus, namespace: str, name: str, pod: str, *, node: str = "") -> None:
+    cluster.pod(pod, runner=runner_name(name), node=node)
     cluster.pod_ready(pod)
     told = {"state": "Serving", "generation": 1, "engine": ENGINE}
     await bus.report(ModelKey(namespace, name), pod, told, ttl_ms=600_000)
@@ -101,7 +101,7 @@ async def test_two_models_take_turns_on_one_gpu(
     local = {"gpu": {"count": 1, "resourceName": one_gpu}}
     cluster.model(name="first", local=local, scaling={"idleSeconds": 600})
     await until(lambda: has(cluster, 1, "first"))
-    await serves(cluster, bus, namespace, "first", "pod-first")
+    await serves(cluster, bus, namespace, "first", "pod-first", node=f"node-{namespace}")
     cluster.model(name="second", local=local, scaling={"idleSeconds": 600})
 
     async def second_has_its_children() -> bool:
