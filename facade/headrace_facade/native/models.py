@@ -36,7 +36,7 @@ def view(model: LLMModel, caller: Caller) -> ModelView:
         available=serves,
         reason="" if serves or told is None else told.reason,
         message="" if serves or told is None else told.message,
-        replicas=model.spec.replicas,
+        replicas=model.wanted_replicas,
         ready_replicas=(status.ready_replicas or 0) if status is not None else 0,
         load_stage=status.load.stage if status is not None and status.load is not None else None,
         context_tokens=engine.context_tokens if engine is not None else None,

@@ -8,7 +8,7 @@ from headrace_crds.model import LLMModel
 from headrace_facade.caller import Caller
 from headrace_facade.calls.failures import ModelNotFound
 from headrace_facade.context import Context
-from headrace_facade.errors import Forbidden
+from headrace_facade.errors import Conflict, Forbidden
 from headrace_facade.identity.dependency import SCHEMES, Authenticated
 from headrace_facade.native.models import view
 from headrace_facade.native.schema import ModelName, ModelView, ModelViews
@@ -19,6 +19,7 @@ _WORDS: Final = {
     401: "No token or API key, or one that is not accepted",
     403: "The token's owner may not scale that model, or the caller is an API key",
     404: "No such model, or it does not serve the caller's namespace",
+    409: "It scales itself by the work that waits",
     422: "`details.fields` says which field and what to do",
     503: "The API server is away; see Retry-After",
 }
@@ -45,7 +46,10 @@ async def status_of_all(caller: Authenticated, context: InContext) -> ModelViews
 
 
 @router.post(
-    "/api/v1/models/load", status_code=202, summary="Load a model", responses=_problems(401, 403, 404, 422, 503)
+    "/api/v1/models/load",
+    status_code=202,
+    summary="Load a model",
+    responses=_problems(401, 403, 404, 409, 422, 503),
 )
 async def load(body: ModelName, caller: Authenticated, context: InContext) -> ModelView:
     """As POST /api/v1/models/{model}/load, with the model in the body."""
@@ -53,7 +57,10 @@ async def load(body: ModelName, caller: Authenticated, context: InContext) -> Mo
 
 
 @router.post(
-    "/api/v1/models/unload", status_code=202, summary="Unload a model", responses=_problems(401, 403, 404, 422, 503)
+    "/api/v1/models/unload",
+    status_code=202,
+    summary="Unload a model",
+    responses=_problems(401, 403, 404, 409, 422, 503),
 )
 async def unload(body: ModelName, caller: Authenticated, context: InContext) -> ModelView:
     """As POST /api/v1/models/{model}/unload, with the model in the body."""
@@ -72,7 +79,7 @@ async def model_status(model: str, caller: Authenticated, context: InContext) ->
     "/api/v1/models/{model:path}/load",
     status_code=202,
     summary="Load a model",
-    responses=_problems(401, 403, 404, 422, 503),
+    responses=_problems(401, 403, 404, 409, 422, 503),
 )
 async def load_named(model: str, caller: Authenticated, context: InContext) -> ModelView:
     """Sets its replicas to 1 through /scale, with the caller's own token; the pod follows. One that has replicas keeps
@@ -84,7 +91,7 @@ async def load_named(model: str, caller: Authenticated, context: InContext) -> M
     "/api/v1/models/{model:path}/unload",
     status_code=202,
     summary="Unload a model",
-    responses=_problems(401, 403, 404, 422, 503),
+    responses=_problems(401, 403, 404, 409, 422, 503),
 )
 async def unload_named(model: str, caller: Authenticated, context: InContext) -> ModelView:
     """Sets its replicas to 0 through /scale: its tasks wait, its GPU is free."""
@@ -104,6 +111,9 @@ async def _scaled(context: Context, caller: Caller, named: str, replicas: int | 
     model = _found(context, caller, named)
     if caller.token is None:
         raise Forbidden("replicas are changed with a token that the cluster's API server takes: an API key makes calls")
+    if model.spec.scales_itself:
+        name = model.metadata.name
+        raise Conflict(f"LLMModel {name!r} scales itself by the work that waits: send some, or change its spec.scaling")
     if replicas is None:
         # Those that it has stay: load says that it is to serve.
         replicas = max(model.spec.replicas, 1)

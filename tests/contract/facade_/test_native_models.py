@@ -85,3 +85,9 @@ async def test_replicas_are_the_callers_to_change(
     assert (answer.status_code, replicas(kubectl, namespace)) == (202, 3)
     answer = await http.post("/api/v1/models/load", headers=headers, json={"model": "small", "replicas": 1})
     assert (answer.status_code, replicas(kubectl, namespace)) == (202, 1)
+    # One that goes by its work is not told by anybody.
+    kubectl.ok("patch", "llmmodel", "small", "-n", namespace, "--type=merge", "-p", '{"spec": {"scaling": {}}}')
+    while (answer := await http.post("/api/v1/models/small/load", headers=headers)).status_code == 202:
+        pass
+    assert (answer.status_code, answer.json()["error_code"]) == (409, "CONFLICT")
+    assert "spec.scaling" in answer.json()["message"]
