@@ -9,6 +9,7 @@ from headrace_crds.base import GROUP, ApiModel, Rule
 
 QUALIFIED_NAME = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+NODE_ROLES = "node-role.kubernetes.io/"
 
 LabelKey = Annotated[str, Field(min_length=1, max_length=316, pattern=QUALIFIED_NAME)]
 LabelValue = Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)]
@@ -30,13 +31,19 @@ class Toleration(ApiModel):
 
     rules: ClassVar = (
         Rule(
-            "self.operator == 'Equal' ? has(self.key) : !has(self.value)",
-            "operator Equal needs a key, operator Exists takes no value",
+            "self.operator == 'Equal' || !has(self.value)",
+            "operator Exists takes no value",
+            ".value",
+        ),
+        Rule(
+            f"!self.key.startsWith('{NODE_ROLES}')",
+            "runners do not go where the control plane runs: taints of node roles stay",
+            ".key",
         ),
     )
 
-    key: LabelKey | None = None
-    """The taint's key; absent with operator Exists: every taint."""
+    key: LabelKey
+    """The taint's key."""
     operator: TolerationOperator = TolerationOperator.EQUAL
     """Equal: key and value are the taint's. Exists: the key is."""
     value: LabelValue | None = None
@@ -54,6 +61,11 @@ class RunnerTemplate(ApiModel):
             f"self.labels.all(k, !k.startsWith('{GROUP}/') && !k.startsWith('app.kubernetes.io/'))",
             f"labels of {GROUP} and app.kubernetes.io are the operator's: name yours otherwise",
             ".labels",
+        ),
+        Rule(
+            f"!has(self.nodeSelector) || self.nodeSelector.all(k, !k.startsWith('{NODE_ROLES}'))",
+            "runners do not go where the control plane runs: name other labels than node roles",
+            ".nodeSelector",
         ),
     )
 

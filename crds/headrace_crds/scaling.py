@@ -37,7 +37,7 @@ class Scaling(ApiModel):
     """Never more than these. Mode Auto."""
     idle_seconds: Annotated[int, Field(ge=0, le=604800)] = 300
     """So long a model without work keeps what it has, unless another one waits for its GPUs. Mode Auto."""
-    drain_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+    drain_seconds: Annotated[int, Field(ge=1, le=600)] = 60
     """So long a pod that has to go may finish what it runs; the rest is given back and runs elsewhere, without a
     charge. Both modes; absent spec.scaling: 5."""
     tasks_per_replica: Annotated[int, Field(ge=1, le=100000)] | None = None
@@ -53,6 +53,9 @@ class ScalingStatus(ApiModel):
     wanted: Annotated[int, Field(ge=0)]
     """What its work needs within the bounds, were there GPUs for all."""
     reason: Annotated[str, Field(max_length=64)]
-    """Backlog, MinReplicas, MaxReplicas, Warm, ScaledToZero, WaitingForGPU, MakingRoom, NoSuchGPU."""
+    """Backlog, MinReplicas, MaxReplicas, Warm, ScaledToZero, WaitingForGPU, MakingRoom, NoSuchGPU; NotReady while its
+    pods may not be started."""
     message: Annotated[str, Field(max_length=1024)]
     """The same for people, with the numbers of that moment."""
+    start_seconds: Annotated[int, Field(ge=0)] | None = None
+    """How long a replica takes from its node to serving, as measured lately; absent before the first."""

@@ -28,6 +28,7 @@ async def apply(plan: ModelPlan, s: ModelSnapshot, ctx: Context) -> float | None
         await _retire(s.ref, s.now_ms, ctx)
     if s.model is None:
         return None
+    ctx.memory.may_run[s.ref] = plan.may_run
     if plan.serve:
         await _grant(s, ctx)
     if plan.children:
@@ -55,6 +56,7 @@ async def _retire(ref: ModelRef, now_ms: int, ctx: Context) -> None:
     await ctx.bus.purge(bus_key(ref))
     if ref in ctx.memory.granted or ref in ctx.memory.registered:
         _log.info("model retired", model=str(ref))
+    ctx.memory.may_run.pop(ref, None)
     ctx.memory.applied.pop(ref, None)
     ctx.memory.probed.pop(ref, None)
     ctx.memory.secrets.pop(ref, None)

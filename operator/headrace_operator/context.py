@@ -105,6 +105,8 @@ class Memory:
     """Registered models of namespaces that are not watched, as told last."""
     planned: dict[ModelRef, ScalingStatus] = field(default_factory=dict)
     """What the planner decided last for the models that scale themselves."""
+    may_run: dict[ModelRef, bool] = field(default_factory=dict)
+    """Whether their Deployment may have pods, as the last reconcile found: for one that may not no GPU is kept."""
     fresh: Fresh = field(default_factory=Fresh)
     redis_run_id: str = ""
 

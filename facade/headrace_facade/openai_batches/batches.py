@@ -64,6 +64,9 @@ class CannotCancel(FacadeError):
     code = "BATCH_ENDED"
 
 
+_ANOTHER: Final = "this idempotency key has made another batch: send that request, or another key"
+
+
 class Batches:
     """Raises FacadeError; ObjectUnknown for what is not there."""
 
@@ -79,6 +82,8 @@ class Batches:
         """`asked` without `created_at` and `lines`. With a key the batch that it has made before, if there is one."""
         number = new_number() if key is None else number_of_key(owner.namespace, key)
         async with self._making.slot():
+            if key is not None and (made_before := await self._made_before(owner, number, asked)) is not None:
+                return await self._told(owner, made_before)
             head = await self._files.head(owner, asked.file)
             content = await self._files.content(owner, head)
             await self._sweep(owner)
@@ -93,13 +98,21 @@ class Batches:
             except Conflict:
                 batch = await self._record(owner, number)
                 if replace(batch.asked, created_at=asked.created_at) != asked:
-                    raise Conflict(
-                        "this idempotency key has made another batch: send that request, or another key"
-                    ) from None
+                    raise Conflict(_ANOTHER) from None
                 return await self._told(owner, batch, content)
             if (created := record.read(made)) is None:
                 raise Conflict("the batch's ConfigMap is another than was sent: an admission webhook changes it")
             return await self._told(owner, created, content)
+
+    async def _made_before(self, owner: Owner, number: str, asked: Asked) -> Batch | None:
+        """Looked for first: what it has made by then fills the queue, and its file may be gone."""
+        try:
+            batch = await self._record(owner, number)
+        except ObjectUnknown:
+            return None
+        if replace(asked, created_at=batch.asked.created_at, lines=batch.asked.lines) != batch.asked:
+            raise Conflict(_ANOTHER)
+        return batch
 
     async def look(self, owner: Owner, number: str) -> dict[str, Any]:
         return await self._told(owner, await self._record(owner, number))

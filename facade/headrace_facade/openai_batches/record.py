@@ -115,7 +115,7 @@ def read(item: KubeObject) -> Batch | None:
         numbers = (asked.window_s, asked.created_at, asked.lines, asked.ttl_s)
         if not all(type(each) is int and each >= 0 for each in numbers):
             return None
-        return Batch(
+        batch = Batch(
             number=str(metadata["labels"][LABEL_BATCH]),
             uid=metadata["uid"],
             asked=asked,
@@ -126,6 +126,8 @@ def read(item: KubeObject) -> Batch | None:
             cancelling_at=int(data["cancelling"]) if "cancelling" in data else None,
             ended=Tally(**_members(data, "ended")) if "ended" in data else None,
         )
+        # Anybody may label a ConfigMap with the number of somebody's batch.
+        return batch if batch.name == metadata["name"] else None
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return None
 

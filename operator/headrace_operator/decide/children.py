@@ -202,10 +202,11 @@ def _deployment(s: ModelSnapshot, model: LLMModel, granted: Access | None) -> di
 
 def replicas(s: ModelSnapshot, model: LLMModel, granted: Access | None) -> int:
     """Runner pods that its Deployment is to have."""
-    return s.replicas(model) if _may_run(s, model, granted) else 0
+    return s.replicas(model) if may_run(s, model, granted) else 0
 
 
-def _may_run(s: ModelSnapshot, model: LLMModel, granted: Access | None) -> bool:
+def may_run(s: ModelSnapshot, model: LLMModel, granted: Access | None) -> bool:
+    """Its weights are where pods look, and nobody has to allow something first."""
     return weights.judge(s, model).ready and (granted is None or granted.granted)
 
 

@@ -45,6 +45,7 @@ def decide(s: ModelSnapshot) -> ModelPlan:
         find(s, s.model),
         retire=retire,
         serve=True,
+        may_run=children.may_run(s, s.model, access.of(s.model, s.runner, s.credentials, s.client_certificate)),
         children=manifests,
         weights=fetching.plan,
         weights_ready=fetching.ready,

@@ -51,7 +51,7 @@ def derive_phase(judgement: Judgement) -> ModelPhase:
         return ModelPhase.SERVING
     if judgement.unplaced is not None and judgement.unplaced.reason == Reason.WAITING_FOR_GPU:
         return ModelPhase.WAITING_FOR_GPU
-    if judgement.replicas == 0:
+    if judgement.replicas == 0 and not (judgement.planned is not None and judgement.finding.reason in _LOADS):
         return ModelPhase.SCALED_TO_ZERO
     if judgement.paused:
         return ModelPhase.PAUSED

@@ -26,13 +26,16 @@ class NodeView:
     """Extended resources alone."""
 
 
-def admits(node: NodeView, template: RunnerTemplate | None) -> bool:
-    """Whether a model's pods may run there, however full it is."""
+def admits(node: NodeView, template: RunnerTemplate | None, resource: str = "") -> bool:
+    """Whether pods that take `resource` may run there, however full it is. They tolerate a taint by that name, as with
+    Kubernetes' ExtendedResourceToleration.
+    """
     template = template or RunnerTemplate()
     wanted = template.node_selector or {}
     if not node.takes_pods or any(node.labels.get(key) != value for key, value in wanted.items()):
         return False
-    keeping = [taint for taint in node.taints if taint.effect != TaintEffect.PREFER_NO_SCHEDULE]
+    passed = (TaintEffect.PREFER_NO_SCHEDULE,)
+    keeping = [taint for taint in node.taints if taint.effect not in passed and taint.key != resource]
     return all(any(_tolerates(each, taint) for each in template.tolerations or ()) for taint in keeping)
 
 
@@ -40,7 +43,7 @@ def _tolerates(toleration: Toleration, taint: Taint) -> bool:
     if toleration.effect is not None and toleration.effect != taint.effect:
         return False
     if toleration.operator is TolerationOperator.EXISTS:
-        return toleration.key in (None, taint.key)
+        return toleration.key == taint.key
     return toleration.key == taint.key and (toleration.value or "") == taint.value
 
 

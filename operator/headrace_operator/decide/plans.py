@@ -105,6 +105,8 @@ class ModelPlan:
     """The children were made for runners that find their weights."""
     status: Mapping[str, Any] | None = None
     announcement: Announcement | None = None
+    may_run: bool = False
+    """Its Deployment may have pods: the planner keeps GPUs for no other."""
     uids: Mapping[str, str] = field(default_factory=dict)
     """Child kind to uid of the live object that the manifest may change by force."""
     requeue_after_seconds: float | None = None

@@ -61,8 +61,12 @@ def enclosing(
     template = model.spec.runner_template or RunnerTemplate()
     if template.node_selector:
         pod["nodeSelector"] = dict(template.node_selector)
-    if template.tolerations:
-        pod["tolerations"] = [each.dump() for each in template.tolerations]
+    tolerations = [each.dump() for each in template.tolerations or ()]
+    if model.spec.local is not None and model.spec.local.gpu is not None:
+        # Nodes with GPUs are commonly tainted by the resource's name.
+        tolerations.append({"key": model.spec.local.gpu.resource_name, "operator": "Exists"})
+    if tolerations:
+        pod["tolerations"] = tolerations
     if settings.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret} for secret in settings.image_pull_secrets]
     return pod

@@ -98,6 +98,9 @@ def _at_zero(model: LLMModel) -> Waiting:
         return Waiting(Reason.MODEL_SCALED_TO_ZERO, f"LLMModel {name!r} has spec.replicas 0: scale it up")
     if planned is not None and planned.reason in NO_GPU:
         return Waiting(Reason.WAITING_FOR_GPU, f"LLMModel {name!r}: {planned.message}")
+    ready = _condition(model, "Ready")
+    if ready is not None and ready.status is ConditionStatus.FALSE and ready.reason not in _ON_ITS_WAY:
+        return Waiting(Reason.MODEL_NOT_READY, f"{ready.reason}: {ready.message}")
     return Waiting(Reason.MODEL_LOADING, f"LLMModel {name!r} is at zero replicas, and is started for what waits")
 
 

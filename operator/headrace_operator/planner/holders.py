@@ -11,6 +11,8 @@ from headrace_operator.planner.facts import GpuNeed, ModelFacts, Policy, Replica
 from headrace_operator.planner.packing import Room
 from headrace_operator.planner.wanted import start_ms
 
+STUCK_STARTS: Final = 4.0
+"""A replica that has not begun to serve after so many times its start gives way like one that serves."""
 _CLEARED_AT: Final = 32
 """So many that have gone are looked at again by everybody who asks later."""
 
@@ -47,7 +49,9 @@ def holders(
         last = index == len(placed) - 1
         free_at = turn_at = calls_at = now_ms + 0.0
         if work and replica.state is ReplicaState.STARTING:
-            free_at = turn_at = calls_at = max(now_ms + 1.0, replica.since_ms + start_ms(model)) + residency
+            promised = max(now_ms + 1.0, replica.since_ms + start_ms(model)) + residency
+            # One that does not get up holds its place no longer than that.
+            free_at = turn_at = calls_at = min(promised, replica.since_ms + STUCK_STARTS * start_ms(model) + residency)
         elif load.waiting or replica.busy:
             free_at = turn_at = replica.since_ms + residency
             if load.waiting:

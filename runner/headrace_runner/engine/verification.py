@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from headrace_runner.engine.settings import AdapterFile, EngineSettings, ModelFi
 MAX_LISTED: Final = 10
 _MAX_WALKED: Final = 10_000
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+"""As a cache of fetched weights names its folders."""
 _Judged = TypeVar("_Judged")
 
 
@@ -176,7 +179,8 @@ def _listing(path: Path, models_dir: Path) -> str:
     found: list[str] = []
     walked = 0
     for folder, folders, files in os.walk(root):
-        folders.sort()
+        # Of a cache that many share nobody is told what is in it.
+        folders[:] = sorted(name for name in folders if not _DIGEST.fullmatch(name))
         walked += len(files) + len(folders)
         found += (str(Path(folder, file).relative_to(root)) for file in sorted(files) if file.endswith(".gguf"))
         if len(found) > MAX_LISTED or walked > _MAX_WALKED:

@@ -138,6 +138,11 @@ class Cache:
 
     def _evict(self, sha256: str, size_bytes: int, limit_bytes: int) -> list[str]:
         removed: list[str] = []
+        if size_bytes > limit_bytes:
+            # Nothing is removed for what can never fit: a server says any size.
+            raise disk_full(
+                needed_bytes=size_bytes, free_bytes=limit_bytes, what=f"cache's limit of {limit_bytes} bytes"
+            )
         with _exclusive(self._lock_file("evict")):
             entries = [entry for entry in self.entries() if entry.sha256 != sha256]
             total = sum(entry.size_bytes for entry in entries)

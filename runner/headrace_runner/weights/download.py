@@ -4,6 +4,7 @@ A server that knows no ranges is read from the beginning to the end, and from th
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from headrace_runner.weights.progress import Progress
 from headrace_runner.weights.ranges import Span, Spans
 
 CHUNK_BYTES: Final = 16 * 1024 * 1024
+ROOM_STEP_BYTES: Final = 64 * 1024 * 1024
+"""Where a server does not say how much will come, room is made for so much at a time."""
 PARALLEL: Final = 4
 TRIES: Final = 8
 """In a row without a byte."""
@@ -208,6 +211,7 @@ class Download:
         """From a server that knows no ranges, or no size. Raises Changed where it breaks."""
         size, at = whole_size(answer.headers), 0
         discard(self._path)
+        room_bytes = size or 0
         if size is not None:
             self._cache.make_room(self._sha256, size)
         self._progress.begin_at(0, size)
@@ -217,6 +221,8 @@ class Download:
                 async for data in answer.body:
                     beginning = _looked_at(beginning, data, 0)
                     await self._bandwidth.take(len(data))
+                    if at + len(data) > room_bytes:
+                        room_bytes = self._more_room(at + len(data))
                     file.write(data)
                     at += len(data)
                     self._progress.done_bytes = at
@@ -225,6 +231,20 @@ class Download:
             if size is not None and at != size:
                 raise Changed
             file.flush()
+
+    def _more_room(self, needed_bytes: int) -> int:
+        """Of a file of which nobody said how large it is; gives how far there is room. Nothing stays of one that has
+        none: what is left of it would fill the disk for good.
+        """
+        with contextlib.suppress(WeightsFailure):
+            self._cache.make_room(self._sha256, needed_bytes + ROOM_STEP_BYTES)
+            return needed_bytes + ROOM_STEP_BYTES
+        try:
+            self._cache.make_room(self._sha256, needed_bytes)
+        except WeightsFailure:
+            discard(self._path)
+            raise
+        return needed_bytes
 
     async def _insist(self, ask: Callable[[], Awaitable[bool]]) -> None:
         """Until it says True; raises after so many tries in a row that brought nothing."""

@@ -74,6 +74,13 @@ def test_those_used_longest_ago_go_first_and_no_more_than_need_be(cache: Cache) 
     assert cache.make_room(D, 3 * SIZE) == [B, C]
 
 
+def test_nothing_goes_for_what_can_never_fit(cache: Cache) -> None:
+    with pytest.raises(WeightsFailure) as full:
+        cache.make_room(D, 3 * SIZE + 1)
+    assert full.value.reason == Reason.DISK_FULL
+    assert [entry.sha256 for entry in cache.entries()] == [A, B, C]
+
+
 def test_what_is_asked_for_again_is_not_the_oldest(cache: Cache) -> None:
     assert cache.present(A) == SIZE
     assert cache.make_room(D, 1) == [B]
@@ -159,5 +166,5 @@ def test_more_than_the_filesystem_has_is_told_with_numbers(tmp_path: Path) -> No
 def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / ".locks").write_text("a file where a folder belongs")
     with pytest.raises(WeightsFailure) as failure:
-        Cache(tmp_path, 1).make_room(D, 2)
+        Cache(tmp_path, 2).make_room(D, 2)
     assert failure.value.reason in (Reason.DOWNLOAD_FAILED, Reason.CACHE_NOT_WRITABLE)

@@ -111,6 +111,20 @@ async def test_a_server_without_ranges_is_read_from_the_beginning_again(
     assert len(server.asked) == (2 if length else 1)
 
 
+async def test_a_file_without_end_ends_at_the_limit_and_leaves_nothing(tmp_path: Path, server: FileServer) -> None:
+    server.ranges, server.length = False, False
+    fetching = Fetching(Cache(tmp_path, limit_bytes=SIZE // 2))
+    async with serving(server):
+        with pytest.raises(WeightsFailure) as failure:
+            await fetching.run(server)
+    assert failure.value.reason == Reason.DISK_FULL
+    assert not fetching.cache.part(server.sha256).exists()
+    # One that fits is there, however far the room was made ahead.
+    fetching = Fetching(Cache(tmp_path, limit_bytes=len(server.content)))
+    async with serving(server):
+        assert await fetching.run(server) == len(server.content)
+
+
 @pytest.mark.parametrize("conditions", [True, False], ids=["by If-Range", "by its ETag alone"])
 async def test_a_file_that_changes_meanwhile_is_begun_anew(
     fetching: Fetching, server: FileServer, conditions: bool

@@ -112,8 +112,25 @@ CASES = [
         "label of ours", "runnerTemplate.labels", "the operator's", runnerTemplate={"labels": {"headrace.dev/a": "b"}}
     ),
     sized("number for a label", "runnerTemplate.labels.a", "must be text", runnerTemplate={"labels": {"a": 1}}),
-    sized("any taint", runnerTemplate={"tolerations": [{"operator": "Exists"}]}),
-    sized("no key", "runnerTemplate.tolerations[0]", "needs a key", runnerTemplate={"tolerations": [{"value": "gpu"}]}),
+    sized("a taint", runnerTemplate={"tolerations": [{"key": "gpu", "operator": "Exists"}]}),
+    sized(
+        "value of any",
+        "runnerTemplate.tolerations[0].value",
+        "takes no value",
+        runnerTemplate={"tolerations": [{"key": "gpu", "operator": "Exists", "value": "a"}]},
+    ),
+    sized(
+        "taint of the control plane",
+        "runnerTemplate.tolerations[0].key",
+        "control plane",
+        runnerTemplate={"tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]},
+    ),
+    sized(
+        "node of the control plane",
+        "runnerTemplate.nodeSelector",
+        "control plane",
+        runnerTemplate={"nodeSelector": {"node-role.kubernetes.io/control-plane": ""}},
+    ),
     task("prompt"),
     task("messages", prompt=..., messages=MESSAGES),
     task("both inputs", "spec", "exactly one of prompt, messages, embed and inputFrom", messages=MESSAGES),

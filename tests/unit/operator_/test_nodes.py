@@ -26,7 +26,6 @@ def template(**members: Any) -> RunnerTemplate:
         (NodeView("n", taints=(TAINT,)), None, False),
         (NodeView("n", taints=(Taint("x", "", "PreferNoSchedule"),)), None, True),
         (NodeView("n", taints=(TAINT,)), template(tolerations=[{"key": TAINT.key, "operator": "Exists"}]), True),
-        (NodeView("n", taints=(TAINT,)), template(tolerations=[{"operator": "Exists"}]), True),
         (NodeView("n", taints=(TAINT,)), template(tolerations=[{"key": TAINT.key, "value": "present"}]), True),
         (NodeView("n", taints=(TAINT,)), template(tolerations=[{"key": TAINT.key, "value": "absent"}]), False),
         (NodeView("n", taints=(TAINT,)), template(tolerations=[{"key": "other", "operator": "Exists"}]), False),
@@ -41,10 +40,15 @@ def template(**members: Any) -> RunnerTemplate:
             False,
         ),
     ],
-    ids=range(14),
+    ids=range(13),
 )
 def test_admission(node: NodeView, of: RunnerTemplate | None, may: bool) -> None:
     assert admits(node, of) is may
+
+
+def test_a_taint_by_the_resources_name_is_tolerated() -> None:
+    assert admits(NodeView("n", taints=(TAINT,)), None, "nvidia.com/gpu")
+    assert not admits(NodeView("n", taints=(TAINT,)), None, "amd.com/gpu")
 
 
 def test_a_node_is_read() -> None:
