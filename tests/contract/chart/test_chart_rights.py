@@ -85,7 +85,10 @@ def test_namespaces_are_read_only_where_models_may_be_shared(helm: Helm) -> None
 def test_watched_namespaces_narrow_the_operators_rights(helm: Helm) -> None:
     rendered = helm.render("--set", "operator.watchNamespaces={a,b}")
     own = [d for d in rendered if d.get("subjects", [{}])[0].get("name") == "headrace-operator"]
-    assert not [d for d in own if d["kind"] == "ClusterRoleBinding"]
+    # Nodes have no namespace.
+    assert [d["roleRef"]["name"] for d in own if d["kind"] == "ClusterRoleBinding"] == ["headrace-operator-nodes"]
+    nodes = named(rendered, "ClusterRole", "headrace-operator-nodes")["rules"]
+    assert nodes == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}]
     bound = {d["metadata"]["namespace"] for d in own if d["kind"] == "RoleBinding"}
     assert bound == {"a", "b", "headrace-system"}
 
