@@ -10,34 +10,16 @@ A bucket holds a minute's worth: after a minute of silence as many may come at o
 Tokens are counted when they were used; what was used beyond the rate is a debt of an hour at most.
 """
 
-from typing import Final, Self
+from typing import Final
 
-from headrace_bus.connection import Connection
 from headrace_bus.keys import rate_prefix
-from headrace_bus.settings import BusSettings
+from headrace_bus.ledger import Ledger
 
 TOKENS_MOST: Final = 1_000_000_000
 
 
-class RateLedger:
+class RateLedger(Ledger):
     """Raises BusError, and ValueError for what is no digest. A repetition after a lost reply counts twice."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    @classmethod
-    def connect(cls, url: str, *, call_timeout_s: float) -> Self:
-        """Connections are made when they are needed; close it by `aclose`."""
-        settings = BusSettings(
-            url=url,
-            connect_timeout_s=call_timeout_s,
-            socket_timeout_s=call_timeout_s,
-            call_timeout_s=call_timeout_s,
-        )
-        return cls(Connection(settings))
-
-    async def aclose(self) -> None:
-        await self._connection.aclose()
 
     async def take(self, identity: str, *, requests_per_minute: int, tokens_per_minute: int) -> int:
         """0: one request was counted. Else none was, and it is the ms until one may come. A rate of 0 is none."""

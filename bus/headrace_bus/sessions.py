@@ -17,15 +17,14 @@ repetition appends nothing. `version` counts appends; who saw an older one is to
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from headrace_bus.arguments import positive, request_id
-from headrace_bus.connection import Connection
 from headrace_bus.envelope import bounded_json
 from headrace_bus.errors import BusCorrupt
 from headrace_bus.keys import key_part, session_prefix
+from headrace_bus.ledger import Ledger
 from headrace_bus.replies import document
-from headrace_bus.settings import BusSettings
 
 SESSION_BYTES: Final = 256 * 1024
 SESSIONS_MOST: Final = 100
@@ -71,25 +70,8 @@ class SessionsFull(Exception):
     """No room for another session, or for an exchange in all that the identity may keep."""
 
 
-class SessionLedger:
+class SessionLedger(Ledger):
     """Raises BusError, BusOutOfMemory at `maxmemory`, and ValueError for what is no digest or id."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    @classmethod
-    def connect(cls, url: str, *, call_timeout_s: float) -> Self:
-        """Connections are made when they are needed; close it by `aclose`."""
-        settings = BusSettings(
-            url=url,
-            connect_timeout_s=call_timeout_s,
-            socket_timeout_s=call_timeout_s,
-            call_timeout_s=call_timeout_s,
-        )
-        return cls(Connection(settings))
-
-    async def aclose(self) -> None:
-        await self._connection.aclose()
 
     async def create(self, owner: str, session: str, *, system: str, ttl_ms: int) -> None:
         """Raises SessionExists and SessionsFull."""

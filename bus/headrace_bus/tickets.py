@@ -4,37 +4,19 @@ A key is `headrace:ticket:{digest}`, a string with the identity as its facade kn
 ticket's SHA-256, so that Redis holds no ticket. Whoever takes it takes it away.
 """
 
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from headrace_bus.arguments import positive
-from headrace_bus.connection import Connection
 from headrace_bus.envelope import bounded_json
 from headrace_bus.keys import ticket_key
+from headrace_bus.ledger import Ledger
 from headrace_bus.replies import document
-from headrace_bus.settings import BusSettings
 
 TICKET_MAX_BYTES: Final = 64 * 1024
 
 
-class TicketLedger:
+class TicketLedger(Ledger):
     """Raises BusError, BusOutOfMemory at `maxmemory`, and ValueError for what is no digest."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    @classmethod
-    def connect(cls, url: str, *, call_timeout_s: float) -> Self:
-        """Connections are made when they are needed; close it by `aclose`."""
-        settings = BusSettings(
-            url=url,
-            connect_timeout_s=call_timeout_s,
-            socket_timeout_s=call_timeout_s,
-            call_timeout_s=call_timeout_s,
-        )
-        return cls(Connection(settings))
-
-    async def aclose(self) -> None:
-        await self._connection.aclose()
 
     async def put(self, digest: str, identity: dict[str, Any], *, ttl_ms: int) -> None:
         """A repetition puts the same once more. Raises PayloadTooLarge."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Final
@@ -23,7 +24,7 @@ Again = Callable[[], Awaitable[Caller]]
 """Judges the identity anew: who has lost it sees nothing more."""
 
 
-class _Live(Attended):
+class _Live(Attended, ABC):
     def __init__(self, pages: Pages, caller: Caller) -> None:
         super().__init__()
         self._pages = pages
@@ -41,8 +42,9 @@ class _Live(Attended):
                     await write(send, [event("refused", {"message": error.message, "status": error.status})])
             await end(send)
 
+    @abstractmethod
     async def _tell(self, send: Send) -> None:
-        raise NotImplementedError
+        """Its events, until it ends or the client goes away."""
 
 
 class LiveOverview(_Live):
